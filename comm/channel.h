@@ -1,0 +1,38 @@
+/* Channels: ordered, slotted messages from one rank to another, without blocking the host.
+ *
+ * One channel carries one kind of message in one direction: its k-th send meets its k-th receive. Both ends open it with the same
+ * `id`. The receiver owns `slot_count` slots of `slot_bytes` bytes, `slot_stride` apart from `slots` on; a message lands straight in
+ * its slot, which both ends know from the plan. */
+#ifndef MHP_COMM_CHANNEL_H
+#define MHP_COMM_CHANNEL_H
+
+#include "comm/comm.h"
+
+typedef struct mhp_channel mhp_channel;
+
+typedef struct mhp_channel_params {
+    const char *name;           /* for errors and traces: "state 2->3" */
+    int id;                     /* unique in the world, 0 .. 32767 */
+    int source, target;         /* world ranks; they differ */
+    size_t slot_bytes;          /* of one message; any size, also beyond 2 GiB */
+    int slot_count;
+    void *slots;                /* on the target: device memory; NULL on the source */
+    size_t slot_stride;
+} mhp_channel_params;
+
+/* On both ranks, in any order, no handshake. Close when no message is under way; NULL is allowed. */
+mhp_status mhp_channel_open(mhp_comm *comm, const mhp_channel_params *params, mhp_channel **channel_out);
+void mhp_channel_close(mhp_channel *channel);
+
+/* Source: sends slot_bytes bytes from `buffer` into slot `slot` of the target once `after` (NULL: at once) is complete. `done`
+ * completes when the buffer may be written again. */
+mhp_status mhp_channel_send(mhp_channel *channel, const void *buffer, int slot, mhp_event *after, mhp_event *done);
+/* Target: posts the receive into `slot` once `after` (NULL: at once) says that the slot is free. `done` completes when the message
+ * is there. */
+mhp_status mhp_channel_receive(mhp_channel *channel, int slot, mhp_event *after, mhp_event *done);
+
+/* Totals since the channel was opened, for reports: messages, bytes, and nanoseconds between posting and completion. */
+typedef struct mhp_channel_stats { uint64_t messages, bytes, wait_ns; } mhp_channel_stats;
+void mhp_channel_get_stats(const mhp_channel *channel, mhp_channel_stats *stats_out);
+
+#endif

@@ -1,0 +1,33 @@
+/* The world of ranks: start and end, liveness, and how a failure reaches everybody.
+ *
+ * The comm thread of the device makes every MPI call, from start to end. Functions here and in channel.h and group.h may be called
+ * by the host thread only, if not said otherwise. */
+#ifndef MHP_COMM_COMM_H
+#define MHP_COMM_COMM_H
+
+#include "core/device.h"
+#include "core/status.h"
+
+typedef struct mhp_comm mhp_comm;
+
+/* Joins the world on the device's comm thread. Every rank; outside mpirun the world has one rank. */
+mhp_status mhp_comm_open(mhp_device *device, mhp_comm **comm_out);
+/* Leaves it in order. Every rank, after all channels and groups are closed. NULL is allowed. */
+void mhp_comm_close(mhp_comm *comm);
+int mhp_comm_rank(const mhp_comm *comm);
+int mhp_comm_size(const mhp_comm *comm);
+mhp_device *mhp_comm_device(mhp_comm *comm);
+
+/* Agreement: every rank gives its status; all get MHP_OK if all were, else the failing rank of lowest number's status and text
+ * ("rank 2: ..." before it). Blocks; every rank. `failed_rank_out` (may be NULL) is that rank or -1. */
+mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_out);
+
+/* Tells all other ranks that this one failed, with the calling thread's error text: their device is poisoned with MHP_ERR_PEER and
+ * "rank R: text". Returns when the notice has left or after a second. Then call mhp_comm_abort. */
+void mhp_comm_fail(mhp_comm *comm, mhp_status status);
+/* Ends this process at once with exit status 1 (the launcher ends what is left); flushes stdio first. Does not return. */
+_Noreturn void mhp_comm_abort(mhp_comm *comm);
+/* If a notice came in: MHP_ERR_PEER with its text, else MHP_OK. Any thread. */
+mhp_status mhp_comm_check(mhp_comm *comm);
+
+#endif

@@ -1,0 +1,114 @@
+/* Devices: memory, streams and events behind one table of operations for every backend.
+ *
+ * A stream is a queue whose items run in order. Two kinds of threads serve queues on a CPU: the compute thread serves the streams
+ * made with MHP_STREAM_COMPUTE, highest priority first whenever the head of a queue may run; the comm thread serves those made with
+ * MHP_STREAM_COMM and calls the progress function (MPI polling) between items. On CUDA a compute stream is a CUDA stream and the comm
+ * thread stays. The host thread only submits; nothing here but the functions named "synchronize" waits for work. If a queue is full,
+ * submitting waits for space.
+ *
+ * An error of a task sticks to its stream: later items of that stream are skipped (events they record still complete, carrying the
+ * error to whoever waits for them), and the error with its text surfaces at the next check or synchronize. */
+#ifndef MHP_CORE_DEVICE_H
+#define MHP_CORE_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef struct mhp_device mhp_device;
+typedef struct mhp_stream mhp_stream;
+typedef struct mhp_event mhp_event;
+
+typedef enum mhp_device_kind {
+    MHP_DEVICE_CPU,
+    MHP_DEVICE_TEST,            /* the CPU backend that runs every task at the worst moment that the rules allow */
+    MHP_DEVICE_CUDA,
+} mhp_device_kind;
+
+typedef enum mhp_stream_kind { MHP_STREAM_COMPUTE, MHP_STREAM_COMM } mhp_stream_kind;
+
+enum { MHP_PRIORITY_NORMAL = 0, MHP_PRIORITY_HIGH = 1 };
+enum { MHP_TASK_ARGUMENT_MAX = 448 };   /* bytes of a task's argument */
+
+/* One task. `native` is the backend's stream (CUDA: cudaStream_t; CPU: NULL); `argument` is the queue's own copy.
+ * Touches device memory only; runs now or later, exactly once unless the stream holds an error. */
+typedef mhp_status (*mhp_task_fn)(void *native, const void *argument);
+
+typedef struct mhp_device_params {
+    mhp_device_kind kind;
+    int index;                  /* which card, for backends with several */
+    int threads;                /* CPU: threads of matrix products and OpenMP regions on the compute thread; > 0 */
+    uint64_t seed;              /* test backend: its choices */
+    size_t queue_items;         /* per stream; 0 for the default */
+} mhp_device_params;
+
+/* Opens a device and starts its threads. Any process may hold several. Close releases everything that was made from it and is
+ * still there; NULL is allowed. */
+mhp_status mhp_device_open(const mhp_device_params *params, mhp_device **device_out);
+void mhp_device_close(mhp_device *device);
+mhp_device_kind mhp_device_get_kind(const mhp_device *device);
+
+/* Device memory, 64-byte aligned (CUDA: 256), contents undefined (the test backend fills it with signalling NaNs). */
+mhp_status mhp_device_alloc(mhp_device *device, size_t bytes, void **pointer_out);
+void mhp_device_free(mhp_device *device, void *pointer);
+/* Host memory that the device copies from and to at full speed. */
+mhp_status mhp_device_alloc_host(mhp_device *device, size_t bytes, void **pointer_out);
+void mhp_device_free_host(mhp_device *device, void *pointer);
+/* Bytes that mhp_device_alloc handed out and that are not freed; and the most there ever were. */
+size_t mhp_device_bytes(const mhp_device *device);
+size_t mhp_device_bytes_peak(const mhp_device *device);
+
+/* `name` shows in traces and errors; it is copied. Destroying waits for the stream's items; NULL is allowed. */
+mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out);
+void mhp_stream_destroy(mhp_stream *stream);
+
+/* Appends a task; `bytes` of `argument` are copied (at most MHP_TASK_ARGUMENT_MAX). */
+mhp_status mhp_stream_submit(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes);
+/* Appends a function that runs on the host in stream order (on a comm stream: on the comm thread). */
+mhp_status mhp_stream_host_call(mhp_stream *stream, mhp_task_fn call, const void *argument, size_t bytes);
+/* Appends a copy between any two of host and device memory. */
+mhp_status mhp_stream_copy(mhp_stream *stream, void *target, const void *source, size_t bytes);
+/* Appends a fill with zero bytes. */
+mhp_status mhp_stream_zero(mhp_stream *stream, void *target, size_t bytes);
+/* Makes later items of the stream wait for what `event` stands for now (its last record or arm before this call); an event that
+ * was never recorded is complete. */
+mhp_status mhp_stream_wait(mhp_stream *stream, mhp_event *event);
+/* Blocks the calling thread until all items ran; returns the stream's error, if any. */
+mhp_status mhp_stream_synchronize(mhp_stream *stream);
+/* The stream's sticky error, or MHP_OK; does not wait. */
+mhp_status mhp_stream_check(mhp_stream *stream);
+/* Nanoseconds for which the stream's thread ran this stream's tasks since the stream was made (CPU; waiting not counted). */
+uint64_t mhp_stream_busy_ns(const mhp_stream *stream);
+
+mhp_status mhp_event_create(mhp_device *device, mhp_event **event_out);
+void mhp_event_destroy(mhp_event *event);
+/* Appends to `stream` a mark that completes the event when all earlier items ran; keeps the time. */
+mhp_status mhp_event_record(mhp_event *event, mhp_stream *stream);
+/* For events that no stream records: makes the event incomplete until mhp_event_signal. Host thread, before anybody waits for it. */
+mhp_status mhp_event_arm(mhp_event *event);
+/* Completes an armed event, with an error or MHP_OK (the calling thread's error text goes along). Any thread. */
+void mhp_event_signal(mhp_event *event, mhp_status status);
+/* MHP_OK if complete, MHP_IN_PROGRESS, or the error it completed with. */
+mhp_status mhp_event_query(mhp_event *event);
+/* Blocks the calling thread until complete, at most `timeout_ns` (0: for ever); MHP_ERR_TIMEOUT. Never spins. */
+mhp_status mhp_event_synchronize(mhp_event *event, uint64_t timeout_ns);
+/* Time of completion on mhp_time_ns's clock; the event must be complete. */
+uint64_t mhp_event_time_ns(const mhp_event *event);
+
+/* Called on the comm thread, again and again while it returns a positive number of operations under way (with back-off between
+ * calls), and once after every comm item. A negative value is an error: it sticks to every comm stream. NULL to remove. */
+typedef int (*mhp_progress_fn)(void *context);
+mhp_status mhp_device_set_progress(mhp_device *device, mhp_progress_fn progress, void *context);
+/* Wakes the comm thread so that the progress function runs again soon. Any thread. */
+void mhp_device_wake_comm(mhp_device *device);
+
+/* Fails every event and stream of the device with `status` and the calling thread's error text, so that whoever waits wakes up.
+ * Any thread; for a lost peer or an expired deadline. */
+void mhp_device_poison(mhp_device *device, mhp_status status);
+
+/* A monotonic clock in nanoseconds. */
+uint64_t mhp_time_ns(void);
+
+#endif

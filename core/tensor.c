@@ -1,0 +1,41 @@
+#include "core/tensor.h"
+
+#include <string.h>
+
+#define MHP_DTYPE_BYTES(name, text, bytes) bytes,
+static const size_t dtype_bytes[MHP_DTYPE_COUNT] = {MHP_DTYPE_LIST(MHP_DTYPE_BYTES)};
+#undef MHP_DTYPE_BYTES
+
+#define MHP_DTYPE_NAME(name, text, bytes) text,
+static const char *const dtype_text[MHP_DTYPE_COUNT] = {MHP_DTYPE_LIST(MHP_DTYPE_NAME)};
+#undef MHP_DTYPE_NAME
+
+size_t mhp_dtype_bytes(mhp_dtype dtype)
+{
+    return dtype_bytes[dtype];
+}
+
+const char *mhp_dtype_text(mhp_dtype dtype)
+{
+    return dtype_text[dtype];
+}
+
+mhp_dtype mhp_dtype_from_text(const char *text)
+{
+    int i = 0;
+
+    while (i < MHP_DTYPE_COUNT && strcmp(dtype_text[i], text) != 0) {
+        i++;
+    }
+    return (mhp_dtype)i;
+}
+
+int64_t mhp_tensor_elements(const mhp_tensor_info *info)
+{
+    int64_t elements = 1;
+
+    for (int i = 0; i < info->rank; i++) {
+        elements *= info->shape[i];
+    }
+    return elements;
+}

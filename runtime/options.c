@@ -1,0 +1,100 @@
+#include "runtime/options.h"
+
+#include "scheduler/plan.h"
+
+#define PARALLEL(name) offsetof(mhp_parallel_params, name)
+#define SCHEDULE(name) offsetof(mhp_schedule_params, name)
+#define OPTIMIZER(name) offsetof(mhp_optimizer_params, name)
+#define TRAIN(name) offsetof(mhp_train_params, name)
+
+static const mhp_option_choice devices[] = {{"cpu", MHP_DEVICE_CPU}, {"test", MHP_DEVICE_TEST}, {NULL, 0}};
+static const mhp_option_choice decays[] = {
+    {"constant", MHP_DECAY_CONSTANT}, {"cosine", MHP_DECAY_COSINE}, {"step", MHP_DECAY_STEP}, {NULL, 0}};
+
+const mhp_option mhp_parallel_options[] = {
+    {.key = "pipeline", .type = MHP_OPTION_INT, .offset = PARALLEL(pipeline), .default_text = "1", .minimum = 1,
+     .maximum = MHP_RANKS_MAX, .unit = "ranks", .help = "pipeline ranks of one replica"},
+    {.key = "data", .type = MHP_OPTION_INT, .offset = PARALLEL(data), .default_text = "1", .minimum = 1, .maximum = MHP_RANKS_MAX,
+     .help = "replicas of the pipeline; the world has pipeline x data ranks"},
+    {.key = "device", .type = MHP_OPTION_ENUM, .offset = PARALLEL(device), .default_text = "cpu", .choices = devices,
+     .help = "what computes; test is the CPU running every task at the worst allowed moment"},
+    {.key = "threads", .type = MHP_OPTION_INT, .offset = PARALLEL(threads), .default_text = "1", .minimum = 1, .maximum = 1024,
+     .help = "threads of a rank's matrix products"},
+    {.key = NULL},
+};
+
+const mhp_option mhp_schedule_options[] = {
+    {.key = "kind", .type = MHP_OPTION_STRING, .offset = SCHEDULE(kind), .default_text = "1f1b",
+     .help = "name of the schedule; mhcpipe plan --help lists them"},
+    {.key = "microbatches", .type = MHP_OPTION_INT, .offset = SCHEDULE(microbatches), .default_text = "8", .minimum = 1,
+     .maximum = MHP_MICROBATCHES_MAX, .help = "micro-batches of one replica and step"},
+    {.key = "chunks", .type = MHP_OPTION_INT, .offset = SCHEDULE(chunks), .default_text = "2", .minimum = 1, .maximum = 64,
+     .help = "stages a rank, for the interleaved schedules"},
+    {.key = "file", .type = MHP_OPTION_STRING, .offset = SCHEDULE(file), .default_text = "",
+     .help = "a plan as CSV in place of a named schedule"},
+    {.key = "layers_per_stage", .type = MHP_OPTION_INT_LIST, .offset = SCHEDULE(layers_per_stage), .default_text = "[]", .minimum = 1,
+     .maximum = 4096, .unit = "layers", .help = "length of every stage; empty: as even as possible"},
+    {.key = NULL},
+};
+
+const mhp_option mhp_optimizer_options[] = {
+    {.key = "lr", .type = MHP_OPTION_FLOAT, .offset = OPTIMIZER(lr), .default_text = "3e-4", .minimum = 0, .maximum = 10,
+     .help = "highest learning rate"},
+    {.key = "beta1", .type = MHP_OPTION_FLOAT, .offset = OPTIMIZER(beta1), .default_text = "0.9", .minimum = 0, .maximum = 0.999999,
+     .help = "decay of AdamW's first moment"},
+    {.key = "beta2", .type = MHP_OPTION_FLOAT, .offset = OPTIMIZER(beta2), .default_text = "0.95", .minimum = 0, .maximum = 0.999999,
+     .help = "decay of AdamW's second moment"},
+    {.key = "eps", .type = MHP_OPTION_FLOAT, .offset = OPTIMIZER(eps), .default_text = "1e-8", .minimum = 0, .maximum = 1,
+     .help = "added to the root of the second moment"},
+    {.key = "weight_decay", .type = MHP_OPTION_FLOAT, .offset = OPTIMIZER(weight_decay), .default_text = "0.1", .minimum = 0,
+     .maximum = 10, .help = "decoupled weight decay of the matrices"},
+    {.key = "clip", .type = MHP_OPTION_FLOAT, .offset = OPTIMIZER(clip), .default_text = "1.0", .minimum = 0, .maximum = 1e9,
+     .help = "largest global gradient norm; 0: no clipping"},
+    {.key = "warmup_steps", .type = MHP_OPTION_INT, .offset = OPTIMIZER(warmup_steps), .default_text = "0", .minimum = 0,
+     .maximum = 1e9, .unit = "steps", .help = "linear rise of the rate from 0"},
+    {.key = "decay", .type = MHP_OPTION_ENUM, .offset = OPTIMIZER(decay), .default_text = "cosine", .choices = decays,
+     .help = "what the rate does after warm-up"},
+    {.key = "min_lr_ratio", .type = MHP_OPTION_FLOAT, .offset = OPTIMIZER(min_lr_ratio), .default_text = "0.1", .minimum = 0,
+     .maximum = 1, .help = "cosine: the last rate over lr"},
+    {.key = "step_at", .type = MHP_OPTION_FLOAT_LIST, .offset = OPTIMIZER(step_at), .default_text = "[0.8, 0.9]", .minimum = 0,
+     .maximum = 1, .help = "step: fractions of train.steps at which the rate falls"},
+    {.key = "step_factor", .type = MHP_OPTION_FLOAT_LIST, .offset = OPTIMIZER(step_factor), .default_text = "[0.316, 0.1]",
+     .minimum = 0, .maximum = 1, .help = "step: the rate from there on, over lr"},
+    {.key = NULL},
+};
+
+const mhp_option mhp_train_options[] = {
+    {.key = "steps", .type = MHP_OPTION_INT, .offset = TRAIN(steps), .default_text = "1000", .minimum = 1, .maximum = 1e12,
+     .help = "optimizer steps of the whole run"},
+    {.key = "seed", .type = MHP_OPTION_INT, .offset = TRAIN(seed), .default_text = "1", .minimum = 0, .maximum = 9e15,
+     .help = "start values and sample order are pure functions of it"},
+    {.key = "sequence_length", .type = MHP_OPTION_INT, .offset = TRAIN(sequence_length), .default_text = "256", .minimum = 1,
+     .maximum = 1048576, .unit = "tokens", .help = "length of a sequence"},
+    {.key = "micro_batch_size", .type = MHP_OPTION_INT, .offset = TRAIN(micro_batch_size), .default_text = "1", .minimum = 1,
+     .maximum = 65536, .unit = "sequences", .help = "size of a micro-batch"},
+    {.key = "deadline_seconds", .type = MHP_OPTION_INT, .offset = TRAIN(deadline_seconds), .default_text = "600", .minimum = 1,
+     .maximum = 86400, .unit = "seconds", .help = "longest wait for a step before the run is given up"},
+    {.key = NULL},
+};
+
+const mhp_option mhp_eval_options[] = {
+    {.key = "every", .type = MHP_OPTION_INT, .offset = offsetof(mhp_eval_params, every), .default_text = "0", .minimum = 0,
+     .maximum = 1e12, .unit = "steps", .help = "steps between evaluations of the held-out loss; 0: only at the end"},
+    {.key = "sequences", .type = MHP_OPTION_INT, .offset = offsetof(mhp_eval_params, sequences), .default_text = "256",
+     .minimum = 0, .maximum = 1e12, .unit = "sequences", .help = "held-out sequences that an evaluation reads at most; 0: all"},
+    {.key = NULL},
+};
+
+const mhp_option mhp_checkpoint_options[] = {
+    {.key = "every", .type = MHP_OPTION_INT, .offset = offsetof(mhp_checkpoint_params, every), .default_text = "0", .minimum = 0,
+     .maximum = 1e12, .unit = "steps", .help = "steps between checkpoints; 0: only at the end"},
+    {.key = NULL},
+};
+
+const mhp_option mhp_log_options[] = {
+    {.key = "dir", .type = MHP_OPTION_STRING, .offset = offsetof(mhp_log_params, dir), .default_text = "runs/latest",
+     .help = "the run's folder: metrics, resolved configuration, checkpoints"},
+    {.key = "every", .type = MHP_OPTION_INT, .offset = offsetof(mhp_log_params, every), .default_text = "10", .minimum = 1,
+     .maximum = 1e9, .unit = "steps", .help = "steps between printed lines where there is no terminal"},
+    {.key = NULL},
+};

@@ -1,0 +1,64 @@
+/* Parameters of a run: how it is laid out over ranks, its schedule, optimizer, length, evaluation, checkpoints and log. */
+#ifndef MHP_RUNTIME_OPTIONS_H
+#define MHP_RUNTIME_OPTIONS_H
+
+#include "core/device.h"
+#include "core/option.h"
+
+typedef struct mhp_parallel_params {
+    int64_t pipeline;               /* ranks of one replica */
+    int64_t data;                   /* replicas; the world has pipeline * data ranks */
+    int device;                     /* mhp_device_kind */
+    int64_t threads;                /* of a rank's products */
+} mhp_parallel_params;
+
+typedef struct mhp_schedule_params {
+    char *kind;                     /* a generator's name */
+    int64_t microbatches;           /* of one replica and step */
+    int64_t chunks;
+    char *file;                     /* a plan as CSV; "" for the generator */
+    mhp_int_list layers_per_stage;  /* empty: as even as possible */
+} mhp_schedule_params;
+
+typedef enum mhp_rate_decay { MHP_DECAY_CONSTANT, MHP_DECAY_COSINE, MHP_DECAY_STEP } mhp_rate_decay;
+
+typedef struct mhp_optimizer_params {
+    double lr, beta1, beta2, eps, weight_decay, clip;
+    int64_t warmup_steps;
+    int decay;                      /* mhp_rate_decay */
+    double min_lr_ratio;            /* cosine: where it ends, over lr */
+    mhp_float_list step_at;         /* step: fractions of train.steps ... */
+    mhp_float_list step_factor;     /* ... from which lr is multiplied by this */
+} mhp_optimizer_params;
+
+typedef struct mhp_train_params {
+    int64_t steps;
+    int64_t seed;
+    int64_t sequence_length;        /* tokens of a sequence */
+    int64_t micro_batch_size;       /* sequences of a micro-batch */
+    int64_t deadline_seconds;       /* without progress, after which a rank gives up */
+} mhp_train_params;
+
+typedef struct mhp_eval_params {
+    int64_t every;                  /* steps; 0: only at the end */
+    int64_t sequences;              /* of the held-out part that one evaluation reads, at most; 0: all */
+} mhp_eval_params;
+
+typedef struct mhp_checkpoint_params {
+    int64_t every;                  /* steps; 0: only at the end */
+} mhp_checkpoint_params;
+
+typedef struct mhp_log_params {
+    char *dir;                      /* the run's folder */
+    int64_t every;                  /* steps between lines where there is no terminal */
+} mhp_log_params;
+
+extern const mhp_option mhp_parallel_options[];
+extern const mhp_option mhp_schedule_options[];
+extern const mhp_option mhp_optimizer_options[];
+extern const mhp_option mhp_train_options[];
+extern const mhp_option mhp_eval_options[];
+extern const mhp_option mhp_checkpoint_options[];
+extern const mhp_option mhp_log_options[];
+
+#endif
