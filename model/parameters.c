@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/random.h"
 
 enum { PARAMETER_ALIGNMENT = 16, PARAMETERS_PER_LAYER = 15, PARAMETERS_OUTSIDE = 6 };
 

@@ -3,7 +3,6 @@
 #ifndef MHP_MODEL_PARAMETERS_H
 #define MHP_MODEL_PARAMETERS_H
 
-#include "core/random.h"
 #include "model/options.h"
 
 typedef enum mhp_parameter_init {

@@ -1,0 +1,307 @@
+/* The two gradient passes of a stage, one step at a time: of its input (with the gradients of norms and connections), and of the
+ * matrices. Walks the sublayers backwards; the gradient of the state stays in one buffer that every sublayer rewrites. */
+#include "model/stage_internal.h"
+
+#define SUBMIT(kernel, args) mhp_stream_submit(stream, stage->params.kernels->kernel, &(args), sizeof(args))
+
+/* The gradient of the state while the pass walks down the stage. */
+static void *state_gradient(const mhp_stage *stage, const mhp_microbatch *microbatch)
+{
+    return stage->params.extent.last ? stage_at(stage->workspace, stage->workspace_at.state_gradient) : microbatch->gradient_input;
+}
+
+static mhp_status head_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
+{
+    return stage_linear_input_gradient(stage, stream, stage->layout.lm_head, (int)stage->model.vocab_size,
+                                       (int)stage->model.hidden_size, stage_at(microbatch->product_input, stage->head.logits),
+                                       stage_at(stage->workspace, stage->workspace_at.dnormed));
+}
+
+static mhp_status norm_gradient(mhp_stage *stage, mhp_stream *stream, int64_t weight, const void *x, const void *rrms,
+                                const void *residual, void *dx)
+{
+    mhp_rms_norm_gradient_args args = {
+        .tokens = stage_tokens(stage),
+        .hidden = (int)stage->model.hidden_size,
+        .x = x,
+        .weight = stage_parameter(stage, weight),
+        .rrms = rrms,
+        .dy = stage_at(stage->workspace, stage->workspace_at.dnormed),
+        .residual = residual,
+        .dx = dx,
+        .dweight = stage_gradient(stage, weight),
+    };
+
+    return SUBMIT(rms_norm_gradient, args);
+}
+
+static mhp_status spread_to_streams(mhp_stage *stage, const mhp_microbatch *microbatch, const void *dz, mhp_stream *stream)
+{
+    const mhp_model_params *model = &stage->model;
+    const head_memory *head = &stage->head;
+    void *activation = microbatch->activation;
+    mhp_stream_repeat_args repeat = {
+        .tokens = stage_tokens(stage),
+        .hidden = (int)model->hidden_size,
+        .streams = (int)model->connections.streams,
+        .grad = dz,
+        .state = state_gradient(stage, microbatch),
+    };
+    mhp_readout_gradient_args readout = {
+        .tokens = stage_tokens(stage),
+        .hidden = (int)model->hidden_size,
+        .streams = (int)model->connections.streams,
+        .norm_epsilon = model->rms_norm_eps,
+        .hc_epsilon = model->connections.eps,
+        .x = stage_at(activation, head->state),
+        .dz = dz,
+        .pre = stage_at(activation, head->pre),
+        .projection = stage_at(activation, head->projection),
+        .rrms = stage_at(activation, head->rrms),
+        .workspace = stage_at(stage->workspace, stage->workspace_at.connection),
+        .dx = state_gradient(stage, microbatch),
+    };
+
+    if (model->connections.readout == MHP_READOUT_SUM) {
+        return SUBMIT(stream_repeat, repeat);
+    }
+    readout.fn = stage_parameter(stage, stage->layout.readout_fn);
+    readout.base = stage_parameter(stage, stage->layout.readout_base);
+    readout.scale = stage_parameter(stage, stage->layout.readout_scale);
+    readout.dfn = stage_gradient(stage, stage->layout.readout_fn);
+    readout.dbase = stage_gradient(stage, stage->layout.readout_base);
+    readout.dscale = stage_gradient(stage, stage->layout.readout_scale);
+    return SUBMIT(readout_gradient, readout);
+}
+
+static mhp_status read_out_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
+{
+    const head_memory *head = &stage->head;
+    bool streams = stage_has_streams(stage);
+    void *dz = streams ? stage_at(stage->workspace, stage->workspace_at.dmix) : state_gradient(stage, microbatch);
+
+    MHP_RETURN_IF_ERROR(norm_gradient(stage, stream, stage->layout.norm,
+                                      stage_at(microbatch->activation, streams ? head->mix : head->state),
+                                      stage_at(microbatch->activation, head->norm_rrms), NULL, dz));
+    return streams ? spread_to_streams(stage, microbatch, dz, stream) : MHP_OK;
+}
+
+/* Gradient of the sublayer's function output, kept for the weight gradient. */
+static mhp_status merge_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    const sublayer_memory *memory = &stage->sublayers[s];
+    void *dy = stage_at(microbatch->product_gradient, memory->branch_gradient);
+    const void *g = state_gradient(stage, microbatch);
+    mhp_merge_gradient_args args = {
+        .tokens = stage_tokens(stage),
+        .hidden = (int)stage->model.hidden_size,
+        .streams = (int)stage->model.connections.streams,
+        .g = g,
+        .x = stage_state(stage, microbatch, s),
+        .y = stage_at(microbatch->activation, memory->branch),
+        .post = stage_at(microbatch->activation, memory->post),
+        .comb = stage_at(microbatch->activation, memory->comb),
+        .dy = dy,
+        .dpost = stage_at(stage->workspace, stage->workspace_at.dpost),
+        .dcomb = stage_at(stage->workspace, stage->workspace_at.dcomb),
+    };
+
+    if (!stage_has_streams(stage)) {
+        return mhp_stream_copy(stream, dy, g,
+                               (size_t)stage_tokens(stage) * (size_t)stage->model.hidden_size *
+                                   mhp_dtype_bytes(stage->params.kernels->dtype));
+    }
+    return SUBMIT(merge_gradient, args);
+}
+
+static mhp_status attention_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    const mhp_model_params *model = &stage->model;
+    const sublayer_memory *memory = &stage->sublayers[s];
+    void *dqkv = stage_at(microbatch->product_gradient, memory->wide_gradient);
+    mhp_attention_gradient_args attention = {
+        .sequences = stage->params.sequences,
+        .length = stage->params.length,
+        .heads = (int)model->num_attention_heads,
+        .kv_heads = (int)model->num_key_value_heads,
+        .head_size = (int)model->head_dim,
+        .document_start = microbatch->document_start,
+        .qkv = stage_at(microbatch->activation, memory->wide),
+        .out = stage_at(microbatch->product_input, memory->middle),
+        .log_sum = stage_at(microbatch->activation, memory->log_sum),
+        .dout = stage_at(stage->workspace, stage->workspace_at.dmiddle),
+        .dqkv = dqkv,
+        .workspace = stage_at(stage->workspace, stage->workspace_at.gradient_attention),
+    };
+    mhp_rotary_args rotary = {
+        .tokens = stage_tokens(stage),
+        .heads = (int)model->num_attention_heads,
+        .kv_heads = (int)model->num_key_value_heads,
+        .head_size = (int)model->head_dim,
+        .inverse = true,
+        .theta = model->rope_theta,
+        .position = microbatch->position,
+        .qkv = dqkv,
+    };
+
+    MHP_RETURN_IF_ERROR(SUBMIT(attention_gradient, attention));
+    return SUBMIT(rotary, rotary);
+}
+
+static mhp_status function_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    const sublayer_memory *memory = &stage->sublayers[s];
+    const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
+    int c = (int)stage->model.hidden_size;
+    void *dmiddle = stage_at(stage->workspace, stage->workspace_at.dmiddle);
+    void *dwide = stage_at(microbatch->product_gradient, memory->wide_gradient);
+    mhp_swiglu_gradient_args swiglu = {
+        .tokens = stage_tokens(stage),
+        .intermediate = (int)stage->model.intermediate_size,
+        .gate_up = stage_at(microbatch->activation, memory->wide),
+        .dact = dmiddle,
+        .dgate_up = dwide,
+    };
+
+    MHP_RETURN_IF_ERROR(stage_linear_input_gradient(stage, stream, offsets->out, c, stage_middle(stage, s),
+                                                    stage_at(microbatch->product_gradient, memory->branch_gradient), dmiddle));
+    if (sublayer_is_attention(s)) {
+        MHP_RETURN_IF_ERROR(attention_gradient(stage, microbatch, s, stream));
+    } else {
+        MHP_RETURN_IF_ERROR(SUBMIT(swiglu_gradient, swiglu));
+    }
+    return stage_linear_input_gradient(stage, stream, offsets->in, stage_wide(stage, s), c, dwide,
+                                       stage_at(stage->workspace, stage->workspace_at.dnormed));
+}
+
+static mhp_status connection_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, void *dx, mhp_stream *stream)
+{
+    const mhp_model_params *model = &stage->model;
+    const sublayer_memory *memory = &stage->sublayers[s];
+    const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
+    void *activation = microbatch->activation;
+    void *workspace = stage->workspace;
+    mhp_connection_gradient_args args = {
+        .kind = (mhp_connection_kind)model->connections.kind,
+        .tokens = stage_tokens(stage),
+        .hidden = (int)model->hidden_size,
+        .streams = (int)model->connections.streams,
+        .sinkhorn_iterations = (int)model->connections.sinkhorn_iterations,
+        .norm_epsilon = model->rms_norm_eps,
+        .hc_epsilon = model->connections.eps,
+        .g = state_gradient(stage, microbatch),
+        .x = stage_state(stage, microbatch, s),
+        .dz = stage_at(workspace, stage->workspace_at.dmix),
+        .dpost = stage_at(workspace, stage->workspace_at.dpost),
+        .dcomb = stage_at(workspace, stage->workspace_at.dcomb),
+        .pre = stage_at(activation, memory->pre),
+        .post = stage_at(activation, memory->post),
+        .comb = stage_at(activation, memory->comb),
+        .projection = stage_at(activation, memory->projection),
+        .rrms = stage_at(activation, memory->rrms),
+        .fn = stage_parameter(stage, offsets->fn),
+        .base = stage_parameter(stage, offsets->base),
+        .scale = stage_parameter(stage, offsets->scale),
+        .dx = dx,
+        .dfn = stage_gradient(stage, offsets->fn),
+        .dbase = stage_gradient(stage, offsets->base),
+        .dscale = stage_gradient(stage, offsets->scale),
+        .workspace = stage_at(workspace, stage->workspace_at.connection),
+    };
+
+    return SUBMIT(connection_gradient, args);
+}
+
+/* Back through norm, pre mix and coefficients; the stage's first sublayer writes the gradient that leaves. */
+static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    const sublayer_memory *memory = &stage->sublayers[s];
+    void *g = state_gradient(stage, microbatch);
+    void *dx = s == 0 && !stage->params.extent.first ? microbatch->gradient_output : g;
+    const void *rrms = stage_at(microbatch->activation, memory->norm_rrms);
+    int64_t weight = stage->layout.sublayers[s].norm;
+
+    if (!stage_has_streams(stage)) {
+        return norm_gradient(stage, stream, weight, stage_state(stage, microbatch, s), rrms, g, dx);
+    }
+    MHP_RETURN_IF_ERROR(norm_gradient(stage, stream, weight, stage_at(microbatch->activation, memory->mix), rrms, NULL,
+                                      stage_at(stage->workspace, stage->workspace_at.dmix)));
+    return connection_gradient(stage, microbatch, s, dx, stream);
+}
+
+static mhp_status expand_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
+{
+    mhp_stream_sum_args args = {
+        .tokens = stage_tokens(stage),
+        .hidden = (int)stage->model.hidden_size,
+        .streams = (int)stage->model.connections.streams,
+        .state = state_gradient(stage, microbatch),
+        .sum = stage_at(microbatch->product_gradient, stage->embedding_gradient),
+    };
+
+    return SUBMIT(stream_sum, args);
+}
+
+mhp_status stage_input_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, int step, mhp_stream *stream)
+{
+    int s;
+
+    if (stage->params.extent.last) {
+        if (step < HEAD_STEPS) {
+            return step == 0 ? head_gradient(stage, microbatch, stream) : read_out_gradient(stage, microbatch, stream);
+        }
+        step -= HEAD_STEPS;
+    }
+    s = stage->sublayer_count - 1 - step / STEPS_PER_SUBLAYER;
+    if (s < 0) {
+        return expand_gradient(stage, microbatch, stream);
+    }
+    switch (step % STEPS_PER_SUBLAYER) {
+    case 0:
+        return merge_gradient(stage, microbatch, s, stream);
+    case 1:
+        return function_gradient(stage, microbatch, s, stream);
+    default:
+        return mix_gradient(stage, microbatch, s, stream);
+    }
+}
+
+static mhp_status embedding_weight_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
+{
+    mhp_embedding_gradient_args args = {
+        .tokens = stage_tokens(stage),
+        .hidden = (int)stage->model.hidden_size,
+        .token = microbatch->token,
+        .grad = stage_at(microbatch->product_gradient, stage->embedding_gradient),
+        .dtable = stage_gradient(stage, stage->layout.embedding),
+    };
+
+    return SUBMIT(embedding_gradient, args);
+}
+
+static mhp_status sublayer_weight_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    const sublayer_memory *memory = &stage->sublayers[s];
+    const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
+    int c = (int)stage->model.hidden_size;
+
+    MHP_RETURN_IF_ERROR(stage_linear_weight_gradient(stage, stream, offsets->out, c, stage_middle(stage, s),
+                                                     stage_at(microbatch->product_gradient, memory->branch_gradient),
+                                                     stage_at(microbatch->product_input, memory->middle)));
+    return stage_linear_weight_gradient(stage, stream, offsets->in, stage_wide(stage, s), c,
+                                        stage_at(microbatch->product_gradient, memory->wide_gradient),
+                                        stage_at(microbatch->product_input, memory->normed));
+}
+
+mhp_status stage_weight_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, int step, mhp_stream *stream)
+{
+    if (stage->params.extent.last && step-- == 0) {
+        return stage_linear_weight_gradient(stage, stream, stage->layout.lm_head, (int)stage->model.vocab_size,
+                                            (int)stage->model.hidden_size, stage_at(microbatch->product_input, stage->head.logits),
+                                            stage_at(microbatch->product_input, stage->head.normed));
+    }
+    if (step == stage->sublayer_count) {
+        return embedding_weight_gradient(stage, microbatch, stream);
+    }
+    return sublayer_weight_gradient(stage, microbatch, stage->sublayer_count - 1 - step, stream);
+}
