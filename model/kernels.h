@@ -226,6 +226,14 @@ typedef struct mhp_square_sum_args {
     double *sum;
 } mhp_square_sum_args;
 
+/* From the square sum of all gradients: norm[0] = sqrt(square_sum[0]); scale[0] = min(1, clip / (norm + 1e-6)), 1 if clip is 0.
+ * All double. */
+typedef struct mhp_clip_args {
+    double clip;
+    const double *square_sum;
+    double *norm, *scale;
+} mhp_clip_args;
+
 typedef struct mhp_kernels {
     const char *name;           /* "cpu f32 x86-64-v4" */
     mhp_dtype dtype;
@@ -236,7 +244,7 @@ typedef struct mhp_kernels {
     mhp_task_fn readout, readout_gradient;
     mhp_task_fn rotary, attention, attention_gradient;
     mhp_task_fn swiglu, swiglu_gradient, cross_entropy;
-    mhp_task_fn gain, gain_read, adamw, square_sum;
+    mhp_task_fn gain, gain_read, adamw, square_sum, clip;
     /* Elements of real that the workspaces need, for `threads` threads of the device. */
     int64_t (*connection_workspace)(mhp_connection_kind kind, int tokens, int hidden, int streams, int threads);
     int64_t (*attention_workspace)(int sequences, int length, int heads, int kv_heads, int head_size, int threads);

@@ -1,0 +1,303 @@
+#include "runtime/optimizer.h"
+
+#include <math.h>
+
+#include "core/memory.h"
+
+/* Consecutive elements of this rank's part that decay alike. */
+typedef struct update_range {
+    int64_t offset, count;          /* offset in the stage's flat buffer */
+    bool decay;
+} update_range;
+
+typedef struct stage_state {
+    mhp_held_stage *held;
+    void *moment1, *moment2;        /* [chunk] */
+    update_range *ranges;
+    int range_count;
+    mhp_event *complete;            /* the stage's gradients are whole on this rank */
+    mhp_event *reduced;
+    mhp_event *updated;
+    mhp_event *gathered;
+} stage_state;
+
+struct mhp_optimizer {
+    mhp_store *store;
+    const mhp_optimizer_params *params;
+    int64_t total_steps;
+    mhp_stream *compute;
+    stage_state *stages;
+    int stage_count;
+    double *scalars;                /* device: square sum, norm, scale */
+    mhp_event *summed, *norm_known;
+};
+
+enum { SCALAR_SQUARES, SCALAR_NORM, SCALAR_SCALE, SCALAR_COUNT };
+
+double mhp_learning_rate(const mhp_optimizer_params *params, int64_t total_steps, int64_t step)
+{
+    const double pi = 3.14159265358979323846;
+    double factor = 1.0;
+    double progress;
+
+    if (step < params->warmup_steps) {
+        return params->lr * (double)(step + 1) / (double)params->warmup_steps;
+    }
+    progress = total_steps > params->warmup_steps
+                   ? (double)(step - params->warmup_steps) / (double)(total_steps - params->warmup_steps)
+                   : 1.0;
+    switch ((mhp_rate_decay)params->decay) {
+    case MHP_DECAY_COSINE:
+        factor = params->min_lr_ratio + (1 - params->min_lr_ratio) * 0.5 * (1 + cos(pi * fmin(progress, 1.0)));
+        break;
+    case MHP_DECAY_STEP:
+        for (size_t i = 0; i < params->step_at.count; i++) {
+            if ((double)step >= params->step_at.items[i] * (double)total_steps) {
+                factor = params->step_factor.items[i];
+            }
+        }
+        break;
+    case MHP_DECAY_CONSTANT:
+        break;
+    }
+    return params->lr * factor;
+}
+
+/* Cuts the parameters that lie in [begin, end) into ranges; neighbours that decay alike become one. */
+static mhp_status create_ranges(stage_state *state, int64_t begin, int64_t end)
+{
+    const mhp_parameter_layout *layout = mhp_stage_layout(state->held->stage);
+
+    MHP_RETURN_IF_ERROR(mhp_calloc(&state->ranges, (size_t)layout->count, sizeof *state->ranges));
+    for (int p = 0; p < layout->count; p++) {
+        const mhp_parameter *parameter = &layout->items[p];
+        int64_t first = parameter->offset > begin ? parameter->offset : begin;
+        int64_t last = parameter->offset + parameter->elements < end ? parameter->offset + parameter->elements : end;
+        update_range *previous = state->range_count > 0 ? &state->ranges[state->range_count - 1] : NULL;
+
+        if (first >= last) {
+            continue;
+        }
+        if (previous && previous->decay == parameter->decay) {
+            previous->count = last - previous->offset;          /* the padding between them stays zero */
+        } else {
+            state->ranges[state->range_count++] = (update_range){first, last - first, parameter->decay};
+        }
+    }
+    return MHP_OK;
+}
+
+static size_t part_bytes(const mhp_optimizer *optimizer, const mhp_held_stage *held)
+{
+    return (size_t)held->chunk * mhp_dtype_bytes(optimizer->store->kernels->dtype);
+}
+
+static mhp_status create_state(mhp_optimizer *optimizer, stage_state *state, mhp_held_stage *held)
+{
+    mhp_device *device = optimizer->store->device;
+    size_t bytes = part_bytes(optimizer, held);
+    int64_t begin = held->chunk * mhp_group_index(held->group);
+
+    state->held = held;
+    MHP_RETURN_IF_ERROR(create_ranges(state, begin, begin + held->chunk));
+    MHP_RETURN_IF_ERROR(mhp_device_alloc(device, bytes, &state->moment1));
+    MHP_RETURN_IF_ERROR(mhp_device_alloc(device, bytes, &state->moment2));
+    MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->complete));
+    MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->reduced));
+    MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->updated));
+    MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->gathered));
+    MHP_RETURN_IF_ERROR(mhp_stream_zero(optimizer->compute, state->moment1, bytes));
+    return mhp_stream_zero(optimizer->compute, state->moment2, bytes);
+}
+
+mhp_status mhp_optimizer_create(mhp_store *store, const mhp_optimizer_params *params, int64_t total_steps, mhp_stream *compute,
+                                mhp_optimizer **optimizer_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_optimizer *optimizer = NULL;
+
+    if (params->step_at.count != params->step_factor.count) {
+        MHP_RAISE(out, MHP_ERR_CONFIG, "optimizer.step_factor has %zu entries: expected as many as step_at, %zu",
+                  params->step_factor.count, params->step_at.count);
+    }
+    MHP_TRY(out, mhp_calloc(&optimizer, 1, sizeof *optimizer));
+    optimizer->store = store;
+    optimizer->params = params;
+    optimizer->total_steps = total_steps;
+    optimizer->compute = compute;
+    MHP_TRY(out, mhp_calloc(&optimizer->stages, (size_t)store->held_count, sizeof *optimizer->stages));
+    MHP_TRY(out, mhp_device_alloc(store->device, SCALAR_COUNT * sizeof(double), (void **)&optimizer->scalars));
+    MHP_TRY(out, mhp_event_create(store->device, &optimizer->summed));
+    MHP_TRY(out, mhp_event_create(store->device, &optimizer->norm_known));
+    for (int i = 0; i < store->held_count; i++) {
+        optimizer->stage_count++;
+        MHP_TRY(out, create_state(optimizer, &optimizer->stages[i], &store->held[i]));
+    }
+    MHP_TRY(out, mhp_stream_synchronize(compute));
+    *optimizer_out = optimizer;
+    optimizer = NULL;
+out:
+    mhp_optimizer_destroy(optimizer);
+    return status;
+}
+
+void mhp_optimizer_destroy(mhp_optimizer *optimizer)
+{
+    if (!optimizer) {
+        return;
+    }
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        stage_state *state = &optimizer->stages[i];
+
+        mhp_device_free(optimizer->store->device, state->moment1);
+        mhp_device_free(optimizer->store->device, state->moment2);
+        mhp_event_destroy(state->complete);
+        mhp_event_destroy(state->reduced);
+        mhp_event_destroy(state->updated);
+        mhp_event_destroy(state->gathered);
+        mhp_free(state->ranges);
+    }
+    mhp_event_destroy(optimizer->summed);
+    mhp_event_destroy(optimizer->norm_known);
+    mhp_device_free(optimizer->store->device, optimizer->scalars);
+    mhp_free(optimizer->stages);
+    mhp_free(optimizer);
+}
+
+static stage_state *find_state(mhp_optimizer *optimizer, const mhp_held_stage *held)
+{
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        if (optimizer->stages[i].held == held) {
+            return &optimizer->stages[i];
+        }
+    }
+    return NULL;
+}
+
+mhp_status mhp_optimizer_zero(mhp_optimizer *optimizer)
+{
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        const mhp_held_stage *held = optimizer->stages[i].held;
+        size_t bytes = part_bytes(optimizer, held) * (size_t)mhp_group_size(held->group);
+
+        MHP_RETURN_IF_ERROR(mhp_stream_zero(optimizer->compute, held->gradients, bytes));
+    }
+    return mhp_stream_zero(optimizer->compute, optimizer->scalars, SCALAR_COUNT * sizeof(double));
+}
+
+mhp_status mhp_optimizer_reduce(void *context, mhp_held_stage *held)
+{
+    mhp_optimizer *optimizer = context;
+    stage_state *state = find_state(optimizer, held);
+
+    if (mhp_group_size(held->group) == 1) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_event_record(state->complete, optimizer->compute));
+    return mhp_group_reduce_scatter(held->group, held->gradients, held->chunk, optimizer->store->kernels->dtype, state->complete,
+                                    state->reduced);
+}
+
+static void *at_element(const mhp_optimizer *optimizer, void *base, int64_t element)
+{
+    return (char *)base + element * (int64_t)mhp_dtype_bytes(optimizer->store->kernels->dtype);
+}
+
+static mhp_status sum_squares(mhp_optimizer *optimizer)
+{
+    const mhp_kernels *kernels = optimizer->store->kernels;
+    mhp_clip_args clip = {
+        .clip = optimizer->params->clip,
+        .square_sum = &optimizer->scalars[SCALAR_SQUARES],
+        .norm = &optimizer->scalars[SCALAR_NORM],
+        .scale = &optimizer->scalars[SCALAR_SCALE],
+    };
+
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        stage_state *state = &optimizer->stages[i];
+
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, state->reduced));
+        for (int r = 0; r < state->range_count; r++) {
+            mhp_square_sum_args args = {
+                .count = state->ranges[r].count,
+                .x = at_element(optimizer, state->held->gradients, state->ranges[r].offset),
+                .sum = &optimizer->scalars[SCALAR_SQUARES],
+            };
+
+            MHP_RETURN_IF_ERROR(mhp_stream_submit(optimizer->compute, kernels->square_sum, &args, sizeof args));
+        }
+    }
+    MHP_RETURN_IF_ERROR(mhp_event_record(optimizer->summed, optimizer->compute));
+    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(optimizer->store->world, &optimizer->scalars[SCALAR_SQUARES], 1, MHP_DTYPE_F64,
+                                             MHP_REDUCE_SUM, optimizer->summed, optimizer->norm_known));
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->norm_known));
+    return mhp_stream_submit(optimizer->compute, kernels->clip, &clip, sizeof clip);
+}
+
+static mhp_status update_stage(mhp_optimizer *optimizer, stage_state *state, int64_t step)
+{
+    mhp_held_stage *held = state->held;
+    const mhp_optimizer_params *params = optimizer->params;
+    int64_t begin = held->chunk * mhp_group_index(held->group);
+
+    for (int r = 0; r < state->range_count; r++) {
+        const update_range *range = &state->ranges[r];
+        mhp_adamw_args args = {
+            .count = range->count,
+            .rate = mhp_learning_rate(params, optimizer->total_steps, step),
+            .beta1 = params->beta1,
+            .beta2 = params->beta2,
+            .epsilon = params->eps,
+            .decay = range->decay ? params->weight_decay : 0,
+            .step = step + 1,
+            .gradient_scale = &optimizer->scalars[SCALAR_SCALE],
+            .grad = at_element(optimizer, held->gradients, range->offset),
+            .parameter = at_element(optimizer, held->parameters, range->offset),
+            .moment1 = at_element(optimizer, state->moment1, range->offset - begin),
+            .moment2 = at_element(optimizer, state->moment2, range->offset - begin),
+        };
+
+        MHP_RETURN_IF_ERROR(mhp_stream_submit(optimizer->compute, optimizer->store->kernels->adamw, &args, sizeof args));
+    }
+    if (mhp_group_size(held->group) == 1) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_event_record(state->updated, optimizer->compute));
+    return mhp_group_all_gather(held->group, held->parameters, held->chunk, optimizer->store->kernels->dtype, state->updated,
+                                state->gathered);
+}
+
+mhp_status mhp_optimizer_step(mhp_optimizer *optimizer, int64_t step)
+{
+    MHP_RETURN_IF_ERROR(sum_squares(optimizer));
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        MHP_RETURN_IF_ERROR(update_stage(optimizer, &optimizer->stages[i], step));
+    }
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->stages[i].gathered));
+    }
+    return MHP_OK;
+}
+
+const double *mhp_optimizer_norm(const mhp_optimizer *optimizer)
+{
+    return &optimizer->scalars[SCALAR_NORM];
+}
+
+void mhp_optimizer_moments(mhp_optimizer *optimizer, const mhp_held_stage *held, void **moment1_out, void **moment2_out)
+{
+    stage_state *state = find_state(optimizer, held);
+
+    *moment1_out = state->moment1;
+    *moment2_out = state->moment2;
+}
+
+size_t mhp_optimizer_bytes(const mhp_optimizer *optimizer)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        bytes += 2 * part_bytes(optimizer, optimizer->stages[i].held);
+    }
+    return bytes;
+}

@@ -1,0 +1,34 @@
+/* AdamW over the held stages. Holders of the same stage share one optimizer state: gradients are reduce-scattered as soon as a
+ * stage's last weight gradient is done, everyone updates its own part, and the weights are gathered again. */
+#ifndef MHP_RUNTIME_OPTIMIZER_H
+#define MHP_RUNTIME_OPTIMIZER_H
+
+#include "runtime/options.h"
+#include "runtime/store.h"
+
+typedef struct mhp_optimizer mhp_optimizer;
+
+/* NULL is allowed in destroy. `params` and `store` must outlive the optimizer. Moments start at zero. */
+mhp_status mhp_optimizer_create(mhp_store *store, const mhp_optimizer_params *params, int64_t total_steps, mhp_stream *compute,
+                                mhp_optimizer **optimizer_out);
+void mhp_optimizer_destroy(mhp_optimizer *optimizer);
+
+/* The learning rate of a step, counted from 0. */
+double mhp_learning_rate(const mhp_optimizer_params *params, int64_t total_steps, int64_t step);
+
+/* Submits the zeroing of all gradients. */
+mhp_status mhp_optimizer_zero(mhp_optimizer *optimizer);
+/* Starts the reduction of a held stage's gradients behind what the compute stream has now; an mhp_reduce_fn. */
+mhp_status mhp_optimizer_reduce(void *optimizer, mhp_held_stage *held);
+/* Submits norm, clipping and update of step `step` (from 0), and the gathering of weights. Every rank, after all reductions began.
+ * The compute stream is behind it when it ends. */
+mhp_status mhp_optimizer_step(mhp_optimizer *optimizer, int64_t step);
+/* Device memory [1]: the last step's gradient norm before clipping, valid on the compute stream behind mhp_optimizer_step. */
+const double *mhp_optimizer_norm(const mhp_optimizer *optimizer);
+
+/* A held stage's moments: device memory, [chunk] each, this rank's part of the stage's elements. */
+void mhp_optimizer_moments(mhp_optimizer *optimizer, const mhp_held_stage *held, void **moment1_out, void **moment2_out);
+/* Bytes of the optimizer state on this rank. */
+size_t mhp_optimizer_bytes(const mhp_optimizer *optimizer);
+
+#endif

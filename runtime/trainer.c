@@ -1,0 +1,544 @@
+#include "runtime/trainer.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "runtime/partition.h"
+#include "scheduler/csv.h"
+#include "scheduler/generator.h"
+#include "scheduler/lower.h"
+
+enum { SPACE_TRAINING = 0, SPACE_EVALUATION = 1 };
+enum { OWN_BUSY, OWN_BYTES, OWN_COUNT };        /* share of the step that compute worked; most device memory */
+
+/* What ranks add up at the end of a step, as doubles: every value has a place that one rank fills and the others leave at 0, so that
+ * the sum is exact and the same for any number of ranks. */
+typedef struct statistics {
+    double *memory;                 /* device */
+    double *host;
+    size_t count;
+    size_t loss, gain, worst, own_at;   /* offsets: [R][M], [R][M][2], [world][2], [world][OWN_COUNT] */
+    double *own;                    /* host: [OWN_COUNT], this rank's */
+    mhp_event *filled, *summed;
+} statistics;
+
+struct mhp_trainer {
+    mhp_trainer_params params;
+    mhp_device *device;
+    mhp_plan *plan, *evaluation_plan;
+    mhp_stage_extent *extents;
+    mhp_store *store;
+    mhp_stream *compute;
+    mhp_executor *executor, *evaluator;
+    mhp_optimizer *optimizer;
+    mhp_batch *batches[2];          /* the one that runs and the one that is read meanwhile */
+    mhp_batch *evaluation_batch;
+    statistics statistics;
+    double *norm;                   /* host copy */
+    double flops;                   /* of the world, a step */
+};
+
+mhp_status mhp_build_plan(const mhp_schedule_params *schedule, const mhp_parallel_params *parallel, mhp_plan **plan_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_plan *plan = NULL;
+    mhp_schedule_shape shape = {
+        .ranks = (int)parallel->pipeline, .microbatches = (int)schedule->microbatches, .chunks = (int)schedule->chunks};
+
+    if (schedule->file[0] != '\0') {
+        MHP_TRY(out, mhp_plan_read_csv(schedule->file, &plan));
+    } else {
+        MHP_TRY(out, mhp_schedule_generate(schedule->kind, &shape, &plan));
+    }
+    if (plan->rank_count != parallel->pipeline || plan->microbatch_count != schedule->microbatches) {
+        MHP_RAISE(out, MHP_ERR_CONFIG,
+                  "%s is a plan for %d ranks and %d micro-batches: expected parallel.pipeline, %lld, and schedule.microbatches, %lld",
+                  schedule->file, plan->rank_count, plan->microbatch_count, (long long)parallel->pipeline,
+                  (long long)schedule->microbatches);
+    }
+    MHP_TRY(out, mhp_plan_lower(plan));
+    *plan_out = plan;
+    plan = NULL;
+out:
+    mhp_plan_destroy(plan);
+    return status;
+}
+
+static int microbatch_count(const mhp_trainer *trainer)
+{
+    return trainer->plan->microbatch_count;
+}
+
+static int replica_count(const mhp_trainer *trainer)
+{
+    return (int)trainer->params.parallel->data;
+}
+
+int64_t mhp_trainer_batch_samples(const mhp_trainer *trainer)
+{
+    return (int64_t)replica_count(trainer) * microbatch_count(trainer) * trainer->params.train->micro_batch_size;
+}
+
+static mhp_status create_plans(mhp_trainer *trainer)
+{
+    int world = mhp_comm_size(trainer->params.comm);
+    int64_t expected = trainer->params.parallel->pipeline * trainer->params.parallel->data;
+
+    if (world != expected) {
+        return mhp_error_set(MHP_ERR_CONFIG, "started with %d ranks: expected parallel.pipeline x parallel.data = %lld x %lld = %lld",
+                             world, (long long)trainer->params.parallel->pipeline, (long long)trainer->params.parallel->data,
+                             (long long)expected);
+    }
+    MHP_RETURN_IF_ERROR(mhp_build_plan(trainer->params.schedule, trainer->params.parallel, &trainer->plan));
+    MHP_RETURN_IF_ERROR(mhp_schedule_forward_only(trainer->plan, microbatch_count(trainer), &trainer->evaluation_plan));
+    MHP_RETURN_IF_ERROR(mhp_plan_lower(trainer->evaluation_plan));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&trainer->extents, (size_t)trainer->plan->stage_count, sizeof *trainer->extents));
+    return mhp_partition_layers(trainer->params.model->num_hidden_layers, trainer->plan->stage_count,
+                                &trainer->params.schedule->layers_per_stage, trainer->extents);
+}
+
+static mhp_status create_store(mhp_trainer *trainer)
+{
+    mhp_store_params params = {
+        .comm = trainer->params.comm,
+        .plan = trainer->plan,
+        .replica_count = replica_count(trainer),
+        .model = trainer->params.model,
+        .extents = trainer->extents,
+        .sequences = (int)trainer->params.train->micro_batch_size,
+        .length = (int)trainer->params.train->sequence_length,
+        .threads = (int)trainer->params.parallel->threads,
+        .gradients = true,
+    };
+
+    MHP_RETURN_IF_ERROR(mhp_store_create(&params, &trainer->store));
+    return mhp_stream_create(trainer->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "compute", &trainer->compute);
+}
+
+static mhp_status create_executors(mhp_trainer *trainer)
+{
+    mhp_executor_params params = {
+        .store = trainer->store,
+        .plan = trainer->plan,
+        .compute = trainer->compute,
+        .channel_space = SPACE_TRAINING,
+        .reduce = mhp_optimizer_reduce,
+    };
+
+    MHP_RETURN_IF_ERROR(mhp_optimizer_create(trainer->store, trainer->params.optimizer, trainer->params.train->steps,
+                                             trainer->compute, &trainer->optimizer));
+    params.reduce_context = trainer->optimizer;
+    MHP_RETURN_IF_ERROR(mhp_executor_create(&params, &trainer->executor));
+    params.plan = trainer->evaluation_plan;
+    params.channel_space = SPACE_EVALUATION;
+    params.reduce = NULL;
+    return mhp_executor_create(&params, &trainer->evaluator);
+}
+
+static mhp_status create_batches(mhp_trainer *trainer)
+{
+    mhp_batch_shape shape = {
+        .microbatches = microbatch_count(trainer),
+        .sequences = (int)trainer->params.train->micro_batch_size,
+        .length = (int)trainer->params.train->sequence_length,
+    };
+
+    MHP_RETURN_IF_ERROR(mhp_batch_create(trainer->device, &shape, &trainer->batches[0]));
+    MHP_RETURN_IF_ERROR(mhp_batch_create(trainer->device, &shape, &trainer->batches[1]));
+    return mhp_batch_create(trainer->device, &shape, &trainer->evaluation_batch);
+}
+
+static mhp_status create_statistics(mhp_trainer *trainer)
+{
+    statistics *statistics = &trainer->statistics;
+    size_t microbatches = (size_t)(replica_count(trainer) * microbatch_count(trainer));
+    size_t world = (size_t)mhp_comm_size(trainer->params.comm);
+
+    statistics->loss = 0;
+    statistics->gain = statistics->loss + microbatches;
+    statistics->worst = statistics->gain + 2 * microbatches;
+    statistics->own_at = statistics->worst + 2 * world;
+    statistics->count = statistics->own_at + OWN_COUNT * world;
+    MHP_RETURN_IF_ERROR(mhp_event_create(trainer->device, &statistics->filled));
+    MHP_RETURN_IF_ERROR(mhp_event_create(trainer->device, &statistics->summed));
+    MHP_RETURN_IF_ERROR(mhp_device_alloc(trainer->device, statistics->count * sizeof(double), (void **)&statistics->memory));
+    MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, statistics->count * sizeof(double), (void **)&statistics->host));
+    MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, OWN_COUNT * sizeof(double), (void **)&statistics->own));
+    return mhp_device_alloc_host(trainer->device, sizeof(double), (void **)&trainer->norm);
+}
+
+/* Waits for what `event` stands for; the run's deadline turns into an error that says so. */
+static mhp_status wait_for(const mhp_trainer *trainer, mhp_event *event, const char *what)
+{
+    int64_t deadline_s = trainer->params.train->deadline_seconds;
+    mhp_status status = mhp_event_synchronize(event, (uint64_t)deadline_s * 1000000000u);
+
+    if (status == MHP_ERR_TIMEOUT) {
+        return mhp_error_set(status, "%s made no end within train.deadline_seconds, %lld s", what, (long long)deadline_s);
+    }
+    return status;
+}
+
+static mhp_status sum_flops(mhp_trainer *trainer)
+{
+    statistics *statistics = &trainer->statistics;
+
+    statistics->host[0] = mhp_executor_flops(trainer->executor);
+    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->host, 1, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL,
+                                             statistics->summed));
+    MHP_RETURN_IF_ERROR(wait_for(trainer, statistics->summed, "the start"));
+    trainer->flops = statistics->host[0];
+    return MHP_OK;
+}
+
+mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **trainer_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_trainer *trainer = NULL;
+
+    MHP_TRY(out, mhp_calloc(&trainer, 1, sizeof *trainer));
+    trainer->params = *params;
+    trainer->device = mhp_comm_device(params->comm);
+    MHP_TRY(out, create_plans(trainer));
+    MHP_TRY(out, create_store(trainer));
+    MHP_TRY(out, create_executors(trainer));
+    MHP_TRY(out, create_batches(trainer));
+    MHP_TRY(out, create_statistics(trainer));
+    MHP_TRY(out, sum_flops(trainer));
+    *trainer_out = trainer;
+    trainer = NULL;
+out:
+    mhp_trainer_destroy(trainer);
+    return status;
+}
+
+void mhp_trainer_destroy(mhp_trainer *trainer)
+{
+    if (!trainer) {
+        return;
+    }
+    if (trainer->compute) {
+        (void)mhp_stream_synchronize(trainer->compute);
+    }
+    mhp_device_free_host(trainer->device, trainer->norm);
+    mhp_device_free_host(trainer->device, trainer->statistics.own);
+    mhp_device_free_host(trainer->device, trainer->statistics.host);
+    mhp_device_free(trainer->device, trainer->statistics.memory);
+    mhp_event_destroy(trainer->statistics.summed);
+    mhp_event_destroy(trainer->statistics.filled);
+    mhp_batch_destroy(trainer->evaluation_batch);
+    mhp_batch_destroy(trainer->batches[1]);
+    mhp_batch_destroy(trainer->batches[0]);
+    mhp_executor_destroy(trainer->evaluator);
+    mhp_executor_destroy(trainer->executor);
+    mhp_optimizer_destroy(trainer->optimizer);
+    mhp_stream_destroy(trainer->compute);
+    mhp_store_destroy(trainer->store);
+    mhp_plan_destroy(trainer->evaluation_plan);
+    mhp_plan_destroy(trainer->plan);
+    mhp_free(trainer->extents);
+    mhp_free(trainer);
+}
+
+mhp_store *mhp_trainer_store(mhp_trainer *trainer)
+{
+    return trainer->store;
+}
+
+mhp_optimizer *mhp_trainer_optimizer(mhp_trainer *trainer)
+{
+    return trainer->optimizer;
+}
+
+const mhp_plan *mhp_trainer_plan(const mhp_trainer *trainer)
+{
+    return trainer->plan;
+}
+
+mhp_stream *mhp_trainer_compute(mhp_trainer *trainer)
+{
+    return trainer->compute;
+}
+
+/* Adds a small number over the world; blocks. */
+static mhp_status sum_over_replicas(mhp_trainer *trainer, int64_t *value)
+{
+    int64_t sum = trainer->store->pipeline_rank == 0 ? *value : 0;
+
+    if (replica_count(trainer) == 1) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, &sum, 1, MHP_DTYPE_I64, MHP_REDUCE_SUM, NULL,
+                                             trainer->statistics.summed));
+    MHP_RETURN_IF_ERROR(wait_for(trainer, trainer->statistics.summed, "counting targets"));
+    *value = sum;
+    return MHP_OK;
+}
+
+static mhp_status count_targets(mhp_trainer *trainer, const mhp_batch *batch, int64_t *targets_out)
+{
+    *targets_out = 0;
+    for (int m = 0; m < microbatch_count(trainer); m++) {
+        *targets_out += mhp_batch_targets(batch, m);
+    }
+    return sum_over_replicas(trainer, targets_out);
+}
+
+/* The replica's part of a run of samples that begins at `first`. */
+static uint64_t first_of_replica(const mhp_trainer *trainer, uint64_t first)
+{
+    return first + (uint64_t)(trainer->store->replica * mhp_trainer_batch_samples(trainer) / replica_count(trainer));
+}
+
+/* The batch of a step: the one that was read ahead, if it is that. */
+static mhp_status batch_of_step(mhp_trainer *trainer, int64_t step, mhp_batch **batch_out)
+{
+    mhp_batch *batch = trainer->batches[step % 2];
+    uint64_t first = first_of_replica(trainer, (uint64_t)(step * mhp_trainer_batch_samples(trainer)));
+
+    *batch_out = batch;
+    if (batch->filled && batch->first_sample == first) {
+        return MHP_OK;
+    }
+    return mhp_batch_fill(batch, &trainer->params.samples, first, UINT64_MAX);
+}
+
+typedef struct busy_mark {
+    mhp_trainer *trainer;
+    uint64_t start_ns, busy_start_ns;
+} busy_mark;
+
+/* Runs in stream order at the end of a step: how much of it the compute thread worked, and the memory it took. */
+static mhp_status mark_busy(void *native, const void *argument)
+{
+    const busy_mark *mark = argument;
+    const mhp_trainer *trainer = mark->trainer;
+    const statistics *statistics = &trainer->statistics;
+    double wall_ns = (double)(mhp_time_ns() - mark->start_ns);
+
+    (void)native;
+    statistics->own[OWN_BYTES] = (double)mhp_device_bytes_peak(trainer->device);
+    statistics->own[OWN_BUSY] = (double)(mhp_stream_busy_ns(trainer->compute) - mark->busy_start_ns) / wall_ns;
+    return MHP_OK;
+}
+
+static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch *batch, double loss_scale, bool gains)
+{
+    const statistics *statistics = &trainer->statistics;
+    size_t first = (size_t)(trainer->store->replica * microbatch_count(trainer));
+    bool streams = trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
+
+    return (mhp_executor_inputs){
+        .token = mhp_batch_token(batch),
+        .target = mhp_batch_target(batch),
+        .document_start = mhp_batch_document_start(batch),
+        .position = mhp_batch_position(batch),
+        .loss_scale = loss_scale,
+        .loss_sum = statistics->memory + statistics->loss + first,
+        .gain = gains && streams ? statistics->memory + statistics->gain + 2 * first : NULL,
+        .worst_gain = gains && streams ? statistics->memory + statistics->worst + 2 * (size_t)trainer->store->world_rank : NULL,
+    };
+}
+
+/* Submits the sum of the statistics over the world and their copy to the host, and waits for them. */
+static mhp_status collect_statistics(mhp_trainer *trainer, const char *what)
+{
+    statistics *statistics = &trainer->statistics;
+    mhp_stream *compute = trainer->compute;
+
+    MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
+    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->memory, (int64_t)statistics->count, MHP_DTYPE_F64,
+                                             MHP_REDUCE_SUM, statistics->filled, statistics->summed));
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(compute, statistics->summed));
+    MHP_RETURN_IF_ERROR(mhp_stream_copy(compute, statistics->host, statistics->memory, statistics->count * sizeof(double)));
+    MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
+    return wait_for(trainer, statistics->filled, what);
+}
+
+/* World rank that computes the loss of micro-batch `i` of all replicas'. */
+static int loss_rank(const mhp_trainer *trainer, int i)
+{
+    const mhp_plan *plan = trainer->plan;
+
+    return i / plan->microbatch_count * plan->rank_count + mhp_plan_owner(plan, plan->stage_count - 1, i % plan->microbatch_count);
+}
+
+static mhp_status sum_losses(const mhp_trainer *trainer, int64_t step, double *sum_out)
+{
+    const double *losses = trainer->statistics.host + trainer->statistics.loss;
+    int count = replica_count(trainer) * microbatch_count(trainer);
+
+    *sum_out = 0;
+    for (int i = 0; i < count; i++) {
+        if (!isfinite(losses[i])) {
+            return mhp_error_set(MHP_ERR_NOT_FINITE, "step %lld, rank %d, micro-batch %d: the loss is %g, expected a finite number",
+                                 (long long)step, loss_rank(trainer, i), i % microbatch_count(trainer), losses[i]);
+        }
+        *sum_out += losses[i];
+    }
+    return MHP_OK;
+}
+
+static void report_gains(const mhp_trainer *trainer, mhp_step_report *report)
+{
+    const statistics *statistics = &trainer->statistics;
+    int count = replica_count(trainer) * microbatch_count(trainer);
+    bool streams = trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
+
+    report->gain_forward = report->gain_backward = streams ? 0 : 1;
+    report->worst_forward = report->worst_backward = streams ? 0 : 1;
+    for (int i = 0; streams && i < count; i++) {
+        report->gain_forward += statistics->host[statistics->gain + 2 * (size_t)i] / count;
+        report->gain_backward += statistics->host[statistics->gain + 2 * (size_t)i + 1] / count;
+    }
+    for (int rank = 0; streams && rank < trainer->store->world_size; rank++) {
+        report->worst_forward = fmax(report->worst_forward, statistics->host[statistics->worst + 2 * (size_t)rank]);
+        report->worst_backward = fmax(report->worst_backward, statistics->host[statistics->worst + 2 * (size_t)rank + 1]);
+    }
+}
+
+static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp_step_report *report)
+{
+    const statistics *statistics = &trainer->statistics;
+    int world = trainer->store->world_size;
+    double sum;
+
+    MHP_RETURN_IF_ERROR(sum_losses(trainer, step, &sum));
+    report->step = step;
+    report->loss = targets > 0 ? sum / (double)targets : 0;
+    report->targets = targets;
+    report->tokens = mhp_trainer_batch_samples(trainer) * trainer->params.train->sequence_length;
+    report->rate = mhp_learning_rate(trainer->params.optimizer, trainer->params.train->steps, step);
+    report->flops = trainer->flops;
+    report->losses = statistics->host + statistics->loss;
+    report->losses_count = replica_count(trainer) * microbatch_count(trainer);
+    report_gains(trainer, report);
+    report->bubble = 1;
+    report->bytes_peak = 0;
+    for (int rank = 0; rank < world; rank++) {
+        const double *own = statistics->host + statistics->own_at + OWN_COUNT * (size_t)rank;
+
+        report->bubble -= own[OWN_BUSY] / world;
+        report->bytes_peak = fmax(report->bytes_peak, own[OWN_BYTES]);
+    }
+    return MHP_OK;
+}
+
+/* Submits the plan over the step's samples with gradients at zero before. */
+static mhp_status submit_gradients(mhp_trainer *trainer, mhp_batch *batch, int64_t targets)
+{
+    statistics *statistics = &trainer->statistics;
+    mhp_executor_inputs inputs = inputs_of(trainer, batch, targets > 0 ? 1.0 / (double)targets : 0, true);
+
+    MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
+    MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->count * sizeof(double)));
+    MHP_RETURN_IF_ERROR(mhp_optimizer_zero(trainer->optimizer));
+    return mhp_executor_run(trainer->executor, &inputs);
+}
+
+/* Puts this rank's own measurements into its places of the statistics. */
+static mhp_status submit_marks(mhp_trainer *trainer, uint64_t start_ns, uint64_t busy_start_ns)
+{
+    statistics *statistics = &trainer->statistics;
+    double *own = statistics->memory + statistics->own_at + OWN_COUNT * (size_t)trainer->store->world_rank;
+    busy_mark mark = {trainer, start_ns, busy_start_ns};
+
+    MHP_RETURN_IF_ERROR(mhp_stream_host_call(trainer->compute, mark_busy, &mark, sizeof mark));
+    return mhp_stream_copy(trainer->compute, own, statistics->own, OWN_COUNT * sizeof(double));
+}
+
+static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_step_report *report)
+{
+    uint64_t start_ns = mhp_time_ns();
+    uint64_t busy_ns = mhp_stream_busy_ns(trainer->compute);
+    mhp_batch *batch, *next;
+    int64_t targets;
+
+    MHP_RETURN_IF_ERROR(batch_of_step(trainer, step, &batch));
+    MHP_RETURN_IF_ERROR(count_targets(trainer, batch, &targets));
+    MHP_RETURN_IF_ERROR(submit_gradients(trainer, batch, targets));
+    if (update) {
+        MHP_RETURN_IF_ERROR(mhp_optimizer_step(trainer->optimizer, step));
+        MHP_RETURN_IF_ERROR(mhp_stream_copy(trainer->compute, trainer->norm, mhp_optimizer_norm(trainer->optimizer), sizeof(double)));
+    }
+    MHP_RETURN_IF_ERROR(submit_marks(trainer, start_ns, busy_ns));
+    if (update && step + 1 < trainer->params.train->steps) {
+        MHP_RETURN_IF_ERROR(batch_of_step(trainer, step + 1, &next));
+    }
+    MHP_RETURN_IF_ERROR(collect_statistics(trainer, "the step"));
+    MHP_RETURN_IF_ERROR(mhp_stream_check(trainer->compute));
+    memset(report, 0, sizeof *report);
+    MHP_RETURN_IF_ERROR(report_step(trainer, step, targets, report));
+    report->step_s = (double)(mhp_time_ns() - start_ns) * 1e-9;
+    report->gradient_norm = update ? *trainer->norm : 0;
+    if (!isfinite(report->gradient_norm)) {
+        return mhp_error_set(MHP_ERR_NOT_FINITE, "step %lld: the gradient norm is %g, expected a finite number", (long long)step,
+                             report->gradient_norm);
+    }
+    return MHP_OK;
+}
+
+mhp_status mhp_trainer_step(mhp_trainer *trainer, int64_t step, mhp_step_report *report_out)
+{
+    return run_step(trainer, step, true, report_out);
+}
+
+mhp_status mhp_trainer_gradients(mhp_trainer *trainer, int64_t step, mhp_step_report *report_out)
+{
+    return run_step(trainer, step, false, report_out);
+}
+
+mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *loss_out)
+{
+    statistics *statistics = &trainer->statistics;
+    mhp_batch *batch = trainer->evaluation_batch;
+    uint64_t samples = (uint64_t)mhp_trainer_batch_samples(trainer);
+    double sum = 0;
+    int64_t targets = 0;
+
+    for (uint64_t first = 0; first < count; first += samples) {
+        mhp_executor_inputs inputs = inputs_of(trainer, batch, 0, false);
+        double part;
+        int64_t part_targets;
+
+        MHP_RETURN_IF_ERROR(mhp_batch_fill(batch, &trainer->params.held_out, first_of_replica(trainer, first), count));
+        MHP_RETURN_IF_ERROR(count_targets(trainer, batch, &part_targets));
+        MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
+        MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->count * sizeof(double)));
+        MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->evaluator, &inputs));
+        MHP_RETURN_IF_ERROR(collect_statistics(trainer, "the evaluation"));
+        MHP_RETURN_IF_ERROR(mhp_stream_check(trainer->compute));
+        MHP_RETURN_IF_ERROR(sum_losses(trainer, -1, &part));
+        sum += part;
+        targets += part_targets;
+    }
+    *loss_out = targets > 0 ? sum / (double)targets : 0;
+    return MHP_OK;
+}
+
+mhp_status mhp_trainer_print_memory(const mhp_trainer *trainer, FILE *stream)
+{
+    const mhp_store *store = trainer->store;
+    double mib = 1024.0 * 1024.0;
+
+    fprintf(stream, "  %-8s %10s %12s %12s %12s %10s %10s\n", "stage", "layers", "elements", "weights MiB", "gradients", "slots",
+            "workspace");
+    for (int i = 0; i < store->held_count; i++) {
+        const mhp_held_stage *held = &store->held[i];
+        const mhp_stage_sizes *sizes = mhp_stage_get_sizes(held->stage);
+        const mhp_stage_slots *slots = mhp_plan_stage_slots(trainer->plan, store->pipeline_rank, held->index);
+        double weights = (double)(held->chunk * mhp_group_size(held->group)) * (double)mhp_dtype_bytes(store->kernels->dtype) / mib;
+        double slot_bytes = 0;
+
+        for (int c = 0; c < MHP_SLOT_CLASS_COUNT; c++) {
+            slot_bytes += (double)slots->count[c] * (double)mhp_slot_class_bytes(sizes, (mhp_slot_class)c);
+        }
+        fprintf(stream, "  %-8d %10d %12lld %12.2f %12.2f %10.2f %10.2f\n", held->index, store->extents[held->index].layer_count,
+                (long long)mhp_stage_layout(held->stage)->elements, weights, weights, slot_bytes / mib,
+                (double)sizes->workspace_bytes / mib);
+    }
+    fprintf(stream, "  optimizer %.2f MiB, all device memory %.2f MiB\n", (double)mhp_optimizer_bytes(trainer->optimizer) / mib,
+            (double)mhp_device_bytes_peak(trainer->device) / mib);
+    return MHP_OK;
+}
