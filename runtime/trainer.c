@@ -14,14 +14,14 @@ enum { OWN_BUSY, OWN_BYTES, OWN_COUNT };        /* share of the step that comput
 
 /* What ranks add up at the end of a step, as doubles: every value has a place that one rank fills and the others leave at 0, so that
  * the sum is exact and the same for any number of ranks. */
-typedef struct statistics {
+typedef struct step_statistics {
     double *memory;                 /* device */
     double *host;
     size_t count;
     size_t loss, gain, worst, own_at;   /* offsets: [R][M], [R][M][2], [world][2], [world][OWN_COUNT] */
     double *own;                    /* host: [OWN_COUNT], this rank's */
     mhp_event *filled, *summed;
-} statistics;
+} step_statistics;
 
 struct mhp_trainer {
     mhp_trainer_params params;
@@ -34,7 +34,7 @@ struct mhp_trainer {
     mhp_optimizer *optimizer;
     mhp_batch *batches[2];          /* the one that runs and the one that is read meanwhile */
     mhp_batch *evaluation_batch;
-    statistics statistics;
+    step_statistics statistics;
     double *norm;                   /* host copy */
     double flops;                   /* of the world, a step */
 };
@@ -151,7 +151,7 @@ static mhp_status create_batches(mhp_trainer *trainer)
 
 static mhp_status create_statistics(mhp_trainer *trainer)
 {
-    statistics *statistics = &trainer->statistics;
+    step_statistics *statistics = &trainer->statistics;
     size_t microbatches = (size_t)(replica_count(trainer) * microbatch_count(trainer));
     size_t world = (size_t)mhp_comm_size(trainer->params.comm);
 
@@ -182,7 +182,7 @@ static mhp_status wait_for(const mhp_trainer *trainer, mhp_event *event, const c
 
 static mhp_status sum_flops(mhp_trainer *trainer)
 {
-    statistics *statistics = &trainer->statistics;
+    step_statistics *statistics = &trainer->statistics;
 
     statistics->host[0] = mhp_executor_flops(trainer->executor);
     MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->host, 1, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL,
@@ -314,7 +314,7 @@ static mhp_status mark_busy(void *native, const void *argument)
 {
     const busy_mark *mark = argument;
     const mhp_trainer *trainer = mark->trainer;
-    const statistics *statistics = &trainer->statistics;
+    const step_statistics *statistics = &trainer->statistics;
     double wall_ns = (double)(mhp_time_ns() - mark->start_ns);
 
     (void)native;
@@ -325,7 +325,7 @@ static mhp_status mark_busy(void *native, const void *argument)
 
 static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch *batch, double loss_scale, bool gains)
 {
-    const statistics *statistics = &trainer->statistics;
+    const step_statistics *statistics = &trainer->statistics;
     size_t first = (size_t)(trainer->store->replica * microbatch_count(trainer));
     bool streams = trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
 
@@ -344,7 +344,7 @@ static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch
 /* Submits the sum of the statistics over the world and their copy to the host, and waits for them. */
 static mhp_status collect_statistics(mhp_trainer *trainer, const char *what)
 {
-    statistics *statistics = &trainer->statistics;
+    step_statistics *statistics = &trainer->statistics;
     mhp_stream *compute = trainer->compute;
 
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
@@ -382,7 +382,7 @@ static mhp_status sum_losses(const mhp_trainer *trainer, int64_t step, double *s
 
 static void report_gains(const mhp_trainer *trainer, mhp_step_report *report)
 {
-    const statistics *statistics = &trainer->statistics;
+    const step_statistics *statistics = &trainer->statistics;
     int count = replica_count(trainer) * microbatch_count(trainer);
     bool streams = trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
 
@@ -400,7 +400,7 @@ static void report_gains(const mhp_trainer *trainer, mhp_step_report *report)
 
 static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp_step_report *report)
 {
-    const statistics *statistics = &trainer->statistics;
+    const step_statistics *statistics = &trainer->statistics;
     int world = trainer->store->world_size;
     double sum;
 
@@ -428,7 +428,7 @@ static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t target
 /* Submits the plan over the step's samples with gradients at zero before. */
 static mhp_status submit_gradients(mhp_trainer *trainer, mhp_batch *batch, int64_t targets)
 {
-    statistics *statistics = &trainer->statistics;
+    step_statistics *statistics = &trainer->statistics;
     mhp_executor_inputs inputs = inputs_of(trainer, batch, targets > 0 ? 1.0 / (double)targets : 0, true);
 
     MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
@@ -440,7 +440,7 @@ static mhp_status submit_gradients(mhp_trainer *trainer, mhp_batch *batch, int64
 /* Puts this rank's own measurements into its places of the statistics. */
 static mhp_status submit_marks(mhp_trainer *trainer, uint64_t start_ns, uint64_t busy_start_ns)
 {
-    statistics *statistics = &trainer->statistics;
+    step_statistics *statistics = &trainer->statistics;
     double *own = statistics->memory + statistics->own_at + OWN_COUNT * (size_t)trainer->store->world_rank;
     busy_mark mark = {trainer, start_ns, busy_start_ns};
 
@@ -491,7 +491,7 @@ mhp_status mhp_trainer_gradients(mhp_trainer *trainer, int64_t step, mhp_step_re
 
 mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *loss_out)
 {
-    statistics *statistics = &trainer->statistics;
+    step_statistics *statistics = &trainer->statistics;
     mhp_batch *batch = trainer->evaluation_batch;
     uint64_t samples = (uint64_t)mhp_trainer_batch_samples(trainer);
     double sum = 0;
