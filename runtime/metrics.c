@@ -1,0 +1,122 @@
+#include "runtime/metrics.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+
+enum { METRICS_BYTES_MAX = 1 << 30 };
+
+struct mhp_metrics {
+    char *path;
+    FILE *file;
+};
+
+/* The step of a line, or -1 if it is not one of ours. */
+static int64_t step_of_line(const char *line, size_t length)
+{
+    json_t *root = json_loadb(line, length, 0, NULL);
+    const json_t *step = json_object_get(root, "step");
+    int64_t value = json_is_integer(step) ? json_integer_value(step) : -1;
+
+    json_decref(root);
+    return value;
+}
+
+/* Keeps the leading lines whose step is below first_step. */
+static mhp_status keep_lines_before(const char *path, int64_t first_step)
+{
+    mhp_status status = MHP_OK;
+    char *text = NULL;
+    size_t size;
+    size_t kept = 0;
+
+    if (!mhp_file_exists(path)) {
+        return MHP_OK;
+    }
+    MHP_TRY(out, mhp_file_read_all(path, METRICS_BYTES_MAX, &text, &size));
+    while (kept < size) {
+        const char *end = memchr(text + kept, '\n', size - kept);
+        size_t length = end ? (size_t)(end - (text + kept)) + 1 : size - kept;
+        int64_t step = step_of_line(text + kept, length);
+
+        if (!end || step < 0 || step > first_step) {        /* lines count steps from 1 */
+            break;
+        }
+        kept += length;
+    }
+    MHP_TRY(out, mhp_file_write_atomic(path, text, kept));
+out:
+    mhp_free(text);
+    return status;
+}
+
+mhp_status mhp_metrics_open(const char *directory, int64_t first_step, mhp_metrics **metrics_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_metrics *metrics = NULL;
+
+    MHP_TRY(out, mhp_calloc(&metrics, 1, sizeof *metrics));
+    MHP_TRY(out, mhp_asprintf(&metrics->path, "%s/metrics.jsonl", directory));
+    MHP_TRY(out, keep_lines_before(metrics->path, first_step));
+    metrics->file = fopen(metrics->path, "a");
+    if (!metrics->file) {
+        MHP_RAISE(out, MHP_ERR_IO, "cannot write %s: %s", metrics->path, strerror(errno));
+    }
+    *metrics_out = metrics;
+    metrics = NULL;
+out:
+    mhp_metrics_close(metrics);
+    return status;
+}
+
+void mhp_metrics_close(mhp_metrics *metrics)
+{
+    if (!metrics) {
+        return;
+    }
+    if (metrics->file) {
+        fclose(metrics->file);
+    }
+    mhp_free(metrics->path);
+    mhp_free(metrics);
+}
+
+static json_t *report_to_json(const mhp_step_report *report, double held_out_loss)
+{
+    double seconds = report->step_s > 0 ? report->step_s : 1e-9;
+    json_t *root = json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "step",
+                             (json_int_t)report->step + 1, "loss", report->loss, "lr", report->rate, "grad_norm",
+                             report->gradient_norm, "tokens", (json_int_t)report->tokens, "targets", (json_int_t)report->targets,
+                             "tokens_per_s", (double)report->tokens / seconds, "ms_per_step", seconds * 1e3, "bubble",
+                             report->bubble, "gain_forward", report->gain_forward, "gain_backward", report->gain_backward,
+                             "worst_gain_forward", report->worst_forward, "worst_gain_backward", report->worst_backward,
+                             "peak_bytes", report->bytes_peak, "flops_per_s", report->flops / seconds);
+
+    if (root && isfinite(held_out_loss)) {
+        json_object_set_new(root, "held_out_loss", json_real(held_out_loss));
+    }
+    return root;
+}
+
+mhp_status mhp_metrics_write(mhp_metrics *metrics, const mhp_step_report *report, double held_out_loss)
+{
+    mhp_status status = MHP_OK;
+    json_t *root = report_to_json(report, held_out_loss);
+    char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+
+    if (!text) {
+        MHP_RAISE(out, MHP_ERR_NO_MEMORY, "cannot build a line of %s", metrics->path);
+    }
+    if (fprintf(metrics->file, "%s\n", text) < 0 || fflush(metrics->file) != 0) {
+        MHP_RAISE(out, MHP_ERR_IO, "cannot write %s: %s", metrics->path, strerror(errno));
+    }
+out:
+    json_decref(root);
+    free(text);
+    return status;
+}

@@ -1,0 +1,212 @@
+#include "runtime/run.h"
+
+#include <math.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "runtime/metrics.h"
+
+struct mhp_run {
+    mhp_run_params params;
+    mhp_dataset *dataset;
+    mhp_trainer *trainer;
+    mhp_metrics *metrics;           /* rank 0 of a run with a folder */
+    int64_t first_step;
+    int64_t saved_step;             /* of the newest checkpoint; -1 if there is none */
+    double best_loss;
+};
+
+static mhp_status fill_training(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
+{
+    return mhp_dataset_sample(context, MHP_SPLIT_TRAIN, sample, token, target, document_start);
+}
+
+static mhp_status fill_held_out(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
+{
+    return mhp_dataset_sample(context, MHP_SPLIT_HELD_OUT, sample, token, target, document_start);
+}
+
+static bool is_root(const mhp_run *run)
+{
+    return mhp_comm_rank(run->params.trainer.comm) == 0;
+}
+
+static mhp_status agree(const mhp_run *run, mhp_status status)
+{
+    return mhp_comm_agree(run->params.trainer.comm, status, NULL);
+}
+
+/* What each rank can do alone, before anything that needs the others. */
+static mhp_status open_files(mhp_run *run)
+{
+    const mhp_train_params *train = run->params.trainer.train;
+
+    MHP_RETURN_IF_ERROR(mhp_dataset_open(run->params.data, train->sequence_length, (uint64_t)train->seed,
+                                         run->params.trainer.model->vocab_size, &run->dataset));
+    if (run->params.directory && is_root(run)) {
+        MHP_RETURN_IF_ERROR(mhp_mkdirs(run->params.directory));
+    }
+    return MHP_OK;
+}
+
+static mhp_status load_checkpoint(mhp_run *run)
+{
+    mhp_status status = MHP_OK;
+    mhp_checkpoint_state state;
+    char *directory = NULL;
+    int64_t samples = mhp_trainer_batch_samples(run->trainer);
+
+    MHP_TRY(out, mhp_checkpoint_find(run->params.resume, &directory));
+    MHP_TRY(out, mhp_checkpoint_load(mhp_trainer_store(run->trainer), mhp_trainer_optimizer(run->trainer), directory, &state));
+    if (state.seed != run->params.trainer.train->seed) {
+        MHP_RAISE(out, MHP_ERR_CONFIG, "%s was made with train.seed %lld: expected the same, not %lld", directory, (long long)state.seed,
+                  (long long)run->params.trainer.train->seed);
+    }
+    if (state.next_sample != (uint64_t)(state.step * samples)) {
+        MHP_RAISE(out, MHP_ERR_CONFIG, "%s stopped at sample %llu of step %lld: expected steps of the same number of samples, not %lld",
+                  directory, (unsigned long long)state.next_sample, (long long)state.step, (long long)samples);
+    }
+    run->first_step = state.step;
+    run->saved_step = state.step;
+    run->best_loss = state.best_loss;
+out:
+    mhp_free(directory);
+    return status;
+}
+
+static mhp_status load_parameters(mhp_run *run)
+{
+    if (run->params.resume) {
+        return load_checkpoint(run);
+    }
+    return mhp_store_initialize(mhp_trainer_store(run->trainer), (uint64_t)run->params.trainer.train->seed);
+}
+
+mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_run *run = NULL;
+
+    MHP_TRY(out, mhp_calloc(&run, 1, sizeof *run));
+    run->params = *params;
+    run->best_loss = INFINITY;
+    run->saved_step = -1;
+    MHP_TRY(out, agree(run, open_files(run)));
+    run->params.trainer.samples = (mhp_sample_source){fill_training, run->dataset};
+    run->params.trainer.held_out = (mhp_sample_source){fill_held_out, run->dataset};
+    MHP_TRY(out, mhp_trainer_create(&run->params.trainer, &run->trainer));
+    MHP_TRY(out, agree(run, load_parameters(run)));
+    if (run->params.directory && is_root(run)) {
+        status = mhp_metrics_open(run->params.directory, run->first_step, &run->metrics);
+    }
+    MHP_TRY(out, agree(run, status));
+    *run_out = run;
+    run = NULL;
+out:
+    mhp_run_destroy(run);
+    return status;
+}
+
+void mhp_run_destroy(mhp_run *run)
+{
+    if (!run) {
+        return;
+    }
+    mhp_metrics_close(run->metrics);
+    mhp_trainer_destroy(run->trainer);
+    mhp_dataset_close(run->dataset);
+    mhp_free(run);
+}
+
+mhp_trainer *mhp_run_trainer(mhp_run *run)
+{
+    return run->trainer;
+}
+
+static uint64_t held_out_samples(const mhp_run *run)
+{
+    uint64_t count = mhp_dataset_held_out_count(run->dataset);
+    uint64_t limit = (uint64_t)run->params.eval->sequences;
+
+    return limit > 0 && limit < count ? limit : count;
+}
+
+mhp_status mhp_run_evaluate(mhp_run *run, double *loss_out)
+{
+    uint64_t count = held_out_samples(run);
+
+    *loss_out = NAN;
+    return count > 0 ? mhp_trainer_evaluate(run->trainer, count, loss_out) : MHP_OK;
+}
+
+static bool is_due(int64_t every, int64_t done, int64_t total)
+{
+    return done == total || (every > 0 && done % every == 0);
+}
+
+static mhp_status save_checkpoint(mhp_run *run, int64_t done)
+{
+    mhp_checkpoint_state state = {
+        .step = done,
+        .next_sample = (uint64_t)(done * mhp_trainer_batch_samples(run->trainer)),
+        .seed = run->params.trainer.train->seed,
+        .best_loss = run->best_loss,
+    };
+
+    run->saved_step = done;
+    return mhp_checkpoint_save(mhp_trainer_store(run->trainer), mhp_trainer_optimizer(run->trainer), run->params.directory, &state);
+}
+
+static mhp_status save_best(mhp_run *run, double loss)
+{
+    mhp_status status;
+    char *directory = NULL;
+
+    if (!run->params.directory || !(loss < run->best_loss)) {
+        return MHP_OK;
+    }
+    run->best_loss = loss;
+    MHP_RETURN_IF_ERROR(mhp_asprintf(&directory, "%s/best", run->params.directory));
+    status = mhp_model_save(mhp_trainer_store(run->trainer), directory);
+    mhp_free(directory);
+    return status;
+}
+
+/* What follows a step: evaluation, the best model, metrics, a checkpoint. */
+static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_run_result *result)
+{
+    int64_t done = report->step + 1;
+    int64_t total = run->params.trainer.train->steps;
+    double loss = NAN;
+
+    if (is_due(run->params.eval->every, done, total)) {
+        MHP_RETURN_IF_ERROR(mhp_run_evaluate(run, &loss));
+        result->held_out_loss = loss;
+        MHP_RETURN_IF_ERROR(save_best(run, loss));
+    }
+    if (run->metrics) {
+        MHP_RETURN_IF_ERROR(mhp_metrics_write(run->metrics, report, loss));
+    }
+    if (run->params.progress) {
+        run->params.progress(run->params.progress_context, report, loss);
+    }
+    if (run->params.directory && is_due(run->params.checkpoint->every, done, total)) {
+        MHP_RETURN_IF_ERROR(save_checkpoint(run, done));
+    }
+    result->steps = done;
+    result->loss = report->loss;
+    return MHP_OK;
+}
+
+mhp_status mhp_run_train(mhp_run *run, mhp_run_result *result_out)
+{
+    *result_out = (mhp_run_result){.steps = run->first_step, .loss = NAN, .held_out_loss = NAN};
+    for (int64_t step = run->first_step; step < run->params.trainer.train->steps; step++) {
+        mhp_step_report report;
+
+        MHP_RETURN_IF_ERROR(mhp_trainer_step(run->trainer, step, &report));
+        MHP_RETURN_IF_ERROR(follow_step(run, &report, result_out));
+    }
+    result_out->best_loss = run->best_loss;
+    return MHP_OK;
+}

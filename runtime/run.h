@@ -1,0 +1,39 @@
+/* A whole run: steps, evaluations, checkpoints and metrics, from the first or a resumed step to the last. */
+#ifndef MHP_RUNTIME_RUN_H
+#define MHP_RUNTIME_RUN_H
+
+#include "runtime/checkpoint.h"
+#include "runtime/data/sampler.h"
+#include "runtime/trainer.h"
+
+typedef struct mhp_run_params {
+    mhp_trainer_params trainer;     /* samples and held_out are set by the run */
+    const mhp_data_params *data;
+    const mhp_eval_params *eval;
+    const mhp_checkpoint_params *checkpoint;
+    const char *directory;          /* the run's folder, or NULL: nothing is written */
+    const char *resume;             /* a checkpoint or a run's folder; NULL: from the start */
+    /* Called on every rank after each step; held_out_loss is NaN if there was no evaluation. May be NULL. */
+    void (*progress)(void *context, const mhp_step_report *report, double held_out_loss);
+    void *progress_context;
+} mhp_run_params;
+
+typedef struct mhp_run_result {
+    int64_t steps;                  /* done in all */
+    double loss, held_out_loss;     /* of the last step; NaN without held-out samples */
+    double best_loss;
+} mhp_run_result;
+
+typedef struct mhp_run mhp_run;
+
+/* Opens data and trainer, and loads or initializes the parameters. Every rank; all get the same status. NULL is allowed in destroy. */
+mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out);
+void mhp_run_destroy(mhp_run *run);
+mhp_trainer *mhp_run_trainer(mhp_run *run);
+
+/* Trains to the end. An error of one rank alone is returned there only; the caller then calls mhp_comm_fail. */
+mhp_status mhp_run_train(mhp_run *run, mhp_run_result *result_out);
+/* The held-out loss alone. */
+mhp_status mhp_run_evaluate(mhp_run *run, double *loss_out);
+
+#endif
