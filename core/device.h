@@ -88,7 +88,7 @@ void mhp_event_destroy(mhp_event *event);
 mhp_status mhp_event_record(mhp_event *event, mhp_stream *stream);
 /* For events that no stream records: makes the event incomplete until mhp_event_signal. Host thread, before anybody waits for it. */
 mhp_status mhp_event_arm(mhp_event *event);
-/* Completes an armed event, with an error or MHP_OK (the calling thread's error text goes along). Any thread. */
+/* Completes the oldest arm that is not complete, with an error or MHP_OK (the calling thread's error text goes along). Any thread. */
 void mhp_event_signal(mhp_event *event, mhp_status status);
 /* MHP_OK if complete, MHP_IN_PROGRESS, or the error it completed with. */
 mhp_status mhp_event_query(mhp_event *event);
