@@ -1,0 +1,394 @@
+#include "comm/mpi/engine.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+
+enum { NOTICE_TAG = 1, FAIL_WAIT_MS = 1000 };
+
+mhp_status mhp_mpi_check(int code, const char *what)
+{
+    char text[MPI_MAX_ERROR_STRING];
+    int length = 0;
+
+    if (code == MPI_SUCCESS) {
+        return MHP_OK;
+    }
+    MPI_Error_string(code, text, &length);
+    return mhp_error_set(MHP_ERR_COMM, "%s: MPI: %.*s", what, length, text);
+}
+
+mhp_status mhp_mpi_begin(mhp_comm *comm, const char *name, mhp_event *done, mhp_mpi_operation **operation_out)
+{
+    mhp_mpi_operation *operation;
+
+    if (comm->free_count == 0) {
+        return mhp_error_set(MHP_ERR_LIMIT, "%s: more than %d operations under way", name, MHP_MPI_REQUESTS_MAX);
+    }
+    operation = comm->free_operations[--comm->free_count];
+    *operation = (mhp_mpi_operation){.name = name, .done = done, .start_ns = mhp_time_ns()};
+    operation->parts = 1;               /* held until launch */
+    *operation_out = operation;
+    return MHP_OK;
+}
+
+mhp_status mhp_mpi_room(mhp_comm *comm, mhp_mpi_operation *operation, MPI_Request **request_out)
+{
+    if (comm->request_count == MHP_MPI_REQUESTS_MAX) {
+        return mhp_error_set(MHP_ERR_LIMIT, "%s: more than %d requests under way", operation->name, MHP_MPI_REQUESTS_MAX);
+    }
+    *request_out = &comm->requests[comm->request_count];
+    return MHP_OK;
+}
+
+void mhp_mpi_added(mhp_comm *comm, mhp_mpi_operation *operation, int expected_bytes)
+{
+    comm->operation_of[comm->request_count] = operation;
+    comm->expected_bytes[comm->request_count] = expected_bytes;
+    comm->request_count++;
+    operation->parts++;
+}
+
+/* One part less; the last one completes the operation's event. */
+static void part_ended(mhp_comm *comm, mhp_mpi_operation *operation)
+{
+    if (--operation->parts > 0) {
+        return;
+    }
+    if (operation->wait_ns) {
+        atomic_fetch_add(operation->wait_ns, mhp_time_ns() - operation->start_ns);
+    }
+    if (operation->done) {
+        mhp_event_signal(operation->done, operation->status);
+    }
+    comm->free_operations[comm->free_count++] = operation;
+}
+
+void mhp_mpi_launch(mhp_comm *comm, mhp_mpi_operation *operation, mhp_status status)
+{
+    if (status < 0) {
+        operation->status = status;
+    }
+    part_ended(comm, operation);
+}
+
+static void check_part(const mhp_comm *comm, int index, const MPI_Status *result, int code)
+{
+    mhp_mpi_operation *operation = comm->operation_of[index];
+    int bytes = 0;
+
+    if (code != MPI_SUCCESS) {
+        operation->status = mhp_mpi_check(code, operation->name);
+        return;
+    }
+    if (!operation->receives) {
+        return;
+    }
+    MPI_Get_count(result, MPI_BYTE, &bytes);
+    if (bytes != comm->expected_bytes[index]) {
+        operation->status = mhp_error_set(MHP_ERR_COMM, "channel %s: a message part of %d bytes came in, expected %d", operation->name,
+                                          bytes, comm->expected_bytes[index]);
+    }
+}
+
+/* Removes completed requests, keeping the others in order. */
+static void compact(mhp_comm *comm)
+{
+    int kept = 0;
+
+    for (int i = 0; i < comm->request_count; i++) {
+        if (comm->requests[i] == MPI_REQUEST_NULL) {
+            continue;
+        }
+        comm->requests[kept] = comm->requests[i];
+        comm->operation_of[kept] = comm->operation_of[i];
+        comm->expected_bytes[kept] = comm->expected_bytes[i];
+        kept++;
+    }
+    comm->request_count = kept;
+}
+
+static void poll_operations(mhp_comm *comm)
+{
+    int count = 0;
+    int code;
+
+    if (comm->request_count == 0) {
+        return;
+    }
+    code = MPI_Testsome(comm->request_count, comm->requests, &count, comm->completed, comm->statuses);
+    if (count == MPI_UNDEFINED || count == 0) {
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        check_part(comm, comm->completed[i], &comm->statuses[i], code == MPI_ERR_IN_STATUS ? comm->statuses[i].MPI_ERROR : MPI_SUCCESS);
+    }
+    for (int i = 0; i < count; i++) {
+        part_ended(comm, comm->operation_of[comm->completed[i]]);
+    }
+    compact(comm);
+}
+
+static void poll_notice(mhp_comm *comm)
+{
+    MPI_Status result;
+    int arrived = 0;
+
+    if (comm->notice_request == MPI_REQUEST_NULL || atomic_load(&comm->notified)) {
+        return;
+    }
+    if (MPI_Test(&comm->notice_request, &arrived, &result) == MPI_SUCCESS && arrived) {
+        comm->notice[sizeof comm->notice - 1] = '\0';
+        atomic_store(&comm->notified, 1);
+        mhp_error_set(MHP_ERR_PEER, "rank %d: %s", result.MPI_SOURCE, comm->notice);
+        snprintf(comm->notice, sizeof comm->notice, "%s", mhp_error_text());
+        mhp_device_poison(comm->device, MHP_ERR_PEER);
+    }
+}
+
+static void poll_failure(mhp_comm *comm)
+{
+    int sent = 0;
+
+    if (!atomic_load(&comm->failing) || atomic_load(&comm->failed)) {
+        return;
+    }
+    if (!comm->failure_posted) {
+        comm->failure_posted = true;
+        for (int rank = 0; rank < comm->size; rank++) {
+            comm->failure_requests[rank] = MPI_REQUEST_NULL;
+            if (rank != comm->rank) {
+                MPI_Isend(comm->failure, (int)sizeof comm->failure, MPI_CHAR, rank, NOTICE_TAG, comm->control,
+                          &comm->failure_requests[rank]);
+            }
+        }
+    }
+    if (MPI_Testall(comm->size, comm->failure_requests, &sent, MPI_STATUSES_IGNORE) != MPI_SUCCESS || sent) {
+        atomic_store(&comm->failed, 1);
+    }
+}
+
+static int progress(void *context)
+{
+    mhp_comm *comm = context;
+
+    poll_operations(comm);
+    poll_notice(comm);
+    poll_failure(comm);
+    return comm->request_count + (atomic_load(&comm->failing) && !atomic_load(&comm->failed));
+}
+
+/* Runs `call` on the comm thread and waits for it. */
+static mhp_status call_and_wait(mhp_comm *comm, mhp_task_fn call, const void *argument, size_t bytes)
+{
+    MHP_RETURN_IF_ERROR(mhp_stream_host_call(comm->stream, call, argument, bytes));
+    return mhp_stream_synchronize(comm->stream);
+}
+
+static mhp_status duplicate_world(MPI_Comm *copy_out)
+{
+    MHP_RETURN_IF_ERROR(mhp_mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, copy_out), "MPI_Comm_dup"));
+    return mhp_mpi_check(MPI_Comm_set_errhandler(*copy_out, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+}
+
+static mhp_status join_world(void *native, const void *argument)
+{
+    mhp_comm *comm;
+    int provided = MPI_THREAD_SINGLE;
+
+    (void)native;
+    memcpy(&comm, argument, sizeof comm);
+    MHP_RETURN_IF_ERROR(mhp_mpi_check(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread"));
+    if (provided < MPI_THREAD_FUNNELED) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "this MPI cannot run beside threads: level %d, expected at least %d", provided,
+                             MPI_THREAD_FUNNELED);
+    }
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &comm->rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &comm->size);
+    MHP_RETURN_IF_ERROR(duplicate_world(&comm->channels));
+    MHP_RETURN_IF_ERROR(duplicate_world(&comm->agreement));
+    MHP_RETURN_IF_ERROR(duplicate_world(&comm->control));
+    return mhp_mpi_check(MPI_Irecv(comm->notice, (int)sizeof comm->notice, MPI_CHAR, MPI_ANY_SOURCE, NOTICE_TAG, comm->control,
+                                   &comm->notice_request),
+                         "MPI_Irecv");
+}
+
+static mhp_status leave_world(void *native, const void *argument)
+{
+    mhp_comm *comm;
+
+    (void)native;
+    memcpy(&comm, argument, sizeof comm);
+    MPI_Cancel(&comm->notice_request);
+    MPI_Wait(&comm->notice_request, MPI_STATUS_IGNORE);
+    MPI_Comm_free(&comm->control);
+    MPI_Comm_free(&comm->agreement);
+    MPI_Comm_free(&comm->channels);
+    return mhp_mpi_check(MPI_Finalize(), "MPI_Finalize");
+}
+
+mhp_status mhp_comm_open(mhp_device *device, mhp_comm **comm_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_comm *comm = NULL;
+
+    MHP_TRY(out, mhp_calloc(&comm, 1, sizeof *comm));
+    comm->device = device;
+    comm->notice_request = MPI_REQUEST_NULL;
+    comm->free_count = MHP_MPI_REQUESTS_MAX;
+    for (int i = 0; i < MHP_MPI_REQUESTS_MAX; i++) {
+        comm->free_operations[i] = &comm->operations[i];
+    }
+    MHP_TRY(out, mhp_event_create(device, &comm->event));
+    MHP_TRY(out, mhp_stream_create(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, "world", &comm->stream));
+    MHP_TRY(out, call_and_wait(comm, join_world, &comm, sizeof comm));
+    MHP_TRY(out, mhp_calloc(&comm->failure_requests, (size_t)comm->size, sizeof *comm->failure_requests));
+    MHP_TRY(out, mhp_device_set_progress(device, progress, comm));
+    *comm_out = comm;
+    comm = NULL;
+out:
+    if (comm) {
+        mhp_stream_destroy(comm->stream);
+        mhp_event_destroy(comm->event);
+        mhp_free(comm->failure_requests);
+        mhp_free(comm);
+    }
+    return status;
+}
+
+void mhp_comm_close(mhp_comm *comm)
+{
+    if (!comm) {
+        return;
+    }
+    (void)mhp_stream_synchronize(comm->stream);
+    (void)mhp_device_set_progress(comm->device, NULL, NULL);
+    (void)call_and_wait(comm, leave_world, &comm, sizeof comm);
+    mhp_stream_destroy(comm->stream);
+    mhp_event_destroy(comm->event);
+    mhp_free(comm->failure_requests);
+    mhp_free(comm);
+}
+
+int mhp_comm_rank(const mhp_comm *comm)
+{
+    return comm->rank;
+}
+
+int mhp_comm_size(const mhp_comm *comm)
+{
+    return comm->size;
+}
+
+mhp_device *mhp_comm_device(mhp_comm *comm)
+{
+    return comm->device;
+}
+
+typedef struct verdict {
+    int status, rank;
+} verdict;
+
+typedef struct agreement_call {
+    mhp_comm *comm;
+    const verdict *own;
+    verdict *worst;
+    char *text;                     /* [MHP_ERROR_TEXT_MAX]: broadcast from `root`, or NULL for the first round */
+    int root;
+} agreement_call;
+
+/* First round: the lowest status and who has it. Second: its text. */
+static mhp_status post_agreement(void *native, const void *argument)
+{
+    const agreement_call *call = argument;
+    mhp_status status = MHP_OK;
+    mhp_mpi_operation *operation = NULL;
+    MPI_Request *request;
+
+    (void)native;
+    MHP_RETURN_IF_ERROR(mhp_mpi_begin(call->comm, "agreement", call->comm->event, &operation));
+    MHP_TRY(out, mhp_mpi_room(call->comm, operation, &request));
+    if (call->text) {
+        MHP_TRY(out, mhp_mpi_check(MPI_Ibcast(call->text, MHP_ERROR_TEXT_MAX, MPI_CHAR, call->root, call->comm->agreement, request),
+                                   "agreement"));
+    } else {
+        MHP_TRY(out, mhp_mpi_check(MPI_Iallreduce(call->own, call->worst, 1, MPI_2INT, MPI_MINLOC, call->comm->agreement, request),
+                                   "agreement"));
+    }
+    mhp_mpi_added(call->comm, operation, 0);
+out:
+    mhp_mpi_launch(call->comm, operation, status);
+    return MHP_OK;
+}
+
+static mhp_status run_agreement(mhp_comm *comm, const agreement_call *call)
+{
+    MHP_RETURN_IF_ERROR(mhp_event_arm(comm->event));
+    MHP_RETURN_IF_ERROR(mhp_stream_host_call(comm->stream, post_agreement, call, sizeof *call));
+    return mhp_event_synchronize(comm->event, 0);
+}
+
+mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_out)
+{
+    verdict own = {status < 0 ? status : 0, comm->rank};
+    verdict worst = own;
+    char text[MHP_ERROR_TEXT_MAX] = "";
+    agreement_call call = {.comm = comm, .own = &own, .worst = &worst};
+
+    if (status < 0) {
+        snprintf(text, sizeof text, "%s", mhp_error_text());
+    }
+    if (failed_rank_out) {
+        *failed_rank_out = -1;
+    }
+    if (comm->size > 1) {
+        MHP_RETURN_IF_ERROR(run_agreement(comm, &call));
+    }
+    if (worst.status == 0) {
+        return MHP_OK;
+    }
+    if (failed_rank_out) {
+        *failed_rank_out = worst.rank;
+    }
+    if (comm->size == 1) {
+        return mhp_error_set(status, "%s", text);
+    }
+    call.text = text;
+    call.root = worst.rank;
+    MHP_RETURN_IF_ERROR(run_agreement(comm, &call));
+    return mhp_error_set((mhp_status)worst.status, "rank %d: %s", worst.rank, text);
+}
+
+void mhp_comm_fail(mhp_comm *comm, mhp_status status)
+{
+    struct timespec pause = {0, 1000000};
+
+    if (status == MHP_ERR_PEER || comm->size == 1 || atomic_load(&comm->failing)) {
+        return;                         /* everybody knows it from the rank that failed */
+    }
+    snprintf(comm->failure, sizeof comm->failure, "%s", mhp_error_text());
+    atomic_store(&comm->failing, 1);
+    for (int waited_ms = 0; waited_ms < FAIL_WAIT_MS && !atomic_load(&comm->failed); waited_ms++) {
+        mhp_device_wake_comm(comm->device);
+        nanosleep(&pause, NULL);
+    }
+}
+
+_Noreturn void mhp_comm_abort(mhp_comm *comm)
+{
+    (void)comm;
+    fflush(stdout);
+    fflush(stderr);
+    _exit(1);
+}
+
+mhp_status mhp_comm_check(mhp_comm *comm)
+{
+    return atomic_load(&comm->notified) ? mhp_error_set(MHP_ERR_PEER, "%s", comm->notice) : MHP_OK;
+}

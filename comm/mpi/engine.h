@@ -1,0 +1,61 @@
+/* The MPI side of a comm: communicators and the table of requests that the comm thread polls. Everything here that touches MPI runs on
+ * the comm thread. */
+#ifndef MHP_COMM_MPI_ENGINE_H
+#define MHP_COMM_MPI_ENGINE_H
+
+#include <mpi.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "comm/comm.h"
+#include "core/tensor.h"
+
+enum { MHP_MPI_REQUESTS_MAX = 4096, MHP_MPI_PART_BYTES_MAX = 1 << 30 };
+
+/* One transfer or collective: as many requests as it has parts. */
+typedef struct mhp_mpi_operation {
+    const char *name;               /* of the channel or group; outlives the operation */
+    mhp_event *done;
+    int parts;                      /* requests that are not complete */
+    bool receives;                  /* the byte count is checked */
+    atomic_uint_fast64_t *wait_ns;  /* where the time from posting to completion is added; may be NULL */
+    uint64_t start_ns;
+    mhp_status status;
+} mhp_mpi_operation;
+
+struct mhp_comm {
+    mhp_device *device;
+    mhp_stream *stream;             /* set-up and agreement */
+    mhp_event *event;               /* of calls on `stream` */
+    int rank, size;
+    MPI_Comm channels, agreement, control;
+    MPI_Request requests[MHP_MPI_REQUESTS_MAX];
+    mhp_mpi_operation *operation_of[MHP_MPI_REQUESTS_MAX];
+    int expected_bytes[MHP_MPI_REQUESTS_MAX];       /* of a receive's part */
+    int request_count;
+    mhp_mpi_operation operations[MHP_MPI_REQUESTS_MAX];
+    mhp_mpi_operation *free_operations[MHP_MPI_REQUESTS_MAX];
+    int free_count;
+    int completed[MHP_MPI_REQUESTS_MAX];            /* scratch of a poll */
+    MPI_Status statuses[MHP_MPI_REQUESTS_MAX];
+    MPI_Request notice_request;
+    char notice[MHP_ERROR_TEXT_MAX];                /* the receive of a failure notice lands here */
+    atomic_int notified;                            /* a notice came in; `notice` is final */
+    atomic_int failing, failed;                     /* this rank's own notice: asked for, sent */
+    char failure[MHP_ERROR_TEXT_MAX];
+    bool failure_posted;
+    MPI_Request *failure_requests;                  /* [size] */
+};
+
+/* Turns MPI's error code into a status with MPI's words. */
+mhp_status mhp_mpi_check(int code, const char *what);
+
+/* A fresh operation; requests are added to it by mhp_mpi_add, then mhp_mpi_launch lets it complete. */
+mhp_status mhp_mpi_begin(mhp_comm *comm, const char *name, mhp_event *done, mhp_mpi_operation **operation_out);
+/* Room for one more request; the caller fills it by an MPI call and then calls mhp_mpi_added. */
+mhp_status mhp_mpi_room(mhp_comm *comm, mhp_mpi_operation *operation, MPI_Request **request_out);
+void mhp_mpi_added(mhp_comm *comm, mhp_mpi_operation *operation, int expected_bytes);
+/* After the last request, or on a failure of one: completes at once if there is none. */
+void mhp_mpi_launch(mhp_comm *comm, mhp_mpi_operation *operation, mhp_status status);
+
+#endif
