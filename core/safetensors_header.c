@@ -291,7 +291,7 @@ mhp_status mhp_safetensors_header_parse(mhp_safetensors_header *header, const ch
     mhp_status status = MHP_OK;
     json_t *root = NULL;
     json_error_t error;
-    size_t length;
+    size_t length = 0;
 
     MHP_TRY(out, parse_length(name, bytes, size, &length));
     root = json_loadb((const char *)bytes + MHP_SAFETENSORS_LENGTH_BYTES, length,
