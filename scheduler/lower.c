@@ -142,7 +142,9 @@ static mhp_status list_receives(const mhp_plan *plan, const mhp_plan_index *inde
             }
         }
     }
-    qsort(list->items, list->count, sizeof *list->items, compare_receives);
+    if (list->count > 1) {
+        qsort(list->items, list->count, sizeof *list->items, compare_receives);
+    }
     return MHP_OK;
 }
 
