@@ -40,24 +40,39 @@ typedef struct mhp_option {
     const struct mhp_option *section;       /* MHP_OPTION_SECTION */
 } mhp_option;
 
+/* Limits: a larger document, deeper nesting, more items or a longer override is refused. */
+enum {
+    MHP_OPTION_TEXT_MAX = 1 << 20,      /* bytes of a document */
+    MHP_OPTION_DEPTH_MAX = 16,
+    MHP_OPTION_ITEMS_MAX = 65536,       /* of a list */
+    MHP_OPTION_PATH_MAX = 256,          /* bytes of a key with its sections, "model.hidden_size" */
+};
+
 /* Sets every key of `parameters` to its default (required ones to zero). The struct must be zeroed or have been read before. */
 mhp_status mhp_options_default(const mhp_option *table, void *parameters);
-/* Releases strings and lists and zeroes the struct. */
+/* Releases strings and lists and zeroes every key. */
 void mhp_options_release(const mhp_option *table, void *parameters);
 
-/* Reads a YAML file (or text; `name` stands for the file in errors) over the defaults. One error with file:line:column, what was
- * expected and the nearest known key: unknown or duplicate keys, wrong types, values out of range, missing required keys, aliases,
- * anchors, tags, depth > 16, several documents. */
+/* Reads a YAML file (or text; `name` stands for the file in errors) over the defaults. One error (MHP_ERR_CONFIG) with
+ * file:line:column, what was found, what was expected and the nearest known key: unknown or duplicate keys, wrong types, values out
+ * of range, missing required keys, null, aliases, anchors, tags, depth > 16, several documents, bytes that are not UTF-8, nothing at
+ * all. After an error the parameters hold any mixture of values and are still to be released.
+ *
+ * Values are YAML's, read strictly: true and false; integers in decimal or 0x; floats as 0.1, 3 or 1e-5, always finite; a string
+ * that looks like one of these needs quotes. */
 mhp_status mhp_options_read_file(const mhp_option *table, void *parameters, const char *path);
 mhp_status mhp_options_read_text(const mhp_option *table, void *parameters, const char *name, const char *text, size_t length);
-/* Like the readers above, but takes --set overrides ("section.key=value", value as YAML) into account before required keys are
- * checked; errors in them say "--set ...". */
+/* Like the readers above, but takes --set overrides ("section.key=value", value as YAML; the last one of a key wins) into account
+ * before required keys are checked; errors in them say "--set section.key=value: ...". Without a `path` only defaults and overrides
+ * count. */
 mhp_status mhp_options_load(const mhp_option *table, void *parameters, const char *path, char *const *overrides, size_t override_count);
-/* One override on its own. */
+/* One override on its own; a section may be set as a mapping, "section={key: value}". */
 mhp_status mhp_options_set(const mhp_option *table, void *parameters, const char *assignment);
 
-/* The resolved whole as YAML that reads back to the same values (doubles round-trip); and the documentation of every key. */
+/* The resolved whole as YAML that reads back to the same values (doubles round-trip). MHP_ERR_INVALID if a value cannot be written:
+ * a number that is not finite, a string that is not UTF-8, an enum without a name. */
 mhp_status mhp_options_print(const mhp_option *table, const void *parameters, FILE *stream);
+/* The documentation of every key for a terminal: a line of key, type, default and values, and its help below. */
 mhp_status mhp_options_list(const mhp_option *table, FILE *stream);
 
 #endif
