@@ -84,7 +84,7 @@ mhp_status mhp_checkpoint_find(const char *path, char **directory_out)
     char *latest = NULL;
     char *name = NULL;
     char *directory = NULL;
-    size_t size;
+    size_t size = 0;
 
     if (is_checkpoint(path)) {
         return mhp_strdup(directory_out, path);
@@ -120,7 +120,7 @@ static mhp_status read_count(const char *path, const json_t *root, const char *k
 
 static mhp_status state_from_json(const char *path, const json_t *root, mhp_checkpoint_state *state)
 {
-    json_int_t version, step, next_sample, seed;
+    json_int_t version = 0, step = 0, next_sample = 0, seed = 0;
     const json_t *best = json_object_get(root, "best_loss");
 
     MHP_RETURN_IF_ERROR(read_count(path, root, "version", &version));
@@ -142,7 +142,7 @@ static mhp_status read_state(const char *directory, mhp_checkpoint_state *state_
     json_t *root = NULL;
     char *path = NULL;
     char *text = NULL;
-    size_t size;
+    size_t size = 0;
 
     MHP_TRY(out, mhp_asprintf(&path, "%s/state.json", directory));
     MHP_TRY(out, mhp_file_read_all(path, STATE_BYTES_MAX, &text, &size));

@@ -12,7 +12,7 @@ static const char *const moment_prefixes[MOMENT_COUNT] = {"exp_avg.", "exp_avg_s
 
 /* What rank 0 holds while it writes; on the other ranks `writer` stays NULL. `write_status` keeps the first failure, so that rank 0
  * goes on taking part in transfers and nobody waits for ever. */
-typedef struct gathering {
+typedef struct gathering_state {
     mhp_store *store;
     mhp_safetensors_writer *writer;
     mhp_status write_status;
@@ -23,9 +23,9 @@ typedef struct gathering {
     int *holders;
     mhp_event *arrived;
     mhp_stream *stream;
-} gathering;
+} gathering_state;
 
-static void keep_failure(gathering *gathering, mhp_status status)
+static void keep_failure(gathering_state *gathering, mhp_status status)
 {
     if (status < 0 && gathering->write_status == MHP_OK) {
         gathering->write_status = status;
@@ -46,7 +46,7 @@ static mhp_status stage_elements(mhp_store *store, int stage, int holder_count, 
     return MHP_OK;
 }
 
-static mhp_status largest_stage(gathering *gathering)
+static mhp_status largest_stage(gathering_state *gathering)
 {
     mhp_store *store = gathering->store;
 
@@ -64,7 +64,7 @@ static mhp_status largest_stage(gathering *gathering)
     return MHP_OK;
 }
 
-static mhp_status begin_gathering(gathering *gathering, mhp_store *store)
+static mhp_status begin_gathering(gathering_state *gathering, mhp_store *store)
 {
     memset(gathering, 0, sizeof *gathering);
     gathering->store = store;
@@ -79,7 +79,7 @@ static mhp_status begin_gathering(gathering *gathering, mhp_store *store)
     return MHP_OK;
 }
 
-static void end_gathering(gathering *gathering)
+static void end_gathering(gathering_state *gathering)
 {
     mhp_safetensors_abandon(gathering->writer);
     mhp_stream_destroy(gathering->stream);
@@ -90,7 +90,7 @@ static void end_gathering(gathering *gathering)
 }
 
 /* Brings `bytes` from `source` on world rank `from` into the root's buffer at `offset`. Every rank. */
-static mhp_status bring(gathering *gathering, int from, void *source, size_t offset, size_t bytes)
+static mhp_status bring(gathering_state *gathering, int from, void *source, size_t offset, size_t bytes)
 {
     mhp_store *store = gathering->store;
     bool root = store->world_rank == ROOT;
@@ -110,7 +110,7 @@ static mhp_status bring(gathering *gathering, int from, void *source, size_t off
     return mhp_event_synchronize(gathering->arrived, 0);
 }
 
-static mhp_status write_image(gathering *gathering, const mhp_parameter_layout *layout)
+static mhp_status write_image(gathering_state *gathering, const mhp_parameter_layout *layout)
 {
     size_t size = element_bytes(gathering->store);
 
@@ -127,7 +127,7 @@ static mhp_status write_image(gathering *gathering, const mhp_parameter_layout *
 
 /* Gathers one array of a stage and appends its tensors. `source` is this rank's array, NULL if it does not hold the stage; whole
  * arrays come from the first holder, parted ones (moments) from each. */
-static mhp_status gather_stage(gathering *gathering, int stage, void *source, bool parted)
+static mhp_status gather_stage(gathering_state *gathering, int stage, void *source, bool parted)
 {
     mhp_status status = MHP_OK;
     mhp_store *store = gathering->store;
@@ -185,13 +185,13 @@ out:
     return status;
 }
 
-static mhp_status create_writer(gathering *gathering, const char *directory, const char *file, const char *const *prefixes, int prefix_count)
+static mhp_status create_writer(gathering_state *gathering, const char *directory, const char *file, const char *const *prefixes, int prefix_count)
 {
     static const char *const metadata[] = {"format", "pt", NULL};
     mhp_status status = MHP_OK;
     mhp_tensor_info *infos = NULL;
     char *path = NULL;
-    size_t count;
+    size_t count = 0;
 
     if (gathering->store->world_rank != ROOT) {
         return MHP_OK;
@@ -206,7 +206,7 @@ out:
     return status;
 }
 
-static mhp_status finish_writer(gathering *gathering)
+static mhp_status finish_writer(gathering_state *gathering)
 {
     mhp_safetensors_writer *writer = gathering->writer;
 
@@ -221,7 +221,7 @@ mhp_status mhp_model_save(mhp_store *store, const char *directory)
 {
     static const char *const prefixes[] = {""};
     mhp_status status = MHP_OK;
-    gathering gathering;
+    gathering_state gathering;
 
     MHP_TRY(out, begin_gathering(&gathering, store));
     keep_failure(&gathering, create_writer(&gathering, directory, "model.safetensors", prefixes, 1));
@@ -242,7 +242,7 @@ out:
 mhp_status mhp_moments_save(mhp_store *store, mhp_optimizer *optimizer, const char *directory)
 {
     mhp_status status = MHP_OK;
-    gathering gathering;
+    gathering_state gathering;
 
     MHP_TRY(out, begin_gathering(&gathering, store));
     keep_failure(&gathering, create_writer(&gathering, directory, "optimizer.safetensors", moment_prefixes, MOMENT_COUNT));

@@ -203,7 +203,7 @@ static void *at_element(const mhp_optimizer *optimizer, void *base, int64_t elem
     return (char *)base + element * (int64_t)mhp_dtype_bytes(optimizer->store->kernels->dtype);
 }
 
-static mhp_status sum_squares(mhp_optimizer *optimizer)
+mhp_status mhp_optimizer_measure(mhp_optimizer *optimizer)
 {
     const mhp_kernels *kernels = optimizer->store->kernels;
     mhp_clip_args clip = {
@@ -267,9 +267,8 @@ static mhp_status update_stage(mhp_optimizer *optimizer, stage_state *state, int
                                 state->gathered);
 }
 
-mhp_status mhp_optimizer_step(mhp_optimizer *optimizer, int64_t step)
+mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step)
 {
-    MHP_RETURN_IF_ERROR(sum_squares(optimizer));
     for (int i = 0; i < optimizer->stage_count; i++) {
         MHP_RETURN_IF_ERROR(update_stage(optimizer, &optimizer->stages[i], step));
     }

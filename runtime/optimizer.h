@@ -20,10 +20,12 @@ double mhp_learning_rate(const mhp_optimizer_params *params, int64_t total_steps
 mhp_status mhp_optimizer_zero(mhp_optimizer *optimizer);
 /* Starts the reduction of a held stage's gradients behind what the compute stream has now; an mhp_reduce_fn. */
 mhp_status mhp_optimizer_reduce(void *optimizer, mhp_held_stage *held);
-/* Submits norm, clipping and update of step `step` (from 0), and the gathering of weights. Every rank, after all reductions began.
- * The compute stream is behind it when it ends. */
-mhp_status mhp_optimizer_step(mhp_optimizer *optimizer, int64_t step);
-/* Device memory [1]: the last step's gradient norm before clipping, valid on the compute stream behind mhp_optimizer_step. */
+/* Submits the wait for all reductions, the global norm and the clipping factor. Every rank, after all reductions began. */
+mhp_status mhp_optimizer_measure(mhp_optimizer *optimizer);
+/* Submits the update of step `step` (from 0) and the gathering of weights; behind mhp_optimizer_measure. Every rank. The compute
+ * stream is behind it when it ends. */
+mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step);
+/* Device memory [1]: the gradient norm before clipping, valid on the compute stream behind mhp_optimizer_measure. */
 const double *mhp_optimizer_norm(const mhp_optimizer *optimizer);
 
 /* A held stage's moments: device memory, [chunk] each, this rank's part of the stage's elements. */

@@ -458,9 +458,10 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     MHP_RETURN_IF_ERROR(batch_of_step(trainer, step, &batch));
     MHP_RETURN_IF_ERROR(count_targets(trainer, batch, &targets));
     MHP_RETURN_IF_ERROR(submit_gradients(trainer, batch, targets));
+    MHP_RETURN_IF_ERROR(mhp_optimizer_measure(trainer->optimizer));
+    MHP_RETURN_IF_ERROR(mhp_stream_copy(trainer->compute, trainer->norm, mhp_optimizer_norm(trainer->optimizer), sizeof(double)));
     if (update) {
-        MHP_RETURN_IF_ERROR(mhp_optimizer_step(trainer->optimizer, step));
-        MHP_RETURN_IF_ERROR(mhp_stream_copy(trainer->compute, trainer->norm, mhp_optimizer_norm(trainer->optimizer), sizeof(double)));
+        MHP_RETURN_IF_ERROR(mhp_optimizer_update(trainer->optimizer, step));
     }
     MHP_RETURN_IF_ERROR(submit_marks(trainer, start_ns, busy_ns));
     if (update && step + 1 < trainer->params.train->steps) {
@@ -471,7 +472,7 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     memset(report, 0, sizeof *report);
     MHP_RETURN_IF_ERROR(report_step(trainer, step, targets, report));
     report->step_s = (double)(mhp_time_ns() - start_ns) * 1e-9;
-    report->gradient_norm = update ? *trainer->norm : 0;
+    report->gradient_norm = *trainer->norm;
     if (!isfinite(report->gradient_norm)) {
         return mhp_error_set(MHP_ERR_NOT_FINITE, "step %lld: the gradient norm is %g, expected a finite number", (long long)step,
                              report->gradient_norm);

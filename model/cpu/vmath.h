@@ -48,7 +48,7 @@ ALWAYS_INLINE vreal v_exp(vreal x)
 /* Cephes' tanhf: a polynomial near zero, 1 - 2 / (exp(2|x|) + 1) elsewhere. */
 ALWAYS_INLINE vreal v_tanh(vreal x)
 {
-    vint sign = (vint)x & (vint)v_set(-0.0f);
+    vint sign = (vint)x & INT32_MIN;
     vreal magnitude = (vreal)((vint)x ^ sign);
     vreal far = 1.0f - 2.0f / (v_exp(magnitude + magnitude) + 1.0f);
     vreal square = x * x;

@@ -347,7 +347,7 @@ static bool begins_document(const mhp_indexed *file, const llmc_format *format, 
 
 static mhp_status check_llmc(mhp_indexed *file)
 {
-    const llmc_format *format;
+    const llmc_format *format = NULL;
     uint64_t document = 0;
 
     file->format = "llm.c .bin";

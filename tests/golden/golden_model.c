@@ -1,0 +1,449 @@
+/* mpirun -n P golden_model DIR --schedule KIND [--dtype f64|f32] [--data R] [--layers-per-stage a,b,...] [--micro-batch-size N]
+ * [--device cpu|test] [--threads N]
+ *
+ * Trains each of DIR/model_*.safetensors for its steps on P = pipeline x R ranks and compares logits, losses, gradients, norms and
+ * final parameters with the file; the micro-batch losses of step 0 must be the same bits as those of one rank without a plan. A file
+ * that the ranks cannot run is skipped with the reason. Exit status 1 on every rank if anything is off. */
+#include <argp.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "runtime/local_model.h"
+#include "runtime/partition.h"
+#include "runtime/trainer.h"
+#include "scheduler/generator.h"
+#include "tests/golden/golden.h"
+
+typedef struct golden_settings {
+    char *folder, *schedule, *layers;
+    int dtype, device;
+    int64_t data, micro_batch_size, threads;
+} golden_settings;
+
+/* One file on this rank. */
+typedef struct golden_case {
+    const golden_settings *settings;
+    mhp_comm *comm;
+    mhp_safetensors *file;
+    const char *name;
+    mhp_model_params model;
+    mhp_parallel_params parallel;
+    mhp_schedule_params schedule;
+    mhp_optimizer_params optimizer;
+    mhp_train_params train;
+    int steps, batch, length;
+    int64_t *tokens, *targets;      /* [steps, batch, length] */
+    mhp_trainer *trainer;
+    mhp_group *world;
+    double worst[8];                /* by what was compared */
+    char worst_name[8][MHP_TENSOR_NAME_MAX + 16];
+    bool good;
+} golden_case;
+
+enum { LOGITS, LOSSES, NORMS, GRADIENTS, FINAL, FINAL_FIRST, BITS, COMPARED_COUNT };
+
+static const char *const compared_text[] = {"logits", "losses", "norms", "gradients", "final", "final hc_attn_* of layer 0",
+                                            "step 0 against one rank"};
+
+static mhp_status fill(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
+{
+    const golden_case *c = context;
+    size_t first = (size_t)sample * (size_t)c->length;
+
+    for (int t = 0; t < c->length; t++) {
+        token[t] = (int32_t)c->tokens[first + (size_t)t];
+        target[t] = (int32_t)c->targets[first + (size_t)t];
+        document_start[t] = 0;
+    }
+    return MHP_OK;
+}
+
+static void note(golden_case *c, int what, double error, const char *name)
+{
+    if (!(error <= c->worst[what])) {
+        c->worst[what] = error;
+        snprintf(c->worst_name[what], sizeof c->worst_name[what], "%s", name);
+    }
+}
+
+/* ---- the case from the file ---- */
+
+static int connection_kind(const char *text)
+{
+    return strcmp(text, "residual") == 0 ? MHP_CONNECTION_RESIDUAL : strcmp(text, "hc") == 0 ? MHP_CONNECTION_HC : MHP_CONNECTION_MHC;
+}
+
+static mhp_status read_model(golden_case *c)
+{
+    const mhp_safetensors *file = c->file;
+
+    c->model = (mhp_model_params){
+        .hidden_size = (int64_t)golden_number(file, "hidden"),
+        .num_hidden_layers = (int64_t)golden_number(file, "layers"),
+        .num_attention_heads = (int64_t)golden_number(file, "heads"),
+        .num_key_value_heads = (int64_t)golden_number(file, "kv_heads"),
+        .head_dim = (int64_t)golden_number(file, "head_dim"),
+        .intermediate_size = (int64_t)golden_number(file, "intermediate"),
+        .vocab_size = (int64_t)golden_number(file, "vocab"),
+        .rms_norm_eps = golden_number(file, "norm_eps"),
+        .rope_theta = golden_number(file, "rope_theta"),
+        .initializer_range = 0.02,
+        .dtype = c->settings->dtype,
+        .connections = {
+            .kind = connection_kind(golden_text(file, "connections")),
+            .streams = (int64_t)golden_number(file, "streams"),
+            .sinkhorn_iterations = (int64_t)golden_number(file, "sinkhorn_iters"),
+            .eps = golden_number(file, "hc_eps"),
+            .readout = strcmp(golden_text(file, "readout"), "sum") == 0 ? MHP_READOUT_SUM : MHP_READOUT_HEAD,
+            .init_pre_gain = 1,
+        },
+    };
+    return mhp_model_params_resolve(&c->model);
+}
+
+static mhp_status read_training(golden_case *c)
+{
+    size_t count;
+
+    c->length = (int)golden_number(c->file, "seq");
+    c->batch = (int)golden_number(c->file, "batch");
+    c->tokens = golden_integers(c->file, "tokens", &count);
+    c->targets = golden_integers(c->file, "targets", &count);
+    c->steps = (int)(count / (size_t)(c->length * c->batch));
+    c->optimizer = (mhp_optimizer_params){
+        .lr = golden_number(c->file, "lr"), .beta1 = golden_number(c->file, "beta1"), .beta2 = golden_number(c->file, "beta2"),
+        .eps = golden_number(c->file, "adam_eps"), .weight_decay = golden_number(c->file, "weight_decay"),
+        .clip = golden_number(c->file, "clip"), .decay = MHP_DECAY_CONSTANT, .min_lr_ratio = 1,
+    };
+    c->train = (mhp_train_params){.steps = c->steps, .seed = 1, .sequence_length = c->length,
+                                  .micro_batch_size = c->settings->micro_batch_size, .deadline_seconds = 60};
+    c->parallel = (mhp_parallel_params){.pipeline = mhp_comm_size(c->comm) / c->settings->data, .data = c->settings->data,
+                                        .device = c->settings->device, .threads = c->settings->threads};
+    c->schedule = (mhp_schedule_params){
+        .kind = c->settings->schedule, .file = (char[]){""}, .chunks = 1,
+        .microbatches = c->batch / (c->settings->data * c->settings->micro_batch_size)};
+    c->schedule.file = "";
+    return MHP_OK;
+}
+
+static mhp_status read_layers(golden_case *c)
+{
+    char *text = NULL, *rest = NULL;
+
+    if (!c->settings->layers) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_strdup(&text, c->settings->layers));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&c->schedule.layers_per_stage.items, strlen(text) + 1, sizeof(int64_t)));
+    for (char *word = strtok_r(text, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {
+        c->schedule.layers_per_stage.items[c->schedule.layers_per_stage.count++] = strtoll(word, NULL, 10);
+    }
+    mhp_free(text);
+    return MHP_OK;
+}
+
+/* Why the ranks cannot run this file, in the error text; MHP_OK if they can. */
+static mhp_status suits(const golden_case *c)
+{
+    const mhp_generator *generator = mhp_generator_find(c->settings->schedule);
+    mhp_schedule_shape shape = {.ranks = (int)c->parallel.pipeline, .microbatches = (int)c->schedule.microbatches, .chunks = 1};
+    mhp_stage_extent extents[64];
+    int stages;
+
+    MHP_RETURN_IF_ERROR(generator->check(&shape));
+    stages = generator->stage_count(&shape);
+    if (stages > 64) {
+        return mhp_error_set(MHP_ERR_LIMIT, "%d stages", stages);
+    }
+    return mhp_partition_layers(c->model.num_hidden_layers, stages, &c->schedule.layers_per_stage, extents);
+}
+
+/* ---- comparisons ---- */
+
+static const char *plain_name(const char *name)
+{
+    return strncmp(name, "param/", 6) == 0 ? name + 6 : name;
+}
+
+/* Every parameter of this rank's stages against the file's `prefix` tensors; parted: this holder's own part alone. */
+static mhp_status compare_parameters(golden_case *c, const char *prefix, bool gradients)
+{
+    mhp_store *store = mhp_trainer_store(c->trainer);
+    size_t element = mhp_dtype_bytes((mhp_dtype)c->model.dtype);
+
+    for (int s = 0; s < store->held_count; s++) {
+        const mhp_held_stage *held = &store->held[s];
+        const mhp_parameter_layout *layout = mhp_stage_layout(held->stage);
+        int64_t own_begin = gradients ? held->chunk * mhp_group_index(held->group) : 0;
+        int64_t own_end = gradients ? own_begin + held->chunk : layout->elements;
+        const char *memory = gradients ? held->gradients : held->parameters;
+
+        for (int i = 0; i < layout->count; i++) {
+            const mhp_parameter *parameter = &layout->items[i];
+            int64_t begin = parameter->offset > own_begin ? parameter->offset : own_begin;
+            int64_t end = parameter->offset + parameter->elements < own_end ? parameter->offset + parameter->elements : own_end;
+            char name[MHP_TENSOR_NAME_MAX + 16];
+            bool first = strstr(parameter->info.name, "layers.0.hc_attn_") != NULL;
+            double *expected, norm = 0, part = 0, error;
+            size_t count;
+
+            snprintf(name, sizeof name, "%s%s", prefix, parameter->info.name);
+            if (end <= begin) {
+                continue;
+            }
+            expected = golden_tensor(c->file, name, &count);
+            for (size_t k = 0; k < count; k++) {
+                norm += expected[k] * expected[k];
+            }
+            for (int64_t k = begin; k < end; k++) {
+                part += expected[k - parameter->offset] * expected[k - parameter->offset];
+            }
+            /* Of a part the error is taken over the whole tensor's norm; parts of all holders together stay below twice the limit. */
+            error = golden_error(memory + (size_t)begin * element, (mhp_dtype)c->model.dtype, expected + (begin - parameter->offset),
+                                 (size_t)(end - begin));
+            if (part > 0 && norm > 0) {
+                error *= sqrt(part / norm);
+            }
+            note(c, gradients ? GRADIENTS : first ? FINAL_FIRST : FINAL, error, plain_name(name));
+            mhp_free(expected);
+        }
+    }
+    return MHP_OK;
+}
+
+/* Runs the batch of step 0 on this rank alone: logits of its first sequence, and the sum of losses of each micro-batch. */
+static mhp_status compare_alone(golden_case *c, const mhp_step_report *report)
+{
+    mhp_status status = MHP_OK;
+    mhp_local_model_params params = {.device = mhp_comm_device(c->comm), .model = &c->model,
+                                     .length = c->length, .threads = (int)c->parallel.threads};
+    mhp_local_model *local = NULL;
+    size_t count;
+    double *logits = golden_tensor(c->file, "logits", &count);
+    int32_t *token = NULL, *target = NULL, *start = NULL;
+
+    MHP_TRY(out, mhp_calloc(&token, (size_t)c->length, sizeof *token));
+    MHP_TRY(out, mhp_calloc(&target, (size_t)c->length, sizeof *target));
+    MHP_TRY(out, mhp_calloc(&start, (size_t)c->length, sizeof *start));
+    MHP_TRY(out, mhp_local_model_create(&params, &local));
+    MHP_TRY(out, mhp_local_model_load(local, c->file, "param/"));
+    for (int b = 0; b < c->batch; b++) {
+        const void *computed;
+        double sum;
+
+        MHP_TRY(out, fill(c, (uint64_t)b, token, target, start));
+        MHP_TRY(out, mhp_local_model_forward(local, token, target, &sum, &computed));
+        if (b == 0) {
+            note(c, LOGITS, golden_error(computed, (mhp_dtype)c->model.dtype, logits, count), "logits");
+        }
+        if (c->settings->micro_batch_size == 1 && memcmp(&sum, &report->losses[b], sizeof sum) != 0) {
+            char name[128];
+
+            snprintf(name, sizeof name, "micro-batch %d: %.17g, expected %.17g", b, report->losses[b], sum);
+            note(c, BITS, 1, name);
+        }
+    }
+out:
+    mhp_local_model_destroy(local);
+    mhp_free(token);
+    mhp_free(target);
+    mhp_free(start);
+    mhp_free(logits);
+    return status;
+}
+
+static mhp_status train(golden_case *c)
+{
+    size_t count;
+    double *losses = golden_tensor(c->file, "losses", &count);
+    double *norms = golden_tensor(c->file, "grad_norms", &count);
+    double computed_losses[64], computed_norms[64];
+    mhp_status status = MHP_OK;
+
+    for (int step = 0; step < c->steps && step < 64; step++) {
+        mhp_step_report report;
+
+        MHP_TRY(out, mhp_trainer_step(c->trainer, step, &report));
+        computed_losses[step] = report.loss;
+        computed_norms[step] = report.gradient_norm;
+    }
+    note(c, LOSSES, golden_error(computed_losses, MHP_DTYPE_F64, losses, count), "losses");
+    note(c, NORMS, golden_error(computed_norms, MHP_DTYPE_F64, norms, count), "grad_norms");
+    MHP_TRY(out, compare_parameters(c, "final/", false));
+out:
+    mhp_free(losses);
+    mhp_free(norms);
+    return status;
+}
+
+static double limit_of(const golden_case *c, int what)
+{
+    if (what == BITS) {
+        return 0;
+    }
+    if (c->model.dtype == MHP_DTYPE_F64) {
+        return 1e-9;
+    }
+    if (what == FINAL_FIRST) {
+        return 1e-2;
+    }
+    return what == NORMS && c->model.connections.kind == MHP_CONNECTION_HC ? 1e-3 : 1e-4;
+}
+
+/* The worst over all ranks, printed by rank 0. */
+static mhp_status judge(golden_case *c)
+{
+    mhp_status status = MHP_OK;
+    int failures = 0;
+
+    for (int i = 0; i < COMPARED_COUNT; i++) {
+        if (!(c->worst[i] <= limit_of(c, i))) {
+            failures++;
+            fprintf(stderr, "rank %d: %s: %s off by %.2e (%s), limit %.0e\n", mhp_comm_rank(c->comm), c->name, compared_text[i],
+                    c->worst[i], c->worst_name[i], limit_of(c, i));
+        }
+    }
+    if (failures > 0) {
+        status = mhp_error_set(MHP_ERR_INTERNAL, "%s: %d comparisons failed", c->name, failures);
+    }
+    status = mhp_comm_agree(c->comm, status, NULL);
+    if (mhp_comm_rank(c->comm) == 0) {
+        printf("%-4s %-28s %s %s, rank 0: logits %.1e losses %.1e norms %.1e gradients %.1e final %.1e (layer 0 attention %.1e)\n",
+               status < 0 ? "FAIL" : "ok", c->name, c->settings->schedule, mhp_dtype_text((mhp_dtype)c->model.dtype), c->worst[LOGITS],
+               c->worst[LOSSES], c->worst[NORMS], c->worst[GRADIENTS], c->worst[FINAL], c->worst[FINAL_FIRST]);
+        fflush(stdout);
+    }
+    return status;
+}
+
+static mhp_status run_trainer(golden_case *c)
+{
+    mhp_status status = MHP_OK;
+    mhp_trainer_params params = {.comm = c->comm, .model = &c->model, .parallel = &c->parallel, .schedule = &c->schedule,
+                                 .optimizer = &c->optimizer, .train = &c->train, .samples = {fill, c}, .held_out = {fill, c}};
+    mhp_step_report report;
+
+    MHP_TRY(out, mhp_trainer_create(&params, &c->trainer));
+    MHP_TRY(out, mhp_store_load(mhp_trainer_store(c->trainer), c->file, "param/"));
+    MHP_TRY(out, mhp_trainer_gradients(c->trainer, 0, &report));
+    MHP_TRY(out, compare_parameters(c, "grad/", true));
+    MHP_TRY(out, compare_alone(c, &report));
+    MHP_TRY(out, train(c));
+    status = judge(c);
+out:
+    mhp_trainer_destroy(c->trainer);
+    return status;
+}
+
+static mhp_status run_file(const golden_settings *settings, mhp_comm *comm, const char *path)
+{
+    mhp_status status = MHP_OK;
+    golden_case c = {.settings = settings, .comm = comm, .name = golden_name(path), .good = true};
+
+    MHP_TRY(out, mhp_safetensors_open(path, &c.file));
+    MHP_TRY(out, read_model(&c));
+    MHP_TRY(out, read_training(&c));
+    MHP_TRY(out, read_layers(&c));
+    if (suits(&c) < 0) {
+        if (mhp_comm_rank(comm) == 0) {
+            printf("skip %-28s %s: %s\n", c.name, settings->schedule, mhp_error_text());
+        }
+    } else {
+        MHP_TRY(out, run_trainer(&c));
+    }
+out:
+    mhp_safetensors_close(c.file);
+    mhp_free(c.schedule.layers_per_stage.items);
+    mhp_free(c.tokens);
+    mhp_free(c.targets);
+    return status;
+}
+
+/* ---- command line ---- */
+
+static const struct argp_option options[] = {
+    {"schedule", 's', "KIND", 0, "name of a schedule", 0},
+    {"dtype", 't', "f64|f32", 0, "element type (f64)", 0},
+    {"data", 'd', "R", 0, "replicas of the pipeline (1)", 0},
+    {"layers-per-stage", 'l', "a,b,...", 0, "length of every stage", 0},
+    {"micro-batch-size", 'm', "N", 0, "sequences of a micro-batch (1)", 0},
+    {"device", 'D', "cpu|test", 0, "backend (cpu)", 0},
+    {"threads", 'T', "N", 0, "threads of a rank (1)", 0},
+    {0},
+};
+
+static error_t parse(int key, char *argument, struct argp_state *state)
+{
+    golden_settings *s = state->input;
+
+    switch (key) {
+    case 's':
+        s->schedule = argument;
+        return 0;
+    case 't':
+        s->dtype = strcmp(argument, "f32") == 0 ? MHP_DTYPE_F32 : MHP_DTYPE_F64;
+        return 0;
+    case 'd':
+        s->data = atoi(argument);
+        return 0;
+    case 'l':
+        s->layers = argument;
+        return 0;
+    case 'm':
+        s->micro_batch_size = atoi(argument);
+        return 0;
+    case 'D':
+        s->device = strcmp(argument, "test") == 0 ? MHP_DEVICE_TEST : MHP_DEVICE_CPU;
+        return 0;
+    case 'T':
+        s->threads = atoi(argument);
+        return 0;
+    case ARGP_KEY_ARG:
+        s->folder = argument;
+        return 0;
+    case ARGP_KEY_END:
+        if (!s->folder || !mhp_generator_find(s->schedule) || s->data < 1 || s->micro_batch_size < 1) {
+            argp_usage(state);
+        }
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct argp argp = {options, parse, "DIR", NULL, NULL, NULL, NULL};
+    static golden_files files;
+    golden_settings settings = {.schedule = "1f1b", .dtype = MHP_DTYPE_F64, .device = MHP_DEVICE_CPU, .data = 1, .micro_batch_size = 1,
+                         .threads = 1};
+    mhp_device_params device_params = {0};
+    mhp_device *device = NULL;
+    mhp_comm *comm = NULL;
+    mhp_status status = MHP_OK;
+
+    argp_parse(&argp, argc, argv, 0, NULL, &settings);
+    device_params = (mhp_device_params){.kind = (mhp_device_kind)settings.device, .threads = (int)settings.threads, .seed = 1};
+    if (!golden_list(settings.folder, "model_", &files)) {
+        return EXIT_FAILURE;
+    }
+    MHP_TRY(out, mhp_device_open(&device_params, &device));
+    MHP_TRY(out, mhp_comm_open(device, &comm));
+    for (int i = 0; i < files.count; i++) {
+        MHP_TRY(out, run_file(&settings, comm, files.paths[i]));
+    }
+out:
+    if (status < 0) {
+        fprintf(stderr, "rank %d: %s\n", comm ? mhp_comm_rank(comm) : -1, mhp_error_text());
+        if (comm) {
+            mhp_comm_fail(comm, status);
+            mhp_comm_abort(comm);
+        }
+    }
+    mhp_comm_close(comm);
+    mhp_device_close(device);
+    return status < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
