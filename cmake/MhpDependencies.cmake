@@ -9,3 +9,6 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(HWLOC REQUIRED IMPORTED_TARGET hwloc)
 pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
 find_path(RANDOM123_INCLUDE_DIR Random123/philox.h REQUIRED)
+
+set(MHP_LIBRARIES PkgConfig::YAML PkgConfig::JANSSON PkgConfig::XXHASH PkgConfig::HWLOC PkgConfig::OPENBLAS OpenMP::OpenMP_C MPI::MPI_C
+    Threads::Threads m)

@@ -53,6 +53,36 @@ bool mhp_option_nearest_key(const mhp_option *table, const mhp_option *here, con
 /* The same among the names of choices; NULL if none is near. */
 const char *mhp_option_nearest_choice(const mhp_option_choice *choices, const char *word);
 
+/* The option of that key in one table; NULL if it has none. `key` needs no NUL byte. */
+const mhp_option *mhp_option_find(const mhp_option *table, const char *key, size_t length);
+
+/* Which keys a document or an override has set. `document` tells a key that stands twice in one from one that overrides another. */
+typedef struct mhp_option_given_key {
+    const mhp_option *option;
+    const void *field;
+    int document;
+    int line;                   /* from 1 */
+} mhp_option_given_key;
+
+typedef struct mhp_option_given {
+    mhp_option_given_key *items;
+    size_t count;
+    int documents;
+} mhp_option_given;
+
+/* The entry of a key in that document, or in any if `document` is 0; NULL if there is none. */
+const mhp_option_given_key *mhp_option_was_given(const mhp_option_given *given, const mhp_option *option, const void *field,
+                                                 int document);
+
+/* Reads a document over a struct; `given` gets what it set. Errors carry name:line:column. The C locale must be entered. */
+mhp_status mhp_option_read_document(const mhp_option *table, void *parameters, const char *name, const char *text, size_t length,
+                                    mhp_option_given *given);
+/* Reads `text` as the value of one option, whose key is among those of `root` or below; errors begin with `name`. */
+mhp_status mhp_option_read_override(const mhp_option *root, const mhp_option *option, void *field, const char *name, const char *text,
+                                    mhp_option_given *given);
+/* The same for a default. */
+mhp_status mhp_option_read_value(const mhp_option *option, void *field, const char *name, const char *text);
+
 /* Numbers are read and written with a point whatever the program's locale is. */
 typedef struct mhp_option_locale {
     locale_t ours, theirs;

@@ -1,0 +1,12 @@
+/* Text in UTF-8, strictly as RFC 3629 has it. */
+#ifndef MHP_CORE_UTF8_H
+#define MHP_CORE_UTF8_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Decodes the character that `text` begins with. Returns its bytes, 1..4, or 0 if there are `length` 0 bytes, or ones that are no
+ * character: cut off, longer than needed, a surrogate, above U+10FFFF. */
+size_t mhp_utf8_decode(const char *text, size_t length, uint32_t *code_out);
+
+#endif

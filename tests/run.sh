@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every test that needs no GPU and is not labelled `long`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+launch/install_packages.sh
+
+export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+jobs=$(nproc)
+
+echo "== release: all tests"
+cmake --preset release >/dev/null
+cmake --build --preset release -- -k 0
+ctest --preset release -LE long -j "$jobs"
+
+echo "== asan-ubsan: unit, golden, fuzz"
+cmake --preset asan-ubsan >/dev/null
+cmake --build --preset asan-ubsan -- -k 0
+ctest --preset asan-ubsan -L '^(unit|golden|fuzz)$' -LE long -j "$jobs"
+
+echo "== tsan: devices and channels"
+cmake --preset tsan >/dev/null
+cmake --build --preset tsan --target tsan_tests
+ctest --preset tsan -L tsan -j "$jobs"
