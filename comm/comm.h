@@ -5,6 +5,8 @@
 #ifndef MHP_COMM_COMM_H
 #define MHP_COMM_COMM_H
 
+#include <stdbool.h>
+
 #include "core/device.h"
 #include "core/status.h"
 
@@ -18,9 +20,12 @@ int mhp_comm_rank(const mhp_comm *comm);
 int mhp_comm_size(const mhp_comm *comm);
 mhp_device *mhp_comm_device(mhp_comm *comm);
 
-/* Agreement: every rank gives its status; all get MHP_OK if all were, else the failing rank of lowest number's status and text
- * ("rank 2: ..." before it). Blocks; every rank. `failed_rank_out` (may be NULL) is that rank or -1. */
+/* Agreement: every rank gives its status; all get MHP_OK if all were, else the worst status and the text of the lowest rank that
+ * has it, "rank 2: ..." before it unless every rank failed. Blocks; every rank. `failed_rank_out` (may be NULL) is that rank or -1. */
 mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_out);
+
+/* Whether an agreement ended with an error: then every rank knows of it, and the world can be left in order. */
+bool mhp_comm_agreed_failure(const mhp_comm *comm);
 
 /* Tells all other ranks that this one failed, with the calling thread's error text: their device is poisoned with MHP_ERR_PEER and
  * "rank R: text". Returns when the notice has left or after a second. Then call mhp_comm_abort. */

@@ -12,7 +12,7 @@ static size_t part_elements(const mhp_batch_shape *shape)
     return (size_t)shape->microbatches * tokens_of(shape);
 }
 
-static size_t batch_bytes(const mhp_batch_shape *shape)
+size_t mhp_batch_bytes(const mhp_batch_shape *shape)
 {
     return (3 * part_elements(shape) + tokens_of(shape)) * sizeof(int32_t);
 }
@@ -26,8 +26,8 @@ mhp_status mhp_batch_create(mhp_device *device, const mhp_batch_shape *shape, mh
     MHP_TRY(out, mhp_calloc(&batch, 1, sizeof *batch));
     batch->shape = *shape;
     batch->device = device;
-    MHP_TRY(out, mhp_device_alloc_host(device, batch_bytes(shape), (void **)&batch->host));
-    MHP_TRY(out, mhp_device_alloc(device, batch_bytes(shape), (void **)&batch->memory));
+    MHP_TRY(out, mhp_device_alloc_host(device, mhp_batch_bytes(shape), (void **)&batch->host));
+    MHP_TRY(out, mhp_device_alloc(device, mhp_batch_bytes(shape), (void **)&batch->memory));
     position = batch->host + 3 * part_elements(shape);
     for (size_t t = 0; t < tokens_of(shape); t++) {
         position[t] = (int32_t)(t % (size_t)shape->length);
@@ -88,7 +88,7 @@ int64_t mhp_batch_targets(const mhp_batch *batch, int microbatch)
 
 mhp_status mhp_batch_upload(mhp_batch *batch, mhp_stream *stream)
 {
-    return mhp_stream_copy(stream, batch->memory, batch->host, batch_bytes(&batch->shape));
+    return mhp_stream_copy(stream, batch->memory, batch->host, mhp_batch_bytes(&batch->shape));
 }
 
 const int32_t *mhp_batch_token(const mhp_batch *batch)

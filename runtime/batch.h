@@ -9,6 +9,7 @@
 #include "core/device.h"
 
 enum { MHP_TARGET_MASKED = -100 };
+enum { MHP_TRAINER_BATCHES = 3 };       /* the one that runs, the one that is read meanwhile, and evaluation's */
 
 /* Fills one sequence: [length] each. target is the next token or MHP_TARGET_MASKED; document_start[t] is the place of the first token
  * of t's document within the sequence. Host thread. */
@@ -30,6 +31,9 @@ typedef struct mhp_batch {
     uint64_t first_sample;
     bool filled;
 } mhp_batch;
+
+/* Device memory of one. */
+size_t mhp_batch_bytes(const mhp_batch_shape *shape);
 
 mhp_status mhp_batch_create(mhp_device *device, const mhp_batch_shape *shape, mhp_batch **batch_out);
 void mhp_batch_destroy(mhp_batch *batch);       /* NULL is allowed */

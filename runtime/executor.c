@@ -62,6 +62,11 @@ size_t mhp_slot_class_bytes(const mhp_stage_sizes *sizes, mhp_slot_class class_)
     }
 }
 
+size_t mhp_slot_class_stride(const mhp_stage_sizes *sizes, mhp_slot_class class_)
+{
+    return (mhp_slot_class_bytes(sizes, class_) + SLOT_ALIGNMENT - 1) / SLOT_ALIGNMENT * SLOT_ALIGNMENT;
+}
+
 static held_slots *find_stage(const mhp_executor *executor, int stage)
 {
     for (int i = 0; i < executor->stage_count; i++) {
@@ -383,7 +388,7 @@ static mhp_status create_slots(mhp_executor *executor, held_slots *stage)
         if (count == 0) {
             continue;
         }
-        stage->stride[c] = (mhp_slot_class_bytes(sizes, (mhp_slot_class)c) + SLOT_ALIGNMENT - 1) / SLOT_ALIGNMENT * SLOT_ALIGNMENT;
+        stage->stride[c] = mhp_slot_class_stride(sizes, (mhp_slot_class)c);
         MHP_RETURN_IF_ERROR(mhp_device_alloc(device, (size_t)count * stage->stride[c], (void **)&stage->memory[c]));
         if (!is_message_class((mhp_slot_class)c)) {
             continue;

@@ -47,7 +47,8 @@ size_t mhp_executor_message_bytes(const mhp_executor *executor);
 /* Where the last run left the logits of a micro-batch [T,V], if its owner is this rank and the plan was forward only; else NULL. */
 const void *mhp_executor_logits(const mhp_executor *executor, int microbatch);
 
-/* Bytes of the slots of (rank, stage) in a plan, per class: what an executor will allocate. `sizes` are the stage's. */
+/* Bytes of one slot of a class, and of the place that an executor gives it. `sizes` are the stage's. */
 size_t mhp_slot_class_bytes(const mhp_stage_sizes *sizes, mhp_slot_class class_);
+size_t mhp_slot_class_stride(const mhp_stage_sizes *sizes, mhp_slot_class class_);
 
 #endif

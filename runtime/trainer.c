@@ -4,10 +4,7 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "runtime/partition.h"
-#include "scheduler/csv.h"
-#include "scheduler/generator.h"
-#include "scheduler/lower.h"
+#include "runtime/layout.h"
 
 enum { SPACE_TRAINING = 0, SPACE_EVALUATION = 1 };
 enum { OWN_BUSY, OWN_BYTES, OWN_COUNT };        /* share of the step that compute worked; most device memory */
@@ -26,8 +23,7 @@ typedef struct step_statistics {
 struct mhp_trainer {
     mhp_trainer_params params;
     mhp_device *device;
-    mhp_plan *plan, *evaluation_plan;
-    mhp_stage_extent *extents;
+    mhp_layout layout;
     mhp_store *store;
     mhp_stream *compute;
     mhp_executor *executor, *evaluator;
@@ -39,35 +35,9 @@ struct mhp_trainer {
     double flops;                   /* of the world, a step */
 };
 
-mhp_status mhp_build_plan(const mhp_schedule_params *schedule, const mhp_parallel_params *parallel, mhp_plan **plan_out)
-{
-    mhp_status status = MHP_OK;
-    mhp_plan *plan = NULL;
-    mhp_schedule_shape shape = {
-        .ranks = (int)parallel->pipeline, .microbatches = (int)schedule->microbatches, .chunks = (int)schedule->chunks};
-
-    if (schedule->file[0] != '\0') {
-        MHP_TRY(out, mhp_plan_read_csv(schedule->file, &plan));
-    } else {
-        MHP_TRY(out, mhp_schedule_generate(schedule->kind, &shape, &plan));
-    }
-    if (plan->rank_count != parallel->pipeline || plan->microbatch_count != schedule->microbatches) {
-        MHP_RAISE(out, MHP_ERR_CONFIG,
-                  "%s is a plan for %d ranks and %d micro-batches: expected parallel.pipeline, %lld, and schedule.microbatches, %lld",
-                  schedule->file, plan->rank_count, plan->microbatch_count, (long long)parallel->pipeline,
-                  (long long)schedule->microbatches);
-    }
-    MHP_TRY(out, mhp_plan_lower(plan));
-    *plan_out = plan;
-    plan = NULL;
-out:
-    mhp_plan_destroy(plan);
-    return status;
-}
-
 static int microbatch_count(const mhp_trainer *trainer)
 {
-    return trainer->plan->microbatch_count;
+    return trainer->layout.plan->microbatch_count;
 }
 
 static int replica_count(const mhp_trainer *trainer)
@@ -80,7 +50,7 @@ int64_t mhp_trainer_batch_samples(const mhp_trainer *trainer)
     return (int64_t)replica_count(trainer) * microbatch_count(trainer) * trainer->params.train->micro_batch_size;
 }
 
-static mhp_status create_plans(mhp_trainer *trainer)
+static mhp_status create_layout(mhp_trainer *trainer)
 {
     int world = mhp_comm_size(trainer->params.comm);
     int64_t expected = trainer->params.parallel->pipeline * trainer->params.parallel->data;
@@ -90,22 +60,17 @@ static mhp_status create_plans(mhp_trainer *trainer)
                              world, (long long)trainer->params.parallel->pipeline, (long long)trainer->params.parallel->data,
                              (long long)expected);
     }
-    MHP_RETURN_IF_ERROR(mhp_build_plan(trainer->params.schedule, trainer->params.parallel, &trainer->plan));
-    MHP_RETURN_IF_ERROR(mhp_schedule_forward_only(trainer->plan, microbatch_count(trainer), &trainer->evaluation_plan));
-    MHP_RETURN_IF_ERROR(mhp_plan_lower(trainer->evaluation_plan));
-    MHP_RETURN_IF_ERROR(mhp_calloc(&trainer->extents, (size_t)trainer->plan->stage_count, sizeof *trainer->extents));
-    return mhp_partition_layers(trainer->params.model->num_hidden_layers, trainer->plan->stage_count,
-                                &trainer->params.schedule->layers_per_stage, trainer->extents);
+    return mhp_layout_create(trainer->params.model, trainer->params.parallel, trainer->params.schedule, &trainer->layout);
 }
 
 static mhp_status create_store(mhp_trainer *trainer)
 {
     mhp_store_params params = {
         .comm = trainer->params.comm,
-        .plan = trainer->plan,
+        .plan = trainer->layout.plan,
         .replica_count = replica_count(trainer),
         .model = trainer->params.model,
-        .extents = trainer->extents,
+        .extents = trainer->layout.extents,
         .sequences = (int)trainer->params.train->micro_batch_size,
         .length = (int)trainer->params.train->sequence_length,
         .threads = (int)trainer->params.parallel->threads,
@@ -120,7 +85,7 @@ static mhp_status create_executors(mhp_trainer *trainer)
 {
     mhp_executor_params params = {
         .store = trainer->store,
-        .plan = trainer->plan,
+        .plan = trainer->layout.plan,
         .compute = trainer->compute,
         .channel_space = SPACE_TRAINING,
         .reduce = mhp_optimizer_reduce,
@@ -130,7 +95,7 @@ static mhp_status create_executors(mhp_trainer *trainer)
                                              trainer->compute, &trainer->optimizer));
     params.reduce_context = trainer->optimizer;
     MHP_RETURN_IF_ERROR(mhp_executor_create(&params, &trainer->executor));
-    params.plan = trainer->evaluation_plan;
+    params.plan = trainer->layout.evaluation_plan;
     params.channel_space = SPACE_EVALUATION;
     params.reduce = NULL;
     return mhp_executor_create(&params, &trainer->evaluator);
@@ -200,7 +165,7 @@ mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **tr
     MHP_TRY(out, mhp_calloc(&trainer, 1, sizeof *trainer));
     trainer->params = *params;
     trainer->device = mhp_comm_device(params->comm);
-    MHP_TRY(out, create_plans(trainer));
+    MHP_TRY(out, mhp_comm_agree(params->comm, create_layout(trainer), NULL));
     MHP_TRY(out, create_store(trainer));
     MHP_TRY(out, create_executors(trainer));
     MHP_TRY(out, create_batches(trainer));
@@ -235,9 +200,7 @@ void mhp_trainer_destroy(mhp_trainer *trainer)
     mhp_optimizer_destroy(trainer->optimizer);
     mhp_stream_destroy(trainer->compute);
     mhp_store_destroy(trainer->store);
-    mhp_plan_destroy(trainer->evaluation_plan);
-    mhp_plan_destroy(trainer->plan);
-    mhp_free(trainer->extents);
+    mhp_layout_release(&trainer->layout);
     mhp_free(trainer);
 }
 
@@ -253,7 +216,7 @@ mhp_optimizer *mhp_trainer_optimizer(mhp_trainer *trainer)
 
 const mhp_plan *mhp_trainer_plan(const mhp_trainer *trainer)
 {
-    return trainer->plan;
+    return trainer->layout.plan;
 }
 
 mhp_stream *mhp_trainer_compute(mhp_trainer *trainer)
@@ -359,7 +322,7 @@ static mhp_status collect_statistics(mhp_trainer *trainer, const char *what)
 /* World rank that computes the loss of micro-batch `i` of all replicas'. */
 static int loss_rank(const mhp_trainer *trainer, int i)
 {
-    const mhp_plan *plan = trainer->plan;
+    const mhp_plan *plan = trainer->layout.plan;
 
     return i / plan->microbatch_count * plan->rank_count + mhp_plan_owner(plan, plan->stage_count - 1, i % plan->microbatch_count);
 }
@@ -515,31 +478,5 @@ mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *lo
         targets += part_targets;
     }
     *loss_out = targets > 0 ? sum / (double)targets : 0;
-    return MHP_OK;
-}
-
-mhp_status mhp_trainer_print_memory(const mhp_trainer *trainer, FILE *stream)
-{
-    const mhp_store *store = trainer->store;
-    double mib = 1024.0 * 1024.0;
-
-    fprintf(stream, "  %-8s %10s %12s %12s %12s %10s %10s\n", "stage", "layers", "elements", "weights MiB", "gradients", "slots",
-            "workspace");
-    for (int i = 0; i < store->held_count; i++) {
-        const mhp_held_stage *held = &store->held[i];
-        const mhp_stage_sizes *sizes = mhp_stage_get_sizes(held->stage);
-        const mhp_stage_slots *slots = mhp_plan_stage_slots(trainer->plan, store->pipeline_rank, held->index);
-        double weights = (double)(held->chunk * mhp_group_size(held->group)) * (double)mhp_dtype_bytes(store->kernels->dtype) / mib;
-        double slot_bytes = 0;
-
-        for (int c = 0; c < MHP_SLOT_CLASS_COUNT; c++) {
-            slot_bytes += (double)slots->count[c] * (double)mhp_slot_class_bytes(sizes, (mhp_slot_class)c);
-        }
-        fprintf(stream, "  %-8d %10d %12lld %12.2f %12.2f %10.2f %10.2f\n", held->index, store->extents[held->index].layer_count,
-                (long long)mhp_stage_layout(held->stage)->elements, weights, weights, slot_bytes / mib,
-                (double)sizes->workspace_bytes / mib);
-    }
-    fprintf(stream, "  optimizer %.2f MiB, all device memory %.2f MiB\n", (double)mhp_optimizer_bytes(trainer->optimizer) / mib,
-            (double)mhp_device_bytes_peak(trainer->device) / mib);
     return MHP_OK;
 }

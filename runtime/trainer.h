@@ -5,8 +5,6 @@
 #ifndef MHP_RUNTIME_TRAINER_H
 #define MHP_RUNTIME_TRAINER_H
 
-#include <stdio.h>
-
 #include "runtime/batch.h"
 #include "runtime/executor.h"
 #include "runtime/optimizer.h"
@@ -40,9 +38,6 @@ typedef struct mhp_step_report {
     int losses_count;
 } mhp_step_report;
 
-/* Builds the lowered plan that the options name; validated. The caller destroys it. */
-mhp_status mhp_build_plan(const mhp_schedule_params *schedule, const mhp_parallel_params *parallel, mhp_plan **plan_out);
-
 /* Parameters are undefined until mhp_store_initialize or a load. NULL is allowed in destroy. */
 mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **trainer_out);
 void mhp_trainer_destroy(mhp_trainer *trainer);
@@ -60,8 +55,5 @@ mhp_status mhp_trainer_step(mhp_trainer *trainer, int64_t step, mhp_step_report 
 mhp_status mhp_trainer_gradients(mhp_trainer *trainer, int64_t step, mhp_step_report *report_out);
 /* Mean loss over the targets of held-out samples 0 .. count - 1. */
 mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *loss_out);
-
-/* Prints what this rank holds: one line an item with its bytes. */
-mhp_status mhp_trainer_print_memory(const mhp_trainer *trainer, FILE *stream);
 
 #endif

@@ -297,8 +297,8 @@ typedef struct verdict {
 
 typedef struct agreement_call {
     mhp_comm *comm;
-    const verdict *own;
-    verdict *worst;
+    const verdict *own;             /* [2] */
+    verdict *worst;                 /* [2] */
     char *text;                     /* [MHP_ERROR_TEXT_MAX]: broadcast from `root`, or NULL for the first round */
     int root;
 } agreement_call;
@@ -318,7 +318,7 @@ static mhp_status post_agreement(void *native, const void *argument)
         MHP_TRY(out, mhp_mpi_check(MPI_Ibcast(call->text, MHP_ERROR_TEXT_MAX, MPI_CHAR, call->root, call->comm->agreement, request),
                                    "agreement"));
     } else {
-        MHP_TRY(out, mhp_mpi_check(MPI_Iallreduce(call->own, call->worst, 1, MPI_2INT, MPI_MINLOC, call->comm->agreement, request),
+        MHP_TRY(out, mhp_mpi_check(MPI_Iallreduce(call->own, call->worst, 2, MPI_2INT, MPI_MINLOC, call->comm->agreement, request),
                                    "agreement"));
     }
     mhp_mpi_added(call->comm, operation, 0);
@@ -336,10 +336,11 @@ static mhp_status run_agreement(mhp_comm *comm, const agreement_call *call)
 
 mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_out)
 {
-    verdict own = {status < 0 ? status : 0, comm->rank};
-    verdict worst = own;
+    int own_status = status < 0 ? status : 0;
+    verdict own[] = {{own_status, comm->rank}, {-own_status, comm->rank}};     /* least: the worst; 0 if anybody is well */
+    verdict worst[] = {own[0], own[1]};
     char text[MHP_ERROR_TEXT_MAX] = "";
-    agreement_call call = {.comm = comm, .own = &own, .worst = &worst};
+    agreement_call call = {.comm = comm, .own = own, .worst = worst};
 
     if (status < 0) {
         snprintf(text, sizeof text, "%s", mhp_error_text());
@@ -350,26 +351,34 @@ mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_ou
     if (comm->size > 1) {
         MHP_RETURN_IF_ERROR(run_agreement(comm, &call));
     }
-    if (worst.status == 0) {
+    if (worst[0].status == 0) {
         return MHP_OK;
     }
     if (failed_rank_out) {
-        *failed_rank_out = worst.rank;
-    }
-    if (comm->size == 1) {
-        return mhp_error_set(status, "%s", text);
+        *failed_rank_out = worst[0].rank;
     }
     call.text = text;
-    call.root = worst.rank;
-    MHP_RETURN_IF_ERROR(run_agreement(comm, &call));
-    return mhp_error_set((mhp_status)worst.status, "rank %d: %s", worst.rank, text);
+    call.root = worst[0].rank;
+    if (comm->size > 1) {
+        MHP_RETURN_IF_ERROR(run_agreement(comm, &call));
+    }
+    comm->agreed_failure = true;
+    if (worst[1].status > 0) {
+        return mhp_error_set((mhp_status)worst[0].status, "%s", text);
+    }
+    return mhp_error_set((mhp_status)worst[0].status, "rank %d: %s", worst[0].rank, text);
+}
+
+bool mhp_comm_agreed_failure(const mhp_comm *comm)
+{
+    return comm->agreed_failure;
 }
 
 void mhp_comm_fail(mhp_comm *comm, mhp_status status)
 {
     struct timespec pause = {0, 1000000};
 
-    if (status == MHP_ERR_PEER || comm->size == 1 || atomic_load(&comm->failing)) {
+    if (status == MHP_ERR_PEER || comm->agreed_failure || comm->size == 1 || atomic_load(&comm->failing)) {
         return;                         /* everybody knows it from the rank that failed */
     }
     snprintf(comm->failure, sizeof comm->failure, "%s", mhp_error_text());

@@ -25,6 +25,7 @@ typedef struct mhp_mpi_operation {
 
 struct mhp_comm {
     mhp_device *device;
+    bool agreed_failure;
     mhp_stream *stream;             /* set-up and agreement */
     mhp_event *event;               /* of calls on `stream` */
     int rank, size;

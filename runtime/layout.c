@@ -1,0 +1,143 @@
+#include "runtime/layout.h"
+
+#include "core/memory.h"
+#include "runtime/batch.h"
+#include "runtime/executor.h"
+#include "runtime/partition.h"
+#include "scheduler/csv.h"
+#include "scheduler/generator.h"
+#include "scheduler/lower.h"
+
+static mhp_status build_plan(const mhp_schedule_params *schedule, const mhp_parallel_params *parallel, mhp_plan **plan_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_plan *plan = NULL;
+    mhp_schedule_shape shape = {
+        .ranks = (int)parallel->pipeline, .microbatches = (int)schedule->microbatches, .chunks = (int)schedule->chunks};
+
+    if (schedule->file[0] != '\0') {
+        MHP_TRY(out, mhp_plan_read_csv(schedule->file, &plan));
+    } else {
+        MHP_TRY(out, mhp_schedule_generate(schedule->kind, &shape, &plan));
+    }
+    if (plan->rank_count != parallel->pipeline || plan->microbatch_count != schedule->microbatches) {
+        MHP_RAISE(out, MHP_ERR_CONFIG,
+                  "%s is a plan for %d ranks and %d micro-batches: expected parallel.pipeline, %lld, and schedule.microbatches, %lld",
+                  schedule->file, plan->rank_count, plan->microbatch_count, (long long)parallel->pipeline,
+                  (long long)schedule->microbatches);
+    }
+    MHP_TRY(out, mhp_plan_lower(plan));
+    *plan_out = plan;
+    plan = NULL;
+out:
+    mhp_plan_destroy(plan);
+    return status;
+}
+
+mhp_status mhp_layout_create(const mhp_model_params *model, const mhp_parallel_params *parallel,
+                             const mhp_schedule_params *schedule, mhp_layout *layout_out)
+{
+    *layout_out = (mhp_layout){0};
+    MHP_RETURN_IF_ERROR(build_plan(schedule, parallel, &layout_out->plan));
+    MHP_RETURN_IF_ERROR(
+        mhp_schedule_forward_only(layout_out->plan, layout_out->plan->microbatch_count, &layout_out->evaluation_plan));
+    MHP_RETURN_IF_ERROR(mhp_plan_lower(layout_out->evaluation_plan));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&layout_out->extents, (size_t)layout_out->plan->stage_count, sizeof *layout_out->extents));
+    return mhp_partition_layers(model->num_hidden_layers, layout_out->plan->stage_count, &schedule->layers_per_stage,
+                                layout_out->extents);
+}
+
+void mhp_layout_release(mhp_layout *layout)
+{
+    mhp_plan_destroy(layout->evaluation_plan);
+    mhp_plan_destroy(layout->plan);
+    mhp_free(layout->extents);
+    *layout = (mhp_layout){0};
+}
+
+/* ---- memory ---- */
+
+static int holder_count(const mhp_plan *plan, int stage, int64_t replicas)
+{
+    int count = 0;
+
+    for (int rank = 0; rank < plan->rank_count; rank++) {
+        count += mhp_plan_stage_slots(plan, rank, stage) != NULL;
+    }
+    return count * (int)replicas;
+}
+
+static void add_stage(const mhp_layout *layout, const mhp_stage *stage, int index, int rank, int64_t replicas, size_t element_bytes,
+                      mhp_rank_memory *memory)
+{
+    int64_t elements = mhp_stage_layout(stage)->elements;
+    int64_t holders = holder_count(layout->plan, index, replicas);
+    int64_t chunk = (elements + holders - 1) / holders;
+    const mhp_plan *plans[] = {layout->plan, layout->evaluation_plan};
+    const mhp_stage_sizes *sizes = mhp_stage_get_sizes(stage);
+
+    memory->layers += layout->extents[index].layer_count;
+    memory->elements += elements;
+    memory->weights += (size_t)(chunk * holders) * element_bytes;
+    memory->gradients += (size_t)(chunk * holders) * element_bytes;
+    memory->optimizer += 2 * (size_t)chunk * element_bytes;
+    memory->workspace += sizes->workspace_bytes;
+    for (int p = 0; p < 2; p++) {
+        const mhp_stage_slots *slots = mhp_plan_stage_slots(plans[p], rank, index);
+
+        for (int c = 0; slots && c < MHP_SLOT_CLASS_COUNT; c++) {
+            memory->slots += (size_t)slots->count[c] * mhp_slot_class_stride(sizes, (mhp_slot_class)c);
+        }
+    }
+}
+
+mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
+                             const mhp_train_params *train, int rank, mhp_rank_memory *memory_out)
+{
+    mhp_batch_shape shape = {
+        .microbatches = layout->plan->microbatch_count,
+        .sequences = (int)train->micro_batch_size,
+        .length = (int)train->sequence_length,
+    };
+
+    *memory_out = (mhp_rank_memory){.batches = MHP_TRAINER_BATCHES * mhp_batch_bytes(&shape)};
+    for (int s = 0; s < layout->plan->stage_count; s++) {
+        mhp_stage *stage = NULL;
+        mhp_stage_params params = {
+            .model = model,
+            .kernels = mhp_kernels_find((mhp_device_kind)parallel->device, (mhp_dtype)model->dtype),
+            .extent = layout->extents[s],
+            .sequences = shape.sequences,
+            .length = shape.length,
+            .threads = (int)parallel->threads,
+        };
+
+        if (!mhp_plan_stage_slots(layout->plan, rank, s)) {
+            continue;
+        }
+        MHP_RETURN_IF_ERROR(mhp_stage_create(&params, &stage));
+        add_stage(layout, stage, s, rank, parallel->data, mhp_dtype_bytes((mhp_dtype)model->dtype), memory_out);
+        mhp_stage_destroy(stage);
+    }
+    memory_out->total = memory_out->weights + memory_out->gradients + memory_out->optimizer + memory_out->slots +
+                        memory_out->workspace + memory_out->batches;
+    return MHP_OK;
+}
+
+mhp_status mhp_layout_print_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
+                                   const mhp_train_params *train, FILE *stream)
+{
+    const double mib = 1024.0 * 1024.0;
+
+    fprintf(stream, "memory in MiB\n%5s %7s %12s %9s %9s %9s %9s %9s %9s %9s\n", "rank", "layers", "parameters", "weights", "gradients",
+            "optimizer", "slots", "workspace", "batches", "total");
+    for (int rank = 0; rank < layout->plan->rank_count; rank++) {
+        mhp_rank_memory memory;
+
+        MHP_RETURN_IF_ERROR(mhp_layout_memory(layout, model, parallel, train, rank, &memory));
+        fprintf(stream, "%5d %7d %12lld %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f\n", rank, memory.layers, (long long)memory.elements,
+                (double)memory.weights / mib, (double)memory.gradients / mib, (double)memory.optimizer / mib,
+                (double)memory.slots / mib, (double)memory.workspace / mib, (double)memory.batches / mib, (double)memory.total / mib);
+    }
+    return MHP_OK;
+}
