@@ -1,1 +1,76 @@
-int main(void) { return 0; }
+/* mhcpipe: finds the subcommand and hands over. */
+#include <cblas.h>
+#include <hwloc.h>
+#include <jansson.h>
+#include <mpi.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+#include <yaml.h>
+
+#include "launch/command.h"
+
+static const mhp_command commands[] = {
+    {"train", "trains a model, under mpirun", mhp_command_train},
+    {"eval", "held-out loss of a trained model, under mpirun", mhp_command_eval},
+    {"generate", "prints text that a byte-level model continues", mhp_command_generate},
+    {"plan", "prints a schedule as CSV or as a table", mhp_command_plan},
+    {"config", "prints a configuration with all defaults, or documents every key",
+     mhp_command_config},
+    {"data", "makes and inspects token files", mhp_command_data},
+};
+
+static void print_usage(FILE *stream)
+{
+    fprintf(stream, "usage: mhcpipe COMMAND [ARGUMENTS]\n\n");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        fprintf(stream, "  %-10s %s\n", commands[i].name, commands[i].help);
+    }
+    fprintf(stream, "\n  mhcpipe COMMAND --help   what a command takes\n"
+                    "  mhcpipe --version        this version and the libraries it runs with\n");
+}
+
+/* The libraries as they are loaded, not as they were compiled against. */
+static void print_version(void)
+{
+    char mpi[MPI_MAX_LIBRARY_VERSION_STRING];
+    unsigned xxhash = XXH_versionNumber();
+    unsigned hwloc = hwloc_get_api_version();
+    int length;
+
+    MPI_Get_library_version(mpi, &length);
+    mpi[strcspn(mpi, ",\n")] = '\0';
+    printf("mhcpipe %s\n", MHP_VERSION);
+    printf("  MPI       %s\n", mpi);
+    printf("  BLAS      %s\n", openblas_get_config());
+    printf("  libyaml   %s\n", yaml_get_version_string());
+    printf("  jansson   %s\n", jansson_version_str());
+    printf("  xxHash    %u.%u.%u\n", xxhash / 10000, xxhash / 100 % 100, xxhash % 100);
+    printf("  hwloc     %u.%u.%u\n", hwloc >> 16, hwloc >> 8 & 0xff, hwloc & 0xff);
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(name, commands[i].name) == 0) {
+            return commands[i].run(argc - 1, argv + 1);
+        }
+    }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+        print_version();
+        return 0;
+    }
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        print_usage(stdout);
+        return 0;
+    }
+    if (mhp_launched_rank() == 0) {
+        if (argc > 1) {
+            fprintf(stderr, "mhcpipe: unknown command \"%s\"\n", name);
+        }
+        print_usage(stderr);
+    }
+    return MHP_EXIT_USAGE;
+}

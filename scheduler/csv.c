@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 
 enum { CELL_BYTES_MAX = 96 };
@@ -150,32 +151,12 @@ out:
 
 mhp_status mhp_plan_read_csv(const char *path, mhp_plan **plan_out)
 {
-    mhp_status status = MHP_OK;
-    FILE *file = fopen(path, "rb");
+    mhp_status status;
     char *text = NULL;
     size_t size = 0;
 
-    if (!file) {
-        MHP_RAISE(out, MHP_ERR_IO, "cannot read %s: %s", path, strerror(errno));
-    }
-    for (size_t capacity = 1 << 16;; capacity *= 2) {
-        if (capacity > MHP_CSV_BYTES_MAX) {
-            MHP_RAISE(out, MHP_ERR_LIMIT, "%s exceeds %d bytes", path, MHP_CSV_BYTES_MAX);
-        }
-        MHP_TRY(out, mhp_realloc(&text, capacity, 1));
-        size += fread(text + size, 1, capacity - size, file);
-        if (ferror(file)) {
-            MHP_RAISE(out, MHP_ERR_IO, "cannot read %s: %s", path, strerror(errno));
-        }
-        if (size < capacity) {
-            break;
-        }
-    }
-    MHP_TRY(out, mhp_plan_parse_csv(path, text, size, plan_out));
-out:
-    if (file) {
-        fclose(file);
-    }
+    MHP_RETURN_IF_ERROR(mhp_file_read_all(path, MHP_CSV_BYTES_MAX, &text, &size));
+    status = mhp_plan_parse_csv(path, text, size, plan_out);
     mhp_free(text);
     return status;
 }

@@ -1,0 +1,85 @@
+#include "launch/command.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void mhp_overrides_add(mhp_overrides *overrides, char *text, struct argp_state *state)
+{
+    if (overrides->count == MHP_OVERRIDES_MAX) {
+        argp_error(state, "more than %d --set options", MHP_OVERRIDES_MAX);
+        return;
+    }
+    overrides->items[overrides->count++] = text;
+}
+
+void mhp_parse_arguments(const struct argp *parser, const char *name, int argc, char **argv,
+                         void *arguments)
+{
+    bool silent = mhp_launched_rank() > 0;
+    char full_name[64];
+
+    snprintf(full_name, sizeof full_name, "mhcpipe %s", name);
+    argv[0] = full_name;
+    argp_err_exit_status = MHP_EXIT_USAGE;
+    if (argp_parse(parser, argc, argv, silent ? ARGP_SILENT : 0, NULL, arguments) != 0) {
+        exit(MHP_EXIT_USAGE);
+    }
+}
+
+int mhp_parse_integer(struct argp_state *state, const char *option, const char *text, int minimum,
+                      int maximum)
+{
+    char *end;
+    long value;
+
+    errno = 0;
+    value = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || value < minimum || value > maximum) {
+        argp_error(state, "%s %s: expected a whole number from %d to %d", option, text, minimum,
+                   maximum);
+        return minimum;
+    }
+    return (int)value;
+}
+
+int mhp_print_error(void)
+{
+    fprintf(stderr, "mhcpipe: error: %s\n", mhp_error_text());
+    return MHP_EXIT_ERROR;
+}
+
+int mhp_launched_rank(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
+                                        "SLURM_PROCID"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *text = getenv(names[i]);
+
+        if (text) {
+            return atoi(text);
+        }
+    }
+    return 0;
+}
+
+/* Open MPI gives every rank a terminal of its own for stdout, wherever mpirun's own goes. */
+bool mhp_stdout_is_terminal(void)
+{
+    char link[64], target[256];
+    ssize_t length;
+
+    if (!isatty(STDOUT_FILENO) || !getenv("OMPI_COMM_WORLD_RANK")) {
+        return isatty(STDOUT_FILENO);
+    }
+    snprintf(link, sizeof link, "/proc/%ld/fd/1", (long)getppid());
+    length = readlink(link, target, sizeof target - 1);
+    if (length < 0) {
+        return false;
+    }
+    target[length] = '\0';
+    return strncmp(target, "/dev/pts/", 9) == 0 || strncmp(target, "/dev/tty", 8) == 0;
+}

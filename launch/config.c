@@ -1,0 +1,64 @@
+#include "launch/config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+
+#define SECTION(name, table_of, text)                                                              \
+    {                                                                                              \
+        .key = #name, .type = MHP_OPTION_SECTION, .offset = offsetof(mhp_config, name),            \
+        .section = (table_of), .help = (text)                                                      \
+    }
+
+const mhp_option mhp_config_options[] = {
+    SECTION(model, mhp_model_options, "the architecture, under Hugging Face's names"),
+    SECTION(data, mhp_data_options, "what is trained on"),
+    SECTION(parallel, mhp_parallel_options, "how the run is laid out over ranks"),
+    SECTION(schedule, mhp_schedule_options, "the order of forward and backward passes"),
+    SECTION(optimizer, mhp_optimizer_options, "AdamW and the learning rate"),
+    SECTION(train, mhp_train_options, "length and size of the run"),
+    SECTION(eval, mhp_eval_options, "the held-out loss"),
+    SECTION(checkpoint, mhp_checkpoint_options, "when the run's state is saved"),
+    SECTION(log, mhp_log_options, "where the run's files go and what is printed"),
+    {.key = NULL},
+};
+
+mhp_status mhp_config_load(mhp_config *config, const char *path, char *const *overrides,
+                           size_t override_count)
+{
+    MHP_RETURN_IF_ERROR(
+        mhp_options_load(mhp_config_options, config, path, overrides, override_count));
+    return mhp_error_prefix(mhp_model_params_resolve(&config->model), "%s: ", path);
+}
+
+void mhp_config_release(mhp_config *config)
+{
+    mhp_options_release(mhp_config_options, config);
+}
+
+mhp_status mhp_config_save(const mhp_config *config, const char *directory)
+{
+    mhp_status status = MHP_OK;
+    char *path = NULL, *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+
+    if (!stream) {
+        MHP_RAISE(out, MHP_ERR_NO_MEMORY, "cannot print the configuration: %s", strerror(errno));
+    }
+    status = mhp_options_print(mhp_config_options, config, stream);
+    if (fclose(stream) != 0 && status == MHP_OK) {
+        MHP_RAISE(out, MHP_ERR_NO_MEMORY, "cannot print the configuration: %s", strerror(errno));
+    }
+    MHP_TRY(out, status);
+    MHP_TRY(out, mhp_mkdirs(directory));
+    MHP_TRY(out, mhp_asprintf(&path, "%s/config.resolved.yaml", directory));
+    MHP_TRY(out, mhp_file_write_atomic(path, text, length));
+out:
+    free(text);
+    mhp_free(path);
+    return status;
+}

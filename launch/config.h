@@ -1,0 +1,32 @@
+/* The composed configuration: every folder's parameters in one document. */
+#ifndef MHP_LAUNCH_CONFIG_H
+#define MHP_LAUNCH_CONFIG_H
+
+#include "model/options.h"
+#include "runtime/data/options.h"
+#include "runtime/options.h"
+
+typedef struct mhp_config {
+    mhp_model_params model; /* resolved */
+    mhp_data_params data;
+    mhp_parallel_params parallel;
+    mhp_schedule_params schedule;
+    mhp_optimizer_params optimizer;
+    mhp_train_params train;
+    mhp_eval_params eval;
+    mhp_checkpoint_params checkpoint;
+    mhp_log_params log;
+} mhp_config;
+
+extern const mhp_option mhp_config_options[];
+
+/* Reads `path`, then the --set overrides. The configuration starts zeroed and is to be released in
+ * every case. Errors: see mhp_options_load. */
+mhp_status mhp_config_load(mhp_config *config, const char *path, char *const *overrides,
+                           size_t override_count);
+void mhp_config_release(mhp_config *config);
+
+/* Writes config.resolved.yaml into `directory`, whole or not at all. */
+mhp_status mhp_config_save(const mhp_config *config, const char *directory);
+
+#endif

@@ -1,0 +1,25 @@
+/* What every command that runs under mpirun does at its start and at its end. */
+#ifndef MHP_LAUNCH_SESSION_H
+#define MHP_LAUNCH_SESSION_H
+
+#include "comm/comm.h"
+#include "launch/command.h"
+#include "launch/config.h"
+
+typedef struct mhp_session {
+    mhp_config config;
+    mhp_device *device;
+    mhp_comm *comm;
+    bool root; /* world rank 0: the one that prints */
+} mhp_session;
+
+/* Reads the configuration, opens the device and joins the world. Every rank gets the same status. The
+ * session starts zeroed and is to be closed in every case. */
+mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides);
+
+/* Leaves the world and returns the exit status. An error that all ranks agreed on is printed once; one
+ * of this rank alone is printed, told to the others, and ends the process here, for the others may
+ * wait for messages that never come. */
+int mhp_session_close(mhp_session *session, mhp_status status);
+
+#endif

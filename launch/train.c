@@ -1,0 +1,227 @@
+/* mhcpipe train: a run from its configuration to its last checkpoint. */
+#include <math.h>
+#include <stdio.h>
+
+#include "core/memory.h"
+#include "launch/progress.h"
+#include "launch/session.h"
+#include "runtime/layout.h"
+#include "runtime/run.h"
+#include "scheduler/table.h"
+
+enum { RESUME_KEY = 'r', DRY_RUN_KEY = 'n' };
+
+typedef struct arguments {
+    const char *path, *resume;
+    bool dry_run;
+    mhp_overrides overrides;
+} arguments;
+
+static error_t parse_option(int key, char *text, struct argp_state *state)
+{
+    arguments *given = state->input;
+
+    switch (key) {
+    case RESUME_KEY:
+        given->resume = text;
+        return 0;
+    case DRY_RUN_KEY:
+        given->dry_run = true;
+        return 0;
+    case MHP_SET_KEY:
+        mhp_overrides_add(&given->overrides, text, state);
+        return 0;
+    case ARGP_KEY_ARG:
+        if (given->path) {
+            argp_error(state, "one CONFIG expected, not also \"%s\"", text);
+        }
+        given->path = text;
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "a CONFIG expected");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option options[] = {
+    MHP_SET_OPTION,
+    {"resume", RESUME_KEY, "PATH", 0,
+     "Continue from a checkpoint, or from the newest one of a run's folder", 0},
+    {"dry-run", DRY_RUN_KEY, NULL, 0,
+     "Show plan, memory and data, and check them, without training; needs no mpirun", 0},
+    {0},
+};
+
+static const struct argp parser = {
+    options, parse_option, "CONFIG",
+    "Trains a model: mpirun -n RANKS mhcpipe train CONFIG, with RANKS = parallel.pipeline x "
+    "parallel.data.",
+    NULL, NULL, NULL};
+
+/* ---- dry run ---- */
+
+static mhp_status print_data(const mhp_config *config, FILE *stream)
+{
+    mhp_dataset *dataset = NULL;
+
+    MHP_RETURN_IF_ERROR(mhp_dataset_open(&config->data, config->train.sequence_length,
+                                         (uint64_t)config->train.seed, config->model.vocab_size,
+                                         &dataset));
+    fprintf(stream,
+            "\ndata: %llu tokens in %llu documents to train on, %llu in %llu held out\n",
+            (unsigned long long)mhp_dataset_tokens(dataset, MHP_SPLIT_TRAIN),
+            (unsigned long long)mhp_dataset_documents(dataset, MHP_SPLIT_TRAIN),
+            (unsigned long long)mhp_dataset_tokens(dataset, MHP_SPLIT_HELD_OUT),
+            (unsigned long long)mhp_dataset_documents(dataset, MHP_SPLIT_HELD_OUT));
+    mhp_dataset_close(dataset);
+    return MHP_OK;
+}
+
+static mhp_status print_dry_run(const mhp_config *config, const char *resume)
+{
+    mhp_status status = MHP_OK;
+    mhp_layout layout = {0};
+    char *checkpoint = NULL;
+
+    MHP_TRY(out, mhp_layout_create(&config->model, &config->parallel, &config->schedule, &layout));
+    MHP_TRY(out, mhp_plan_write_table(layout.plan, stdout));
+    printf("\n");
+    MHP_TRY(out, mhp_layout_print_memory(&layout, &config->model, &config->parallel,
+                                         &config->train, stdout));
+    MHP_TRY(out, print_data(config, stdout));
+    if (resume) {
+        MHP_TRY(out, mhp_checkpoint_find(resume, &checkpoint));
+        printf("resumes from %s\n", checkpoint);
+    }
+    printf("ranks: mpirun -n %lld\n",
+           (long long)(config->parallel.pipeline * config->parallel.data));
+out:
+    mhp_free(checkpoint);
+    mhp_layout_release(&layout);
+    return status;
+}
+
+/* Every rank that was started comes here; the first one does it for all. */
+static int dry_run(const arguments *given)
+{
+    mhp_config config = {0};
+    mhp_status status;
+
+    if (mhp_launched_rank() > 0) {
+        return 0;
+    }
+    status = mhp_config_load(&config, given->path, given->overrides.items, given->overrides.count);
+    if (status == MHP_OK) {
+        status = print_dry_run(&config, given->resume);
+    }
+    mhp_config_release(&config);
+    return status == MHP_OK ? 0 : mhp_print_error();
+}
+
+/* ---- training ---- */
+
+static void print_step(void *context, const mhp_step_report *report, double held_out_loss)
+{
+    mhp_progress_step(context, report, held_out_loss);
+}
+
+static void print_start(const mhp_config *config, mhp_run *run)
+{
+    mhp_trainer *trainer = mhp_run_trainer(run);
+    const mhp_plan *plan = mhp_trainer_plan(trainer);
+    static const char *const kinds[] = {"residual", "hc", "mhc"};
+    char parameters[MHP_SHORT_NUMBER_MAX], tokens[MHP_SHORT_NUMBER_MAX];
+
+    mhp_format_short((double)mhp_parameter_total(&config->model), parameters);
+    mhp_format_short(
+        (double)(mhp_trainer_batch_samples(trainer) * config->train.sequence_length), tokens);
+    printf("%s parameters, %lld layers of width %lld, %s", parameters,
+           (long long)config->model.num_hidden_layers, (long long)config->model.hidden_size,
+           kinds[config->model.connections.kind]);
+    if (config->model.connections.kind != MHP_CONNECTION_RESIDUAL) {
+        printf(" with %lld streams", (long long)config->model.connections.streams);
+    }
+    printf("; %s on %lld x %lld ranks, %d micro-batches, %s tokens a step; run folder %s\n",
+           plan->name, (long long)config->parallel.pipeline, (long long)config->parallel.data,
+           plan->microbatch_count, tokens, config->log.dir);
+    fflush(stdout);
+}
+
+static void print_end(const mhp_config *config, const mhp_run_result *result)
+{
+    const char *directory = config->log.dir;
+
+    printf("trained %lld steps", (long long)result->steps);
+    if (isfinite(result->held_out_loss)) {
+        printf("; held-out loss %.4f nats a token (best %.4f)", result->held_out_loss,
+               result->best_loss);
+    }
+    printf("\n  metrics       %s/metrics.jsonl\n  configuration %s/config.resolved.yaml\n"
+           "  checkpoints   %s/checkpoints\n",
+           directory, directory, directory);
+    if (isfinite(result->best_loss)) {
+        printf("  best model    %s/best\n", directory);
+    }
+}
+
+static mhp_status train(mhp_session *session, const char *resume, mhp_progress *progress)
+{
+    mhp_status status = MHP_OK;
+    const mhp_config *config = &session->config;
+    mhp_run *run = NULL;
+    mhp_run_result result;
+    mhp_run_params params = {
+        .trainer = {.comm = session->comm,
+                    .model = &config->model,
+                    .parallel = &config->parallel,
+                    .schedule = &config->schedule,
+                    .optimizer = &config->optimizer,
+                    .train = &config->train},
+        .data = &config->data,
+        .eval = &config->eval,
+        .checkpoint = &config->checkpoint,
+        .directory = config->log.dir,
+        .resume = resume,
+        .progress = session->root ? print_step : NULL,
+        .progress_context = progress,
+    };
+
+    MHP_TRY(out, mhp_run_create(&params, &run));
+    if (session->root) {
+        print_start(config, run);
+        status = mhp_config_save(config, config->log.dir);
+    }
+    MHP_TRY(out, mhp_comm_agree(session->comm, status, NULL));
+    MHP_TRY(out, mhp_run_train(run, &result));
+    mhp_progress_end(progress);
+    if (session->root) {
+        print_end(config, &result);
+    }
+out:
+    mhp_progress_end(progress);
+    mhp_run_destroy(run);
+    return status;
+}
+
+int mhp_command_train(int argc, char **argv)
+{
+    arguments given = {0};
+    mhp_session session = {0};
+    mhp_progress progress = {0};
+    mhp_status status;
+
+    mhp_parse_arguments(&parser, "train", argc, argv, &given);
+    if (given.dry_run) {
+        return dry_run(&given);
+    }
+    status = mhp_session_open(&session, given.path, &given.overrides);
+    if (status == MHP_OK) {
+        progress.terminal = mhp_stdout_is_terminal();
+        progress.total = session.config.train.steps;
+        progress.line_every = session.config.log.every;
+        status = train(&session, given.resume, &progress);
+    }
+    return mhp_session_close(&session, status);
+}
