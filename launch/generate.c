@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "core/safetensors.h"
 #include "launch/command.h"
+#include "runtime/batch.h"
 #include "runtime/data/tokenize.h"
 #include "runtime/local_model.h"
 #include "runtime/model_file.h"

@@ -127,14 +127,16 @@ static void print_step(void *context, const mhp_step_report *report, double held
     mhp_progress_step(context, report, held_out_loss);
 }
 
-static void print_start(const mhp_config *config, mhp_run *run)
+static mhp_status print_start(const mhp_config *config, mhp_run *run)
 {
     mhp_trainer *trainer = mhp_run_trainer(run);
     const mhp_plan *plan = mhp_trainer_plan(trainer);
     static const char *const kinds[] = {"residual", "hc", "mhc"};
     char parameters[MHP_SHORT_NUMBER_MAX], tokens[MHP_SHORT_NUMBER_MAX];
+    int64_t count;
 
-    mhp_format_short((double)mhp_parameter_total(&config->model), parameters);
+    MHP_RETURN_IF_ERROR(mhp_parameter_count(&config->model, &count));
+    mhp_format_short((double)count, parameters);
     mhp_format_short(
         (double)(mhp_trainer_batch_samples(trainer) * config->train.sequence_length), tokens);
     printf("%s parameters, %lld layers of width %lld, %s", parameters,
@@ -147,6 +149,7 @@ static void print_start(const mhp_config *config, mhp_run *run)
            plan->name, (long long)config->parallel.pipeline, (long long)config->parallel.data,
            plan->microbatch_count, tokens, config->log.dir);
     fflush(stdout);
+    return MHP_OK;
 }
 
 static void print_end(const mhp_config *config, const mhp_run_result *result)
@@ -190,8 +193,8 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
 
     MHP_TRY(out, mhp_run_create(&params, &run));
     if (session->root) {
-        print_start(config, run);
-        status = mhp_config_save(config, config->log.dir);
+        status = print_start(config, run);
+        status = status == MHP_OK ? mhp_config_save(config, config->log.dir) : status;
     }
     MHP_TRY(out, mhp_comm_agree(session->comm, status, NULL));
     MHP_TRY(out, mhp_run_train(run, &result));

@@ -142,6 +142,20 @@ void mhp_parameter_layout_destroy(mhp_parameter_layout *layout)
     memset(layout, 0, sizeof *layout);
 }
 
+mhp_status mhp_parameter_count(const mhp_model_params *model, int64_t *count_out)
+{
+    mhp_stage_extent whole = {.layer_count = (int)model->num_hidden_layers, .first = true, .last = true};
+    mhp_parameter_layout layout;
+
+    *count_out = 0;
+    MHP_RETURN_IF_ERROR(mhp_parameter_layout_create(model, &whole, &layout));
+    for (int i = 0; i < layout.count; i++) {
+        *count_out += layout.items[i].elements;
+    }
+    mhp_parameter_layout_destroy(&layout);
+    return MHP_OK;
+}
+
 /* FNV-1a: the random stream of a parameter depends on its name alone. */
 static uint64_t hash_name(const char *name)
 {

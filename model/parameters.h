@@ -47,6 +47,9 @@ int64_t mhp_coefficient_count(const mhp_model_params *model);
 mhp_status mhp_parameter_layout_create(const mhp_model_params *model, const mhp_stage_extent *extent, mhp_parameter_layout *layout_out);
 void mhp_parameter_layout_destroy(mhp_parameter_layout *layout);
 
+/* Parameters of the whole model, without what pads the buffers. */
+mhp_status mhp_parameter_count(const mhp_model_params *model, int64_t *count_out);
+
 /* Start values of one parameter as double: a pure function of seed, name and element, so that they do not depend on the number of
  * ranks. `values` holds parameter->elements. */
 void mhp_parameter_initialize(const mhp_model_params *model, const mhp_parameter *parameter, uint64_t seed, double *values);

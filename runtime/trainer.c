@@ -1,6 +1,7 @@
 #include "runtime/trainer.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -327,6 +328,7 @@ static int loss_rank(const mhp_trainer *trainer, int i)
     return i / plan->microbatch_count * plan->rank_count + mhp_plan_owner(plan, plan->stage_count - 1, i % plan->microbatch_count);
 }
 
+/* `step` is -1 in an evaluation. All ranks see the same sums, so all of them agree on the error. */
 static mhp_status sum_losses(const mhp_trainer *trainer, int64_t step, double *sum_out)
 {
     const double *losses = trainer->statistics.host + trainer->statistics.loss;
@@ -335,8 +337,14 @@ static mhp_status sum_losses(const mhp_trainer *trainer, int64_t step, double *s
     *sum_out = 0;
     for (int i = 0; i < count; i++) {
         if (!isfinite(losses[i])) {
-            return mhp_error_set(MHP_ERR_NOT_FINITE, "step %lld, rank %d, micro-batch %d: the loss is %g, expected a finite number",
-                                 (long long)step, loss_rank(trainer, i), i % microbatch_count(trainer), losses[i]);
+            char place[32] = "evaluation";
+
+            if (step >= 0) {
+                snprintf(place, sizeof place, "step %lld", (long long)step + 1);
+            }
+            mhp_error_set(MHP_ERR_NOT_FINITE, "%s, rank %d, micro-batch %d: the loss is %g, expected a finite number", place,
+                          loss_rank(trainer, i), i % microbatch_count(trainer), losses[i]);
+            return mhp_comm_agree(trainer->params.comm, MHP_ERR_NOT_FINITE, NULL);
         }
         *sum_out += losses[i];
     }
@@ -437,8 +445,9 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     report->step_s = (double)(mhp_time_ns() - start_ns) * 1e-9;
     report->gradient_norm = *trainer->norm;
     if (!isfinite(report->gradient_norm)) {
-        return mhp_error_set(MHP_ERR_NOT_FINITE, "step %lld: the gradient norm is %g, expected a finite number", (long long)step,
-                             report->gradient_norm);
+        mhp_error_set(MHP_ERR_NOT_FINITE, "step %lld: the gradient norm is %g, expected a finite number", (long long)step + 1,
+                      report->gradient_norm);
+        return mhp_comm_agree(trainer->params.comm, MHP_ERR_NOT_FINITE, NULL);
     }
     return MHP_OK;
 }
