@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/utf8.h"
 #include "runtime/data/indexed.h"
@@ -234,6 +235,21 @@ out:
     return status;
 }
 
+static mhp_status make_folder(const char *prefix)
+{
+    mhp_status status;
+    char *folder = NULL;
+    const char *slash = strrchr(prefix, '/');
+
+    if (!slash || slash == prefix) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_asprintf(&folder, "%.*s", (int)(slash - prefix), prefix));
+    status = mhp_mkdirs(folder);
+    mhp_free(folder);
+    return status;
+}
+
 mhp_status mhp_tokenize(const mhp_tokenize_params *params, mhp_tokenize_report *report_out)
 {
     mhp_status status = MHP_OK;
@@ -241,6 +257,7 @@ mhp_status mhp_tokenize(const mhp_tokenize_params *params, mhp_tokenize_report *
 
     MHP_TRY(out, mhp_calloc(&self, 1, sizeof *self));
     self->params = params;
+    MHP_TRY(out, make_folder(params->prefix));
     MHP_TRY(out, mhp_indexed_create(params->prefix, &self->writer));
     for (size_t i = 0; i < params->path_count; i++) {
         MHP_TRY(out, walk(self, params->paths[i]));

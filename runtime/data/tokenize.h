@@ -14,7 +14,7 @@ typedef struct mhp_tokenize_params {
     size_t path_count;
     char *const *suffixes; /* of the names of files that are taken from folders ... */
     size_t suffix_count;   /* ... 0: all of them */
-    const char *prefix;    /* PREFIX.bin and PREFIX.idx are written */
+    const char *prefix;    /* PREFIX.bin and PREFIX.idx are written; their folder is made */
 } mhp_tokenize_params;
 
 typedef struct mhp_tokenize_report {
