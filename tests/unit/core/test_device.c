@@ -1,0 +1,345 @@
+/* Devices: order in a stream, priorities, waits, errors that stick, the test backend's freedom. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "core/device.h"
+
+enum { LOG_ITEMS = 512, SECOND_NS = 1000000000 };
+
+typedef struct task_log {
+    atomic_int count;
+    int items[LOG_ITEMS];
+} task_log;
+
+typedef struct log_argument {
+    task_log *log;
+    int number;
+} log_argument;
+
+static mhp_status write_log(void *native, const void *argument)
+{
+    const log_argument *entry = argument;
+
+    (void)native;
+    entry->log->items[atomic_fetch_add(&entry->log->count, 1)] = entry->number;
+    return MHP_OK;
+}
+
+static mhp_status fail_task(void *native, const void *argument)
+{
+    (void)native;
+    return mhp_error_set(MHP_ERR_NOT_FINITE, "task %d failed", *(const int *)argument);
+}
+
+static mhp_device *open_device(mhp_device_kind kind, uint64_t seed, size_t queue_items)
+{
+    mhp_device_params params = {.kind = kind, .threads = 1, .seed = seed, .queue_items = queue_items};
+    mhp_device *device = NULL;
+
+    assert_int_equal(mhp_device_open(&params, &device), MHP_OK);
+    return device;
+}
+
+static mhp_stream *make_stream(mhp_device *device, mhp_stream_kind kind, int priority)
+{
+    mhp_stream *stream = NULL;
+
+    assert_int_equal(mhp_stream_create(device, kind, priority, "test", &stream), MHP_OK);
+    return stream;
+}
+
+static mhp_event *make_event(mhp_device *device)
+{
+    mhp_event *event = NULL;
+
+    assert_int_equal(mhp_event_create(device, &event), MHP_OK);
+    return event;
+}
+
+static void submit_log(mhp_stream *stream, task_log *log, int number)
+{
+    log_argument argument = {log, number};
+
+    assert_int_equal(mhp_stream_submit(stream, write_log, &argument, sizeof argument), MHP_OK);
+}
+
+static void items_of_a_stream_run_in_order(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_CPU, 0, 8); /* so short that submitting waits for room */
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+    task_log log = {0};
+
+    (void)state;
+    for (int i = 0; i < LOG_ITEMS; i++) {
+        submit_log(stream, &log, i);
+    }
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
+    assert_int_equal(log.count, LOG_ITEMS);
+    for (int i = 0; i < LOG_ITEMS; i++) {
+        assert_int_equal(log.items[i], i);
+    }
+    mhp_device_close(device);
+}
+
+/* Both queues are held by one event until everything is submitted. */
+static void the_higher_priority_runs_first(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_CPU, 0, 0);
+    mhp_stream *normal = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+    mhp_stream *high = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_HIGH);
+    mhp_event *gate = make_event(device);
+    task_log log = {0};
+
+    (void)state;
+    assert_int_equal(mhp_event_arm(gate), MHP_OK);
+    assert_int_equal(mhp_stream_wait(normal, gate), MHP_OK);
+    assert_int_equal(mhp_stream_wait(high, gate), MHP_OK);
+    for (int i = 0; i < 10; i++) {
+        submit_log(normal, &log, i);
+        submit_log(high, &log, 100 + i);
+    }
+    assert_int_equal(mhp_event_query(gate), MHP_IN_PROGRESS);
+    mhp_event_signal(gate, MHP_OK);
+    assert_int_equal(mhp_stream_synchronize(normal), MHP_OK);
+    assert_int_equal(mhp_stream_synchronize(high), MHP_OK);
+    assert_int_equal(log.count, 20);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(log.items[i], 100 + i);
+        assert_int_equal(log.items[10 + i], i);
+    }
+    mhp_event_destroy(gate);
+    mhp_device_close(device);
+}
+
+/* A wait stands for what the event stood for when it was submitted, not for later records. */
+static void a_wait_is_for_the_record_before_it(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_CPU, 0, 0);
+    mhp_stream *first = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+    mhp_stream *second = make_stream(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL);
+    mhp_event *event = make_event(device), *gate = make_event(device);
+    task_log log = {0};
+
+    (void)state;
+    assert_int_equal(mhp_event_query(event), MHP_OK); /* never recorded */
+    submit_log(first, &log, 1);
+    assert_int_equal(mhp_event_record(event, first), MHP_OK);
+    assert_int_equal(mhp_stream_wait(second, event), MHP_OK);
+    submit_log(second, &log, 2);
+    assert_int_equal(mhp_event_arm(gate), MHP_OK);
+    assert_int_equal(mhp_stream_wait(first, gate), MHP_OK);
+    assert_int_equal(mhp_event_record(event, first), MHP_OK); /* not done until the gate opens */
+    assert_int_equal(mhp_stream_synchronize(second), MHP_OK);
+    assert_int_equal(log.count, 2);
+    assert_int_equal(log.items[0], 1);
+    assert_int_equal(log.items[1], 2);
+    assert_int_equal(mhp_event_query(event), MHP_IN_PROGRESS);
+    mhp_event_signal(gate, MHP_OK);
+    assert_int_equal(mhp_event_synchronize(event, 10ull * SECOND_NS), MHP_OK);
+    assert_true(mhp_event_time_ns(event) >= mhp_event_time_ns(gate));
+    mhp_event_destroy(event);
+    mhp_event_destroy(gate);
+    mhp_device_close(device);
+}
+
+static void an_error_sticks_and_travels_with_events(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_CPU, 0, 0);
+    mhp_stream *bad = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+    mhp_stream *waiting = make_stream(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL);
+    mhp_event *event = make_event(device);
+    task_log log = {0};
+    int number = 7;
+
+    (void)state;
+    submit_log(bad, &log, 0);
+    assert_int_equal(mhp_stream_submit(bad, fail_task, &number, sizeof number), MHP_OK);
+    (void)mhp_event_record(event, bad); /* may already say that the stream has failed */
+    (void)mhp_stream_wait(waiting, event);
+    assert_int_equal(mhp_stream_synchronize(bad), MHP_ERR_NOT_FINITE);
+    assert_string_equal(mhp_error_text(), "task 7 failed");
+    assert_int_equal(mhp_stream_check(bad), MHP_ERR_NOT_FINITE);
+    assert_int_equal(mhp_event_query(event), MHP_ERR_NOT_FINITE);
+    assert_int_equal(mhp_stream_synchronize(waiting), MHP_ERR_NOT_FINITE);
+    (void)mhp_stream_submit(bad, write_log, &(log_argument){&log, 1}, sizeof(log_argument));
+    assert_int_equal(mhp_stream_synchronize(bad), MHP_ERR_NOT_FINITE);
+    assert_int_equal(log.count, 1);
+    mhp_event_destroy(event);
+    mhp_device_close(device);
+}
+
+static void poison_wakes_who_waits(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_CPU, 0, 0);
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+    mhp_event *never = make_event(device);
+
+    (void)state;
+    assert_int_equal(mhp_event_arm(never), MHP_OK);
+    assert_int_equal(mhp_stream_wait(stream, never), MHP_OK);
+    assert_int_equal(mhp_event_synchronize(never, 1000000), MHP_ERR_TIMEOUT);
+    mhp_error_set(MHP_ERR_PEER, "rank 3: gone");
+    mhp_device_poison(device, MHP_ERR_PEER);
+    assert_int_equal(mhp_event_synchronize(never, 0), MHP_ERR_PEER);
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_ERR_PEER);
+    assert_string_equal(mhp_error_text(), "rank 3: gone");
+    mhp_event_destroy(never);
+    mhp_device_close(device);
+}
+
+/* Streams without an event between them may run in any order on the test backend: over many seeds both orders come up. */
+static void the_test_backend_reorders_streams(void **state)
+{
+    int first_won = 0;
+
+    (void)state;
+    for (uint64_t seed = 0; seed < 32; seed++) {
+        mhp_device *device = open_device(MHP_DEVICE_TEST, seed, 0);
+        mhp_stream *a = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_HIGH);
+        mhp_stream *b = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+        mhp_event *gate = make_event(device);
+        task_log log = {0};
+
+        mhp_event_arm(gate);
+        mhp_stream_wait(a, gate);
+        mhp_stream_wait(b, gate);
+        submit_log(a, &log, 1);
+        submit_log(b, &log, 2);
+        mhp_event_signal(gate, MHP_OK);
+        assert_int_equal(mhp_stream_synchronize(a), MHP_OK);
+        assert_int_equal(mhp_stream_synchronize(b), MHP_OK);
+        first_won += log.items[0] == 1;
+        mhp_event_destroy(gate);
+        mhp_device_close(device);
+    }
+    assert_in_range(first_won, 1, 31);
+}
+
+static void memory_is_aligned_counted_and_poisoned(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_TEST, 1, 0);
+    float *values;
+    void *more;
+
+    (void)state;
+    assert_int_equal(mhp_device_alloc(device, 1000, (void **)&values), MHP_OK);
+    assert_int_equal(mhp_device_alloc(device, 24, &more), MHP_OK);
+    assert_int_equal((uintptr_t)values % 64, 0);
+    assert_int_equal(mhp_device_bytes(device), 1024);
+    for (int i = 0; i < 250; i++) {
+        assert_true(values[i] != values[i]);
+    }
+    mhp_device_free(device, values);
+    assert_int_equal(mhp_device_bytes(device), 24);
+    assert_int_equal(mhp_device_bytes_peak(device), 1024);
+    mhp_device_free(device, more);
+    assert_int_equal(mhp_device_alloc(device, SIZE_MAX - 16, &more), MHP_ERR_NO_MEMORY);
+    mhp_device_close(device);
+}
+
+static void copies_and_fills_run_in_stream_order(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_TEST, 5, 0);
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+    char *memory;
+    char host[16] = "before", back[16] = "";
+
+    (void)state;
+    assert_int_equal(mhp_device_alloc(device, sizeof host, (void **)&memory), MHP_OK);
+    assert_int_equal(mhp_stream_copy(stream, memory, host, sizeof host), MHP_OK);
+    assert_int_equal(mhp_stream_zero(stream, memory + 3, 13), MHP_OK);
+    assert_int_equal(mhp_stream_copy(stream, back, memory, sizeof back), MHP_OK);
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
+    assert_string_equal(back, "bef");
+    mhp_device_free(device, memory);
+    mhp_device_close(device);
+}
+
+static int count_progress(void *context)
+{
+    int left = atomic_load((atomic_int *)context);
+
+    if (left > 0) {
+        atomic_store((atomic_int *)context, left - 1);
+    }
+    return left > 0 ? left - 1 : 0;
+}
+
+/* The comm thread polls while operations are under way, and stops polling when there are none. */
+static void progress_is_polled_until_nothing_is_left(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_CPU, 0, 0);
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL);
+    atomic_int left = 50;
+    struct timespec pause = {0, 1000000};
+
+    (void)state;
+    assert_int_equal(mhp_device_set_progress(device, count_progress, &left), MHP_OK);
+    mhp_device_wake_comm(device);
+    for (int i = 0; i < 5000 && atomic_load(&left) > 0; i++) {
+        nanosleep(&pause, NULL);
+    }
+    assert_int_equal(atomic_load(&left), 0);
+    atomic_store(&left, 3); /* nobody woke it */
+    nanosleep(&(struct timespec){0, 20000000}, NULL);
+    assert_int_equal(atomic_load(&left), 3);
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
+    mhp_device_set_progress(device, NULL, NULL);
+    mhp_device_close(device);
+}
+
+static void *signal_many(void *context)
+{
+    for (int i = 0; i < 100; i++) {
+        mhp_event_signal(context, MHP_OK);
+    }
+    return NULL;
+}
+
+/* Events are signalled by any thread: each signal completes one arm. */
+static void signals_of_another_thread_complete_arms(void **state)
+{
+    mhp_device *device = open_device(MHP_DEVICE_CPU, 0, 0);
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+    mhp_event *event = make_event(device);
+    task_log log = {0};
+    pthread_t thread;
+
+    (void)state;
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(mhp_event_arm(event), MHP_OK);
+        assert_int_equal(mhp_stream_wait(stream, event), MHP_OK);
+        submit_log(stream, &log, i);
+    }
+    assert_int_equal(pthread_create(&thread, NULL, signal_many, event), 0);
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
+    assert_int_equal(log.count, 100);
+    pthread_join(thread, NULL);
+    mhp_event_destroy(event);
+    mhp_device_close(device);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(items_of_a_stream_run_in_order),
+        cmocka_unit_test(the_higher_priority_runs_first),
+        cmocka_unit_test(a_wait_is_for_the_record_before_it),
+        cmocka_unit_test(an_error_sticks_and_travels_with_events),
+        cmocka_unit_test(poison_wakes_who_waits),
+        cmocka_unit_test(the_test_backend_reorders_streams),
+        cmocka_unit_test(memory_is_aligned_counted_and_poisoned),
+        cmocka_unit_test(copies_and_fills_run_in_stream_order),
+        cmocka_unit_test(progress_is_polled_until_nothing_is_left),
+        cmocka_unit_test(signals_of_another_thread_complete_arms),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
