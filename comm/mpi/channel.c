@@ -66,10 +66,10 @@ out:
 
 static mhp_status transfer(mpi_channel *channel, const transfer_call *call, mhp_event *after)
 {
-    MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
-    if (after) {
+    if (after) {                        /* before the arm: `after` may be the same event */
         MHP_RETURN_IF_ERROR(mhp_stream_wait(channel->stream, after));
     }
+    MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
     return mhp_stream_host_call(channel->stream, post_transfer, call, sizeof *call);
 }
 

@@ -116,10 +116,10 @@ out:
 
 static mhp_status start(const group_call *call, mhp_event *after)
 {
-    MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
-    if (after) {
+    if (after) {                        /* before the arm: `after` may be the same event */
         MHP_RETURN_IF_ERROR(mhp_stream_wait(call->group->stream, after));
     }
+    MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
     return mhp_stream_host_call(call->group->stream, post_group, call, sizeof *call);
 }
 

@@ -1,0 +1,399 @@
+/* mpirun -n P test_comm [test]: channels, groups, agreement and the failure notice, on the CPU device or the test device.
+ *
+ * A check that fails ends its rank, and with it the whole launch: the others may wait for it. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "comm/channel.h"
+#include "comm/group.h"
+#include "core/memory.h"
+
+enum { SLOTS = 3, MESSAGES = 60, MESSAGE_VALUES = 500, LONG_BYTES = 9 << 20, PATIENCE_S = 60 };
+
+typedef struct world {
+    mhp_device *device;
+    mhp_comm *comm;
+    mhp_stream *compute;
+    int rank, size;
+    int channels, groups; /* ids given away */
+} world;
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "rank %d, %s:%d: %s does not hold (%s)\n", w->rank, __FILE__, __LINE__, \
+                    #condition, mhp_error_text());                                                 \
+            mhp_comm_abort(w->comm);                                                               \
+        }                                                                                          \
+    } while (0)
+
+#define CHECK_OK(expression) CHECK((expression) == MHP_OK)
+
+static mhp_event *make_event(world *w)
+{
+    mhp_event *event = NULL;
+
+    CHECK_OK(mhp_event_create(w->device, &event));
+    return event;
+}
+
+static void wait_for(world *w, mhp_event *event)
+{
+    CHECK_OK(mhp_event_synchronize(event, PATIENCE_S * 1000000000ull));
+}
+
+/* ---- channels ---- */
+
+typedef struct pipe_end {
+    mhp_channel *channel;
+    double *memory; /* [SLOTS][MESSAGE_VALUES] */
+    mhp_event *done[SLOTS];
+} pipe_end;
+
+static pipe_end open_end(world *w, int source, int target, size_t bytes, int id)
+{
+    pipe_end end = {0};
+    mhp_channel_params params = {
+        .name = "test", .id = id, .source = source, .target = target, .slot_bytes = bytes, .slot_count = SLOTS, .slot_stride = bytes};
+
+    CHECK_OK(mhp_device_alloc(w->device, SLOTS * bytes, (void **)&end.memory));
+    params.slots = w->rank == target ? end.memory : NULL;
+    CHECK_OK(mhp_channel_open(w->comm, &params, &end.channel));
+    for (int i = 0; i < SLOTS; i++) {
+        end.done[i] = make_event(w);
+    }
+    return end;
+}
+
+static void close_end(world *w, pipe_end *end)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        mhp_event_destroy(end->done[i]);
+    }
+    mhp_channel_close(end->channel);
+    mhp_device_free(w->device, end->memory);
+}
+
+static double value_of(int message, int i)
+{
+    return message * 1000.0 + i;
+}
+
+static void send_all(world *w, pipe_end *end)
+{
+    for (int m = 0; m < MESSAGES; m++) {
+        double *slot = end->memory + m % SLOTS * MESSAGE_VALUES;
+
+        wait_for(w, end->done[m % SLOTS]);
+        for (int i = 0; i < MESSAGE_VALUES; i++) {
+            slot[i] = value_of(m, i);
+        }
+        CHECK_OK(mhp_channel_send(end->channel, slot, m % SLOTS, NULL, end->done[m % SLOTS]));
+    }
+    for (int i = 0; i < SLOTS; i++) {
+        wait_for(w, end->done[i]);
+    }
+}
+
+static void receive_all(world *w, pipe_end *end)
+{
+    mhp_channel_stats stats;
+
+    for (int m = 0; m < SLOTS; m++) {
+        CHECK_OK(mhp_channel_receive(end->channel, m, NULL, end->done[m]));
+    }
+    for (int m = 0; m < MESSAGES; m++) {
+        const double *slot = end->memory + m % SLOTS * MESSAGE_VALUES;
+
+        wait_for(w, end->done[m % SLOTS]);
+        for (int i = 0; i < MESSAGE_VALUES; i++) {
+            CHECK(slot[i] == value_of(m, i));
+        }
+        if (m + SLOTS < MESSAGES) {
+            CHECK_OK(mhp_channel_receive(end->channel, m % SLOTS, NULL, end->done[m % SLOTS]));
+        }
+    }
+    mhp_channel_get_stats(end->channel, &stats);
+    CHECK(stats.messages == MESSAGES && stats.bytes == MESSAGES * MESSAGE_VALUES * sizeof(double));
+}
+
+/* Every rank sends to the next and receives from the one before, if there is another. */
+static void channels_keep_their_order(world *w)
+{
+    int next = (w->rank + 1) % w->size, before = (w->rank + w->size - 1) % w->size;
+    pipe_end out, in;
+
+    if (w->size == 1) {
+        return;
+    }
+    out = open_end(w, w->rank, next, MESSAGE_VALUES * sizeof(double), w->channels + w->rank);
+    in = open_end(w, before, w->rank, MESSAGE_VALUES * sizeof(double), w->channels + before);
+    if (w->rank % 2 == 0) { /* the host waits in here: neighbours take turns */
+        send_all(w, &out);
+        receive_all(w, &in);
+    } else {
+        receive_all(w, &in);
+        send_all(w, &out);
+    }
+    close_end(w, &in);
+    close_end(w, &out);
+}
+
+typedef struct gate_argument {
+    mhp_event *arrived;
+} gate_argument;
+
+/* Holds the compute thread until the message is there; only the comm thread can bring it. */
+static mhp_status wait_at_gate(void *native, const void *argument)
+{
+    const gate_argument *gate = argument;
+    struct timespec pause = {0, 100000};
+    uint64_t until_ns = mhp_time_ns() + PATIENCE_S * 1000000000ull;
+
+    (void)native;
+    while (mhp_event_query(gate->arrived) == MHP_IN_PROGRESS) {
+        if (mhp_time_ns() > until_ns) {
+            return mhp_error_set(MHP_ERR_TIMEOUT, "no message came while compute ran");
+        }
+        nanosleep(&pause, NULL);
+    }
+    return mhp_event_query(gate->arrived);
+}
+
+/* All ranks compute until a long message has come: so each one travels while both of its ends compute. */
+static void messages_travel_while_compute_runs(world *w)
+{
+    int next = (w->rank + 1) % w->size, before = (w->rank + w->size - 1) % w->size;
+    pipe_end out, in;
+    gate_argument gate;
+    char *bytes;
+
+    if (w->size == 1) {
+        return;
+    }
+    out = open_end(w, w->rank, next, LONG_BYTES, w->channels + w->rank);
+    in = open_end(w, before, w->rank, LONG_BYTES, w->channels + before);
+    bytes = (char *)in.memory;
+    memset(out.memory, w->rank + 1, LONG_BYTES);
+    memset(bytes, 0, LONG_BYTES);
+    gate.arrived = in.done[0];
+    CHECK_OK(mhp_channel_receive(in.channel, 0, NULL, in.done[0]));
+    CHECK_OK(mhp_stream_submit(w->compute, wait_at_gate, &gate, sizeof gate));
+    CHECK_OK(mhp_channel_send(out.channel, out.memory, 0, NULL, out.done[0]));
+    CHECK_OK(mhp_stream_synchronize(w->compute));
+    for (size_t i = 0; i < LONG_BYTES; i++) {
+        CHECK(bytes[i] == before + 1);
+    }
+    wait_for(w, out.done[0]);
+    close_end(w, &in);
+    close_end(w, &out);
+}
+
+/* A send waits for the event that says its buffer is filled. */
+static void sends_wait_for_their_event(world *w)
+{
+    bool source = w->rank == 0, target = w->rank == 1;
+    mhp_event *filled = make_event(w);
+    pipe_end end;
+
+    if (w->size > 1 && (source || target)) {
+        end = open_end(w, 0, 1, sizeof(double), w->channels);
+        end.memory[0] = -1;
+        if (target) {
+            CHECK_OK(mhp_channel_receive(end.channel, 0, NULL, end.done[0]));
+        } else {
+            static const double seven = 7;
+
+            CHECK_OK(mhp_event_arm(filled));
+            CHECK_OK(mhp_channel_send(end.channel, end.memory, 0, filled, end.done[0]));
+            CHECK(mhp_event_query(end.done[0]) == MHP_IN_PROGRESS);
+            CHECK_OK(mhp_stream_copy(w->compute, end.memory, &seven, sizeof seven));
+            CHECK_OK(mhp_stream_synchronize(w->compute));
+            mhp_event_signal(filled, MHP_OK);
+        }
+        wait_for(w, end.done[0]);
+        CHECK(end.memory[0] == 7);
+        close_end(w, &end);
+    }
+    mhp_event_destroy(filled);
+}
+
+/* The ranks that wait for a late message leave the cores alone. */
+static void waiting_does_not_spin(world *w)
+{
+    struct timespec late = {0, 600000000}, before, after;
+    double used_s;
+    pipe_end end;
+
+    if (w->size == 1 || w->rank > 1) {
+        return;
+    }
+    end = open_end(w, 0, 1, sizeof(double), w->channels);
+    if (w->rank == 0) {
+        end.memory[0] = 1;
+        nanosleep(&late, NULL);
+        CHECK_OK(mhp_channel_send(end.channel, end.memory, 0, NULL, end.done[0]));
+        wait_for(w, end.done[0]);
+    } else {
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+        CHECK_OK(mhp_channel_receive(end.channel, 0, NULL, end.done[0]));
+        wait_for(w, end.done[0]);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+        used_s = (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) * 1e-9;
+        CHECK(used_s < 0.3); /* a core that spins takes all 0.6 s */
+    }
+    close_end(w, &end);
+}
+
+/* ---- groups ---- */
+
+static mhp_group *open_group(world *w, const int *members, int count)
+{
+    mhp_group *group = NULL;
+
+    CHECK_OK(mhp_group_open(w->comm, "test", w->groups, members, count, &group));
+    return group;
+}
+
+static mhp_group *open_world_group(world *w)
+{
+    int members[64];
+
+    for (int i = 0; i < w->size; i++) {
+        members[i] = i;
+    }
+    return open_group(w, members, w->size);
+}
+
+static void groups_reduce_every_type(world *w)
+{
+    mhp_group *group = open_world_group(w);
+    mhp_event *done = make_event(w);
+    double sum = w->size * (w->size + 1) / 2.0;
+    float f[3] = {(float)w->rank + 1, -(float)w->rank, 0.5f};
+    double d[2] = {w->rank + 1, 1e300 * (w->rank == 0)};
+    int64_t n[2] = {w->rank + 1, (int64_t)1 << 60};
+
+    CHECK_OK(mhp_group_all_reduce(group, f, 3, MHP_DTYPE_F32, MHP_REDUCE_SUM, NULL, done));
+    wait_for(w, done);
+    CHECK(f[0] == (float)sum && f[1] == (float)w->size - (float)sum && f[2] == 0.5f * (float)w->size);
+    CHECK_OK(mhp_group_all_reduce(group, d, 2, MHP_DTYPE_F64, MHP_REDUCE_MAX, NULL, done));
+    wait_for(w, done);
+    CHECK(d[0] == w->size && d[1] == 1e300);
+    CHECK_OK(mhp_group_all_reduce(group, n, 2, MHP_DTYPE_I64, MHP_REDUCE_MIN, NULL, done));
+    wait_for(w, done);
+    CHECK(n[0] == 1 && n[1] == (int64_t)1 << 60);
+    mhp_event_destroy(done);
+    mhp_group_close(group);
+}
+
+static void groups_scatter_gather_and_broadcast(world *w)
+{
+    enum { CHUNK = 1000 };
+    mhp_group *group = open_world_group(w);
+    mhp_event *done = make_event(w);
+    double *data;
+
+    CHECK_OK(mhp_device_alloc(w->device, (size_t)w->size * CHUNK * sizeof *data, (void **)&data));
+    for (int i = 0; i < w->size * CHUNK; i++) {
+        data[i] = i * (w->rank + 1.0);
+    }
+    CHECK_OK(mhp_group_reduce_scatter(group, data, CHUNK, MHP_DTYPE_F64, NULL, done));
+    CHECK_OK(mhp_group_all_gather(group, data, CHUNK, MHP_DTYPE_F64, done, done));
+    wait_for(w, done);
+    for (int i = 0; i < w->size * CHUNK; i++) {
+        CHECK(data[i] == i * (w->size * (w->size + 1) / 2.0));
+    }
+    data[0] = w->rank;
+    CHECK_OK(mhp_group_broadcast(group, data, sizeof *data, w->size - 1, NULL, done));
+    wait_for(w, done);
+    CHECK(data[0] == w->size - 1);
+    data[0] = w->rank;
+    CHECK_OK(mhp_group_transfer(group, data, sizeof *data, w->size - 1, 0, NULL, done));
+    wait_for(w, done);
+    CHECK(data[0] == (w->rank == 0 ? w->size - 1 : w->rank));
+    mhp_device_free(w->device, data);
+    mhp_event_destroy(done);
+    mhp_group_close(group);
+}
+
+/* Even and odd ranks by themselves, at the same time. */
+static void groups_of_some_ranks_do_not_meet(world *w)
+{
+    int members[64], count = 0;
+    double value = w->rank, expected = 0;
+    mhp_event *done = make_event(w);
+    mhp_group *group;
+
+    for (int i = w->rank % 2; i < w->size; i += 2) {
+        members[count++] = i;
+        expected += i;
+    }
+    w->groups += w->rank % 2;
+    group = open_group(w, members, count);
+    w->groups += 1 - w->rank % 2;
+    CHECK(mhp_group_size(group) == count && mhp_group_index(group) == w->rank / 2);
+    CHECK_OK(mhp_group_all_reduce(group, &value, 1, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL, done));
+    wait_for(w, done);
+    CHECK(value == expected);
+    CHECK_OK(mhp_group_barrier(group));
+    mhp_event_destroy(done);
+    mhp_group_close(group);
+}
+
+/* ---- agreement ---- */
+
+static void ranks_agree_on_the_worst(world *w)
+{
+    bool mine = w->rank == w->size - 1;
+    int failed = -2;
+    mhp_status status;
+
+    CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, &failed));
+    CHECK(failed == -1 && !mhp_comm_agreed_failure(w->comm));
+    if (w->size > 1) {
+        status = mine ? mhp_error_set(MHP_ERR_FORMAT, "file x: bad") : MHP_OK;
+        CHECK(mhp_comm_agree(w->comm, status, &failed) == MHP_ERR_FORMAT);
+        CHECK(failed == w->size - 1 && strstr(mhp_error_text(), ": file x: bad"));
+        CHECK(strncmp(mhp_error_text(), "rank ", 5) == 0);
+    }
+    status = mhp_error_set(MHP_ERR_CONFIG, "the same everywhere");
+    CHECK(mhp_comm_agree(w->comm, status, NULL) == MHP_ERR_CONFIG);
+    CHECK(strcmp(mhp_error_text(), "the same everywhere") == 0);
+    CHECK(mhp_comm_agreed_failure(w->comm));
+}
+
+int main(int argc, char **argv)
+{
+    static void (*const cases[])(world *) = {
+        channels_keep_their_order,        messages_travel_while_compute_runs, sends_wait_for_their_event,
+        waiting_does_not_spin,            groups_reduce_every_type,           groups_scatter_gather_and_broadcast,
+        groups_of_some_ranks_do_not_meet, ranks_agree_on_the_worst,
+    };
+    bool test = argc > 1 && strcmp(argv[1], "test") == 0;
+    mhp_device_params params = {.kind = test ? MHP_DEVICE_TEST : MHP_DEVICE_CPU, .threads = 1, .seed = 3};
+    world world_of_rank = {0}, *w = &world_of_rank;
+
+    if (mhp_device_open(&params, &w->device) != MHP_OK || mhp_comm_open(w->device, &w->comm) != MHP_OK) {
+        fprintf(stderr, "%s\n", mhp_error_text());
+        return 1;
+    }
+    w->rank = mhp_comm_rank(w->comm);
+    w->size = mhp_comm_size(w->comm);
+    CHECK_OK(mhp_stream_create(w->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "compute", &w->compute));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cases[i](w);
+        w->channels += w->size;
+        w->groups++;
+    }
+    mhp_stream_destroy(w->compute);
+    if (w->rank == 0) {
+        printf("%zu cases on %d ranks\n", sizeof cases / sizeof *cases, w->size);
+    }
+    mhp_comm_close(w->comm);
+    mhp_device_close(w->device);
+    return 0;
+}
