@@ -28,8 +28,9 @@ mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_ou
 bool mhp_comm_agreed_failure(const mhp_comm *comm);
 
 /* Tells all other ranks that this one failed, with the calling thread's error text: their device is poisoned with MHP_ERR_PEER and
- * "rank R: text". Returns when the notice has left or after a second. Then call mhp_comm_abort. */
-void mhp_comm_fail(mhp_comm *comm, mhp_status status);
+ * "rank R: text". Returns when the notice has left or after a second; then call mhp_comm_abort. The result says whether this rank is
+ * the one to report the error: where several ranks fail at once it is the lowest of them, and after an agreement rank 0. */
+bool mhp_comm_fail(mhp_comm *comm, mhp_status status);
 /* Ends this process at once with exit status 1 (the launcher ends what is left); flushes stdio first. Does not return. */
 _Noreturn void mhp_comm_abort(mhp_comm *comm);
 /* If a notice came in: MHP_ERR_PEER with its text, else MHP_OK. Any thread. */

@@ -131,7 +131,7 @@ static mhp_status set_override(const mhp_option *table, void *parameters, const 
     const char *equals = strchr(assignment, '=');
     const mhp_option *option = NULL;
     void *field = NULL;
-    char name[MHP_OPTION_PATH_MAX + 64];
+    char name[MHP_OPTION_PATH_MAX + 64];        /* "--set key=value", long values cut */
 
     if (!equals || equals == assignment) {
         return mhp_error_set(MHP_ERR_CONFIG, "--set %.200s: expected section.key=value", assignment);
@@ -140,7 +140,7 @@ static mhp_status set_override(const mhp_option *table, void *parameters, const 
         return mhp_error_set(MHP_ERR_CONFIG, "--set %.200s...: expected a key of fewer than %d bytes", assignment, MHP_OPTION_PATH_MAX);
     }
     MHP_RETURN_IF_ERROR(find_path(table, parameters, assignment, equals, &option, &field));
-    snprintf(name, sizeof name, "--set %.*s", (int)(equals - assignment), assignment);
+    snprintf(name, sizeof name, "--set %.*s", MHP_OPTION_PATH_MAX, assignment);
     return mhp_option_read_override(table, option, field, name, equals + 1, given);
 }
 

@@ -69,6 +69,10 @@ mhp_status mhp_options_load(const mhp_option *table, void *parameters, const cha
 /* One override on its own; a section may be set as a mapping, "section={key: value}". */
 mhp_status mhp_options_set(const mhp_option *table, void *parameters, const char *assignment);
 
+/* Whether the numbers of a struct that was filled in another way lie within their bounds; MHP_ERR_CONFIG names the key with `prefix`
+ * ("" for none) before it. Lists are not looked at. */
+mhp_status mhp_options_check(const mhp_option *table, const void *parameters, const char *prefix);
+
 /* The resolved whole as YAML that reads back to the same values (doubles round-trip). MHP_ERR_INVALID if a value cannot be written:
  * a number that is not finite, a string that is not UTF-8, an enum without a name. */
 mhp_status mhp_options_print(const mhp_option *table, const void *parameters, FILE *stream);

@@ -267,8 +267,8 @@ void mhp_option_float_text(double value, char text[MHP_OPTION_FLOAT_TEXT_MAX])
             break;
         }
     }
-    exponent = strchr(text, 'e'); /* YAML 1.1 takes 1e-05 for a string, 1.0e-05 for a number */
-    if (exponent && !strchr(text, '.')) {
+    if (!strchr(text, '.')) { /* YAML 1.1 takes 1e-05 for a string, 1.0e-05 for a number */
+        exponent = text + strcspn(text, "e");
         memmove(exponent + 2, exponent, strlen(exponent) + 1);
         memcpy(exponent, ".0", 2);
     }

@@ -32,23 +32,17 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
 
 static void end_on_error(mhp_session *session, mhp_status status)
 {
-    if (session->comm && mhp_comm_agreed_failure(session->comm)) {
-        if (session->root) {
-            mhp_print_error();
+    mhp_comm *comm = session->comm;
+    bool agreed = comm && mhp_comm_agreed_failure(comm);
+
+    if (!comm || mhp_comm_fail(comm, status)) {
+        if (comm && !agreed && mhp_comm_size(comm) > 1) {
+            mhp_error_prefix(status, "rank %d: ", mhp_comm_rank(comm));
         }
-        return;
-    }
-    if (session->comm) {
-        mhp_comm_fail(session->comm, status);
-    }
-    if (session->comm && mhp_comm_size(session->comm) > 1) {
-        mhp_error_prefix(status, "rank %d: ", mhp_comm_rank(session->comm));
-    }
-    if (status != MHP_ERR_PEER) {
         mhp_print_error();
     }
-    if (session->comm) {
-        mhp_comm_abort(session->comm);
+    if (comm && !agreed) {
+        mhp_comm_abort(comm);
     }
 }
 

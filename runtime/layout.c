@@ -26,6 +26,9 @@ static mhp_status build_plan(const mhp_schedule_params *schedule, const mhp_para
                   schedule->file, plan->rank_count, plan->microbatch_count, (long long)parallel->pipeline,
                   (long long)schedule->microbatches);
     }
+    if (plan->forward_only) {
+        MHP_RAISE(out, MHP_ERR_PLAN, "%s has no backward action: expected a plan that trains", schedule->file);
+    }
     MHP_TRY(out, mhp_plan_lower(plan));
     *plan_out = plan;
     plan = NULL;

@@ -86,16 +86,25 @@ void mhp_metrics_close(mhp_metrics *metrics)
     mhp_free(metrics);
 }
 
+/* JSON has no infinity, and the line of a step that diverges is wanted all the same. */
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
 static json_t *report_to_json(const mhp_step_report *report, double held_out_loss)
 {
     double seconds = report->step_s > 0 ? report->step_s : 1e-9;
-    json_t *root = json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "step",
-                             (json_int_t)report->step + 1, "loss", report->loss, "lr", report->rate, "grad_norm",
-                             report->gradient_norm, "tokens", (json_int_t)report->tokens, "targets", (json_int_t)report->targets,
-                             "tokens_per_s", (double)report->tokens / seconds, "ms_per_step", seconds * 1e3, "bubble",
-                             report->bubble, "gain_forward", report->gain_forward, "gain_backward", report->gain_backward,
-                             "worst_gain_forward", report->worst_forward, "worst_gain_backward", report->worst_backward,
-                             "peak_bytes", report->bytes_peak, "flops_per_s", report->flops / seconds);
+    json_t *root = json_pack(
+        "{s:I, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "step",
+        (json_int_t)report->step + 1, "loss", number(report->loss), "lr", number(report->rate),
+        "grad_norm", number(report->gradient_norm), "tokens", (json_int_t)report->tokens, "targets",
+        (json_int_t)report->targets, "tokens_per_s", number((double)report->tokens / seconds),
+        "ms_per_step", number(seconds * 1e3), "bubble", number(report->bubble), "gain_forward",
+        number(report->gain_forward), "gain_backward", number(report->gain_backward),
+        "worst_gain_forward", number(report->worst_forward), "worst_gain_backward",
+        number(report->worst_backward), "peak_bytes", number(report->bytes_peak), "flops_per_s",
+        number(report->flops / seconds));
 
     if (root && isfinite(held_out_loss)) {
         json_object_set_new(root, "held_out_loss", json_real(held_out_loss));

@@ -123,7 +123,7 @@ static mhp_status read_connections(const char *path, const json_t *root, mhp_con
 {
     const json_t *section = json_object_get(root, "connections");
 
-    connections->init_pre_gain = 1;
+    connections->init_pre_gain = 0.5; /* start values are not read, but one stream refuses 1 */
     if (!section) {             /* a Llama */
         connections->kind = MHP_CONNECTION_RESIDUAL;
         return MHP_OK;
@@ -151,7 +151,7 @@ static mhp_status config_from_json(const char *path, const json_t *root, mhp_mod
     }
     params->dtype = dtype && strcmp(dtype, "float64") == 0 ? MHP_DTYPE_F64 : MHP_DTYPE_F32;
     MHP_RETURN_IF_ERROR(read_connections(path, root, &params->connections));
-    return mhp_model_params_resolve(params);
+    return mhp_error_prefix(mhp_model_params_resolve(params), "%s: ", path);
 }
 
 mhp_status mhp_model_config_read(const char *directory, mhp_model_params *params_out)

@@ -217,26 +217,34 @@ static mhp_status finish_writer(gathering_state *gathering)
     return writer ? mhp_safetensors_finish(writer) : MHP_OK;
 }
 
+static mhp_status agree(const mhp_store *store, mhp_status status)
+{
+    return mhp_comm_agree(store->params.comm, status, NULL);
+}
+
+static mhp_status finish_model(gathering_state *gathering, const char *directory)
+{
+    MHP_RETURN_IF_ERROR(finish_writer(gathering));
+    return gathering->store->world_rank == ROOT ? mhp_model_config_write(directory, gathering->store->params.model) : MHP_OK;
+}
+
 mhp_status mhp_model_save(mhp_store *store, const char *directory)
 {
     static const char *const prefixes[] = {""};
     mhp_status status = MHP_OK;
     gathering_state gathering;
 
-    MHP_TRY(out, begin_gathering(&gathering, store));
+    MHP_TRY(out, agree(store, begin_gathering(&gathering, store)));
     keep_failure(&gathering, create_writer(&gathering, directory, "model.safetensors", prefixes, 1));
     for (int s = 0; s < store->params.plan->stage_count; s++) {
         mhp_held_stage *held = mhp_store_find(store, s);
 
         MHP_TRY(out, gather_stage(&gathering, s, held ? held->parameters : NULL, false));
     }
-    MHP_TRY(out, finish_writer(&gathering));
-    if (store->world_rank == ROOT) {
-        MHP_TRY(out, mhp_model_config_write(directory, store->params.model));
-    }
+    MHP_TRY(out, agree(store, finish_model(&gathering, directory)));
 out:
     end_gathering(&gathering);
-    return mhp_comm_agree(store->params.comm, status, NULL);
+    return status;
 }
 
 mhp_status mhp_moments_save(mhp_store *store, mhp_optimizer *optimizer, const char *directory)
@@ -244,7 +252,7 @@ mhp_status mhp_moments_save(mhp_store *store, mhp_optimizer *optimizer, const ch
     mhp_status status = MHP_OK;
     gathering_state gathering;
 
-    MHP_TRY(out, begin_gathering(&gathering, store));
+    MHP_TRY(out, agree(store, begin_gathering(&gathering, store)));
     keep_failure(&gathering, create_writer(&gathering, directory, "optimizer.safetensors", moment_prefixes, MOMENT_COUNT));
     for (int s = 0; s < store->params.plan->stage_count; s++) {
         mhp_held_stage *held = mhp_store_find(store, s);
@@ -257,10 +265,10 @@ mhp_status mhp_moments_save(mhp_store *store, mhp_optimizer *optimizer, const ch
             MHP_TRY(out, gather_stage(&gathering, s, moments[k], true));
         }
     }
-    MHP_TRY(out, finish_writer(&gathering));
+    MHP_TRY(out, agree(store, finish_writer(&gathering)));
 out:
     end_gathering(&gathering);
-    return mhp_comm_agree(store->params.comm, status, NULL);
+    return status;
 }
 
 mhp_status mhp_model_load(mhp_store *store, const char *directory)

@@ -7,7 +7,8 @@
 #include "runtime/store.h"
 
 /* Writes DIR/model.safetensors and DIR/config.json, each under a temporary name, synced and renamed. Every rank calls; rank 0 writes
- * what the holders send. Blocks; all ranks get the same status. The folder is made if it is missing. */
+ * what the holders send. Blocks. What cannot be written is told to all
+ * ranks alike; an error within the messages is of one rank alone, see mhp_comm_fail. The folder is made if it is missing. */
 mhp_status mhp_model_save(mhp_store *store, const char *directory);
 
 /* Writes DIR/optimizer.safetensors with the moments of every parameter ("exp_avg.NAME", "exp_avg_sq.NAME"). As above. */

@@ -9,6 +9,12 @@ static mhp_status check_given(int64_t layer_count, int stage_count, const mhp_in
                              given->count, stage_count);
     }
     for (size_t i = 0; i < given->count; i++) {
+        if (given->items[i] < 1 || given->items[i] > layer_count) {
+            return mhp_error_set(MHP_ERR_CONFIG,
+                                 "schedule.layers_per_stage gives stage %zu %lld layers: expected "
+                                 "at least 1 and at most model.num_hidden_layers, %lld",
+                                 i, (long long)given->items[i], (long long)layer_count);
+        }
         sum += given->items[i];
     }
     if (sum != layer_count) {

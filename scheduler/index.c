@@ -87,6 +87,22 @@ static mhp_status place_backward(const placing *at, int stage, int microbatch)
     return place(at, MHP_DO_WEIGHT_GRADIENT, stage, microbatch);
 }
 
+/* Actions of a whole stage belong on a rank that runs some micro-batch of it. */
+static mhp_status check_holder(const placing *at, int stage)
+{
+    const mhp_plan *plan = at->plan;
+
+    if (stage < 0 || stage >= plan->stage_count) {
+        return mhp_plan_error(plan, at->rank, at->position, "expected a stage from 0 to %d", plan->stage_count - 1);
+    }
+    for (int m = 0; m < plan->microbatch_count; m++) {
+        if (mhp_plan_owner(plan, stage, m) == at->rank) {
+            return MHP_OK;
+        }
+    }
+    return mhp_plan_error(plan, at->rank, at->position, "stage %d is not on this rank", stage);
+}
+
 static mhp_status place_action(const placing *at, const mhp_action *action)
 {
     switch (action->kind) {
@@ -110,10 +126,7 @@ static mhp_status place_action(const placing *at, const mhp_action *action)
     case MHP_ACTION_RECV_B:
         return place(at, MHP_DO_RECV_B, action->stage, action->microbatch);
     default:
-        if (action->stage < 0 || action->stage >= at->plan->stage_count) {
-            return mhp_plan_error(at->plan, at->rank, at->position, "expected a stage from 0 to %d", at->plan->stage_count - 1);
-        }
-        return MHP_OK;
+        return check_holder(at, action->stage);
     }
 }
 

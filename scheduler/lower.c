@@ -206,8 +206,9 @@ static bool ends_weight_gradient(const mhp_action *action, int *stage_out)
     return action->kind == MHP_ACTION_BACKWARD || action->kind == MHP_ACTION_WEIGHT_GRADIENT || action->kind == MHP_ACTION_OVERLAP_F_B;
 }
 
-/* Puts REDUCE_GRAD behind each stage's last weight gradient on the rank. */
-static mhp_status add_reductions_of(mhp_plan *plan, int rank)
+/* Puts REDUCE_GRAD behind each stage's last weight gradient on the rank, whatever the plan had: every holder of a stage must have one,
+ * and only there is it complete and early. */
+static mhp_status place_reductions_of(mhp_plan *plan, int rank)
 {
     mhp_status status = MHP_OK;
     mhp_action_list old = plan->ranks[rank].actions;
@@ -222,6 +223,9 @@ static mhp_status add_reductions_of(mhp_plan *plan, int rank)
         }
     }
     for (size_t i = 0; i < old.count; i++) {
+        if (old.items[i].kind == MHP_ACTION_REDUCE_GRAD) {
+            continue;
+        }
         MHP_TRY(out, mhp_plan_append(plan, rank, old.items[i]));
         if (ends_weight_gradient(&old.items[i], &stage) && last[stage] == i) {
             MHP_TRY(out, mhp_plan_append(plan, rank, (mhp_action){MHP_ACTION_REDUCE_GRAD, stage, -1, -1, -1}));
@@ -233,17 +237,10 @@ out:
     return status;
 }
 
-static mhp_status add_reductions(mhp_plan *plan)
+static mhp_status place_reductions(mhp_plan *plan)
 {
     for (int r = 0; r < plan->rank_count; r++) {
-        for (size_t i = 0; i < plan->ranks[r].actions.count; i++) {
-            if (plan->ranks[r].actions.items[i].kind == MHP_ACTION_REDUCE_GRAD) {
-                return MHP_OK;
-            }
-        }
-    }
-    for (int r = 0; !plan->forward_only && r < plan->rank_count; r++) {
-        MHP_RETURN_IF_ERROR(add_reductions_of(plan, r));
+        MHP_RETURN_IF_ERROR(place_reductions_of(plan, r));
     }
     return MHP_OK;
 }
@@ -376,7 +373,7 @@ mhp_status mhp_plan_lower(mhp_plan *plan)
     if (!has_messages(plan)) {
         MHP_TRY(out, add_messages(plan));
     }
-    MHP_TRY(out, add_reductions(plan));
+    MHP_TRY(out, place_reductions(plan));
     MHP_TRY(out, mhp_plan_index_create(plan, &index));
     for (int r = 0; r < plan->rank_count; r++) {
         MHP_TRY(out, assign_rank(plan, &index, r));

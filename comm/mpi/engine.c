@@ -3,13 +3,14 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <limits.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/memory.h"
 
-enum { NOTICE_TAG = 1, FAIL_WAIT_MS = 1000 };
+enum { NOTICE_TAG = 1, FAIL_WAIT_MS = 1000, FAIL_GRACE_MS = 200 };
 
 mhp_status mhp_mpi_check(int code, const char *what)
 {
@@ -134,20 +135,42 @@ static void poll_operations(mhp_comm *comm)
     compact(comm);
 }
 
+static mhp_status await_notice(mhp_comm *comm)
+{
+    return mhp_mpi_check(MPI_Irecv(comm->incoming, (int)sizeof comm->incoming, MPI_CHAR, MPI_ANY_SOURCE, NOTICE_TAG, comm->control,
+                                   &comm->notice_request),
+                         "MPI_Irecv");
+}
+
+/* Of several ranks that fail, the first notice is what this rank's own work ends with. */
+static void take_notice(mhp_comm *comm, int source)
+{
+    comm->incoming[sizeof comm->incoming - 1] = '\0';
+    if (source < atomic_load(&comm->lowest_failed)) {
+        atomic_store(&comm->lowest_failed, source);
+    }
+    if (atomic_load(&comm->notified)) {
+        return;
+    }
+    mhp_error_set(MHP_ERR_PEER, "rank %d: %s", source, comm->incoming);
+    snprintf(comm->notice, sizeof comm->notice, "%s", mhp_error_text());
+    atomic_store(&comm->notified, 1);
+    mhp_device_poison(comm->device, MHP_ERR_PEER);
+}
+
 static void poll_notice(mhp_comm *comm)
 {
     MPI_Status result;
-    int arrived = 0;
+    int arrived = 1;
 
-    if (comm->notice_request == MPI_REQUEST_NULL || atomic_load(&comm->notified)) {
-        return;
-    }
-    if (MPI_Test(&comm->notice_request, &arrived, &result) == MPI_SUCCESS && arrived) {
-        comm->notice[sizeof comm->notice - 1] = '\0';
-        atomic_store(&comm->notified, 1);
-        mhp_error_set(MHP_ERR_PEER, "rank %d: %s", result.MPI_SOURCE, comm->notice);
-        snprintf(comm->notice, sizeof comm->notice, "%s", mhp_error_text());
-        mhp_device_poison(comm->device, MHP_ERR_PEER);
+    while (comm->notice_request != MPI_REQUEST_NULL && arrived) {
+        if (MPI_Test(&comm->notice_request, &arrived, &result) != MPI_SUCCESS) {
+            return;
+        }
+        if (arrived) {
+            take_notice(comm, result.MPI_SOURCE);
+            (void)await_notice(comm);
+        }
     }
 }
 
@@ -214,9 +237,7 @@ static mhp_status join_world(void *native, const void *argument)
     MHP_RETURN_IF_ERROR(duplicate_world(&comm->channels));
     MHP_RETURN_IF_ERROR(duplicate_world(&comm->agreement));
     MHP_RETURN_IF_ERROR(duplicate_world(&comm->control));
-    return mhp_mpi_check(MPI_Irecv(comm->notice, (int)sizeof comm->notice, MPI_CHAR, MPI_ANY_SOURCE, NOTICE_TAG, comm->control,
-                                   &comm->notice_request),
-                         "MPI_Irecv");
+    return await_notice(comm);
 }
 
 static mhp_status leave_world(void *native, const void *argument)
@@ -241,6 +262,7 @@ mhp_status mhp_comm_open(mhp_device *device, mhp_comm **comm_out)
     MHP_TRY(out, mhp_calloc(&comm, 1, sizeof *comm));
     comm->device = device;
     comm->notice_request = MPI_REQUEST_NULL;
+    atomic_init(&comm->lowest_failed, INT_MAX);
     comm->free_count = MHP_MPI_REQUESTS_MAX;
     for (int i = 0; i < MHP_MPI_REQUESTS_MAX; i++) {
         comm->free_operations[i] = &comm->operations[i];
@@ -374,19 +396,25 @@ bool mhp_comm_agreed_failure(const mhp_comm *comm)
     return comm->agreed_failure;
 }
 
-void mhp_comm_fail(mhp_comm *comm, mhp_status status)
+bool mhp_comm_fail(mhp_comm *comm, mhp_status status)
 {
     struct timespec pause = {0, 1000000};
+    int waited_ms = 0;
 
-    if (status == MHP_ERR_PEER || comm->agreed_failure || comm->size == 1 || atomic_load(&comm->failing)) {
-        return;                         /* everybody knows it from the rank that failed */
+    if (comm->agreed_failure || comm->size == 1) {
+        return comm->rank == 0;
+    }
+    if (status == MHP_ERR_PEER) {
+        return false;                   /* everybody knows it from the rank that failed */
     }
     snprintf(comm->failure, sizeof comm->failure, "%s", mhp_error_text());
     atomic_store(&comm->failing, 1);
-    for (int waited_ms = 0; waited_ms < FAIL_WAIT_MS && !atomic_load(&comm->failed); waited_ms++) {
+    while (waited_ms < FAIL_WAIT_MS && (!atomic_load(&comm->failed) || (waited_ms < FAIL_GRACE_MS && comm->rank > 0))) {
         mhp_device_wake_comm(comm->device);
         nanosleep(&pause, NULL);
+        waited_ms++;
     }
+    return comm->rank < atomic_load(&comm->lowest_failed);
 }
 
 _Noreturn void mhp_comm_abort(mhp_comm *comm)

@@ -40,8 +40,10 @@ struct mhp_comm {
     int completed[MHP_MPI_REQUESTS_MAX];            /* scratch of a poll */
     MPI_Status statuses[MHP_MPI_REQUESTS_MAX];
     MPI_Request notice_request;
-    char notice[MHP_ERROR_TEXT_MAX];                /* the receive of a failure notice lands here */
+    char incoming[MHP_ERROR_TEXT_MAX];              /* the receive of a failure notice lands here */
+    char notice[MHP_ERROR_TEXT_MAX];                /* the first one, with its rank */
     atomic_int notified;                            /* a notice came in; `notice` is final */
+    atomic_int lowest_failed;                       /* rank that sent a notice; INT_MAX if none */
     atomic_int failing, failed;                     /* this rank's own notice: asked for, sent */
     char failure[MHP_ERROR_TEXT_MAX];
     bool failure_posted;
