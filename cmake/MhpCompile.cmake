@@ -24,6 +24,11 @@ target_compile_options(mhp_flags INTERFACE
     -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wundef -Wformat=2 -Werror)
 target_include_directories(mhp_flags INTERFACE ${PROJECT_SOURCE_DIR})
 
+if(MHP_FUZZ)
+    target_compile_options(mhp_flags INTERFACE -fsanitize=fuzzer-no-link)
+    target_link_options(mhp_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 # What the compiler and the linker have of these. Sanitizers bring their own checks.
 if(MHP_SANITIZE)
     target_compile_options(mhp_flags INTERFACE -fsanitize=${MHP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)

@@ -28,13 +28,16 @@ file(WRITE ${PROJECT_BINARY_DIR}/mhcpipe-config.cmake "include(\${CMAKE_CURRENT_
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/mhcpipe-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/mhcpipe-config.cmake ${PROJECT_BINARY_DIR}/mhcpipe-config-version.cmake DESTINATION ${package_dir})
 
+file(RELATIVE_PATH to_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" to_prefix ${to_prefix})
 # pkg-config finds the folders from where its own file lies, so that the installed tree can be moved.
 file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/mhcpipe.pc @ONLY CONTENT [[
-prefix=${pcfiledir}/../..
+prefix=${pcfiledir}/@to_prefix@
+libdir=${prefix}/@CMAKE_INSTALL_LIBDIR@
 Name: mhcpipe
 Description: @PROJECT_DESCRIPTION@
 Version: @PROJECT_VERSION@
 Cflags: -I${prefix}/@CMAKE_INSTALL_INCLUDEDIR@/mhcpipe
-Libs: -L${prefix}/@CMAKE_INSTALL_LIBDIR@ -lmhcpipe
+Libs: -L${libdir} -lmhcpipe
 ]])
 install(FILES ${PROJECT_BINARY_DIR}/mhcpipe.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -139,6 +139,27 @@ static mhp_status read_connections(const char *path, const json_t *root, mhp_con
     return read_real(path, section, "eps", &connections->eps);
 }
 
+/* What Hugging Face's Llama can be and this model cannot. */
+static mhp_status refuse_unlike_llama(const char *path, const json_t *root)
+{
+    static const char *const flags[] = {"tie_word_embeddings", "attention_bias", "mlp_bias"};
+    const char *activation = json_string_value(json_object_get(root, "hidden_act"));
+    const json_t *scaling = json_object_get(root, "rope_scaling");
+
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        if (json_is_true(json_object_get(root, flags[i]))) {
+            return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s: key \"%s\" is true: expected false", path, flags[i]);
+        }
+    }
+    if (scaling && !json_is_null(scaling)) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s: key \"rope_scaling\" is set: expected null", path);
+    }
+    if (activation && strcmp(activation, "silu") != 0) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s: key \"hidden_act\" is %s: expected silu", path, activation);
+    }
+    return MHP_OK;
+}
+
 static mhp_status config_from_json(const char *path, const json_t *root, mhp_model_params *params)
 {
     const char *dtype = json_string_value(json_object_get(root, "torch_dtype"));
@@ -151,6 +172,8 @@ static mhp_status config_from_json(const char *path, const json_t *root, mhp_mod
     }
     params->dtype = dtype && strcmp(dtype, "float64") == 0 ? MHP_DTYPE_F64 : MHP_DTYPE_F32;
     MHP_RETURN_IF_ERROR(read_connections(path, root, &params->connections));
+    MHP_RETURN_IF_ERROR(refuse_unlike_llama(path, root));
+    MHP_RETURN_IF_ERROR(mhp_error_prefix(mhp_options_check(mhp_model_options, params, "model"), "%s: ", path));
     return mhp_error_prefix(mhp_model_params_resolve(params), "%s: ", path);
 }
 
@@ -163,7 +186,7 @@ mhp_status mhp_model_config_read(const char *directory, mhp_model_params *params
     char *text = NULL;
     size_t size;
 
-    memset(params_out, 0, sizeof *params_out);
+    MHP_TRY(out, mhp_options_default(mhp_model_options, params_out));      /* of start values, which the file has not */
     MHP_TRY(out, mhp_asprintf(&path, "%s/config.json", directory));
     MHP_TRY(out, mhp_file_read_all(path, CONFIG_BYTES_MAX, &text, &size));
     root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);

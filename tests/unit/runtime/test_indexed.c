@@ -1,4 +1,4 @@
-/* Token files: what the writer writes, files made by hand, and files that are wrong in one place. */
+/* Token files: what the writer writes, files made by hand, files wrong in one place. */
 #include <sys/stat.h>
 
 #include "runtime/data/indexed.h"
@@ -35,7 +35,12 @@ static void make_tokens(uint8_t *data, const int64_t *values, int count, int tok
 
 static void every_type_is_read(void **state)
 {
-    static const struct { mhp_token_type type; int bytes; const char *text; int64_t last; } cases[] = {
+    static const struct {
+        mhp_token_type type;
+        int bytes;
+        const char *text;
+        int64_t last;
+    } cases[] = {
         {MHP_TOKEN_U8, 1, "u8", 255},          {MHP_TOKEN_I8, 1, "i8", -128},
         {MHP_TOKEN_I16, 2, "i16", -32768},     {MHP_TOKEN_U16, 2, "u16", 65535},
         {MHP_TOKEN_I32, 4, "i32", -100000},    {MHP_TOKEN_I64, 8, "i64", INT64_C(1) << 40},
@@ -134,7 +139,11 @@ static void make_llmc(uint8_t *bytes, int32_t magic, int32_t version, int32_t to
 
 static void both_versions_of_llmc_are_read(void **state)
 {
-    static const struct { int32_t magic, version, bytes; mhp_token_type type; int64_t end; } cases[] = {
+    static const struct {
+        int32_t magic, version, bytes;
+        mhp_token_type type;
+        int64_t end;
+    } cases[] = {
         {20240520, 1, 2, MHP_TOKEN_U16, 50256}, {20240801, 7, 4, MHP_TOKEN_U32, 128000}};
 
     (void)state;
@@ -171,7 +180,12 @@ static mhp_status open_index(const uint8_t *index, size_t index_bytes, size_t da
 
 static void every_field_of_an_index_is_checked(void **state)
 {
-    static const struct { int at, bytes; int64_t value; mhp_status status; const char *part; } cases[] = {
+    static const struct {
+        int at, bytes;
+        int64_t value;
+        mhp_status status;
+        const char *part;
+    } cases[] = {
         {0, 1, 'X', MHP_ERR_FORMAT, "wrong.idx, offset 0"},
         {8, 1, 'X', MHP_ERR_FORMAT, "wrong.idx, offset 0"},
         {9, 8, 2, MHP_ERR_FORMAT, "wrong.idx, offset 9: version 2"},
@@ -235,7 +249,11 @@ static void wrong_lengths_are_refused(void **state)
 
 static void wrong_llmc_files_are_refused(void **state)
 {
-    static const struct { int32_t magic, version, tokens; size_t bytes; const char *part; } cases[] = {
+    static const struct {
+        int32_t magic, version, tokens;
+        size_t bytes;
+        const char *part;
+    } cases[] = {
         {20240521, 1, 4, LLMC_HEADER + 8, "wrong.bin, offset 0"},
         {20240520, 7, 4, LLMC_HEADER + 8, "wrong.bin, offset 4"},
         {20240801, 1, 2, LLMC_HEADER + 8, "wrong.bin, offset 4"},

@@ -168,7 +168,8 @@ static void limits_and_contradictions_name_the_file(void **state)
 
 static void what_is_no_object_is_refused(void **state)
 {
-    static const char *const texts[] = {"", "[1]", "{\"hidden_size\": ", "{} {}", "{\"a\":1,\"a\":2}"};
+    static const char *const texts[] = {
+        "", "[1]", "{\"hidden_size\": ", "{} {}", "{\"a\":1,\"a\":2}"};
     mhp_model_params params;
 
     (void)state;
