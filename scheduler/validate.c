@@ -344,6 +344,85 @@ static mhp_status check_slots(const validation *v)
     return MHP_OK;
 }
 
+static bool has_reductions(const mhp_plan *plan)
+{
+    for (int r = 0; r < plan->rank_count; r++) {
+        for (size_t i = 0; i < plan->ranks[r].actions.count; i++) {
+            if (plan->ranks[r].actions.items[i].kind == MHP_ACTION_REDUCE_GRAD) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The stage whose weight gradient the action adds to, or -1. */
+static int weight_gradient_stage(const mhp_action *action)
+{
+    switch (action->kind) {
+    case MHP_ACTION_BACKWARD:
+    case MHP_ACTION_WEIGHT_GRADIENT:
+        return action->stage;
+    case MHP_ACTION_OVERLAP_F_B:
+        return action->backward_stage;
+    default:
+        return -1;
+    }
+}
+
+/* On one rank; `reduced` and `last` [stage] lend their room: places of REDUCE_GRAD and of the last weight gradient, from 1. */
+static mhp_status check_reductions_of(const validation *v, int rank, size_t *reduced, size_t *last)
+{
+    const mhp_action_list *list = &v->plan->ranks[rank].actions;
+
+    memset(reduced, 0, (size_t)v->plan->stage_count * sizeof *reduced);
+    memset(last, 0, (size_t)v->plan->stage_count * sizeof *last);
+    for (size_t i = 0; i < list->count; i++) {
+        int stage = weight_gradient_stage(&list->items[i]);
+
+        if (stage >= 0 && reduced[stage] > 0) {
+            return mhp_plan_error(v->plan, rank, i, "adds to gradients that were reduced at position %zu: expected it before",
+                                  reduced[stage] - 1);
+        }
+        if (stage >= 0) {
+            last[stage] = i + 1;
+        }
+        if (list->items[i].kind == MHP_ACTION_REDUCE_GRAD) {
+            if (reduced[list->items[i].stage] > 0) {
+                return mhp_plan_error(v->plan, rank, i, "done already at position %zu: expected once", reduced[list->items[i].stage] - 1);
+            }
+            reduced[list->items[i].stage] = i + 1;
+        }
+    }
+    for (int s = 0; s < v->plan->stage_count; s++) {
+        if (last[s] > 0 && reduced[s] == 0) {
+            return mhp_plan_error(v->plan, rank, last[s] - 1, "the last weight gradient of stage %d: expected REDUCE_GRAD behind it", s);
+        }
+    }
+    return MHP_OK;
+}
+
+/* Every holder of a stage reduces its gradients once, when they are whole; a plan that is not lowered may leave it out. */
+static mhp_status check_reductions(const validation *v)
+{
+    mhp_status status = MHP_OK;
+    size_t stages = (size_t)v->plan->stage_count;
+    size_t *reduced = NULL, *last = NULL;
+
+    if (!v->plan->lowered && !has_reductions(v->plan)) {
+        return MHP_OK;
+    }
+    MHP_TRY(out, mhp_calloc(&reduced, stages, sizeof *reduced));
+    MHP_TRY(out, mhp_calloc(&last, stages, sizeof *last));
+    for (int r = 0; r < v->plan->rank_count; r++) {
+        MHP_TRY(out, check_reductions_of(v, r, reduced, last));
+    }
+out:
+    mhp_free(last);
+    mhp_free(reduced);
+    return status;
+}
+
 static bool any_message(const validation *v)
 {
     size_t cells = (size_t)v->plan->stage_count * (size_t)v->plan->microbatch_count;
@@ -369,6 +448,7 @@ mhp_status mhp_plan_validate(const mhp_plan *plan)
     if (v.messages) {
         MHP_TRY(out, check_channels(&v));
     }
+    MHP_TRY(out, check_reductions(&v));
     MHP_TRY(out, check_slots(&v));
     MHP_TRY(out, execute(&v));
 out:

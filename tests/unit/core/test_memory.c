@@ -3,7 +3,7 @@
 
 #include "core/memory.h"
 
-static void test_calloc(void **state)
+static void calloc_is_zeroed_and_checked(void **state)
 {
     unsigned char *bytes = NULL;
 
@@ -22,7 +22,7 @@ static void test_calloc(void **state)
     mhp_free(NULL);
 }
 
-static void test_realloc(void **state)
+static void realloc_keeps_contents(void **state)
 {
     int *numbers = NULL;
 
@@ -93,8 +93,10 @@ static void test_count(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_calloc),  cmocka_unit_test(test_realloc),
-        cmocka_unit_test(test_overflow), cmocka_unit_test(test_strings),
+        cmocka_unit_test(calloc_is_zeroed_and_checked),
+        cmocka_unit_test(realloc_keeps_contents),
+        cmocka_unit_test(test_overflow),
+        cmocka_unit_test(test_strings),
         cmocka_unit_test(test_count),
     };
 

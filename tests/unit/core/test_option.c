@@ -167,11 +167,11 @@ static void test_numbers_that_are_taken(void **state)
     static const struct {
         const char *line;
         double value;
-    } cases[] = {
-        {"any_number: 3", 3},         {"any_number: +2.5", 2.5},    {"any_number: .5", 0.5},
-        {"any_number: 5.", 5},        {"any_number: 1e-5", 1e-5},   {"any_number: 1E+3", 1000},
-        {"any_number: -0.0", 0},      {"any_number: 1e308", 1e308}, {"any_number: 5e-324", 5e-324},
-        {"any_number: 1.0e-05", 1e-5}};
+    } cases[] = {{"any_number: 3", 3},           {"any_number: +2.5", 2.5},
+                 {"any_number: .5", 0.5},        {"any_number: 5.", 5},
+                 {"any_number: 1e-5", 1e-5},     {"any_number: 1E+3", 1000},
+                 {"any_number: -0.0", 0},        {"any_number: 1e308", 1e308},
+                 {"any_number: 5e-324", 5e-324}, {"any_number: 1.0e-05", 1e-5}};
     sample parameters = {0};
 
     (void)state;
@@ -192,12 +192,18 @@ static void test_numbers_that_are_taken(void **state)
 static void test_strings_that_are_taken(void **state)
 {
     static const char *const cases[][2] = {
-        {"name: \"true\"", "true"},       {"name: '12'", "12"},
-        {"name: \"\"", ""},               {"name: 'null'", "null"},
-        {"name: 1.2.3", "1.2.3"},         {"name: 08:15", "08:15"},
-        {"name: yes", "yes"},             {"name: \"a\\nb\\u00e4\"", "a\nb\xc3\xa4"},
-        {"name: |\n  x\n  y", "x\ny\n"},  {"name: \xe4\xb8\xad", "\xe4\xb8\xad"},
-        {"name: 0x", "0x"},               {"name: >-\n  one\n  two", "one two"},
+        {"name: \"true\"", "true"},
+        {"name: '12'", "12"},
+        {"name: \"\"", ""},
+        {"name: 'null'", "null"},
+        {"name: 1.2.3", "1.2.3"},
+        {"name: 08:15", "08:15"},
+        {"name: yes", "yes"},
+        {"name: \"a\\nb\\u00e4\"", "a\nb\xc3\xa4"},
+        {"name: |\n  x\n  y", "x\ny\n"},
+        {"name: \xe4\xb8\xad", "\xe4\xb8\xad"},
+        {"name: 0x", "0x"},
+        {"name: >-\n  one\n  two", "one two"},
     };
     sample parameters = {0};
 
@@ -219,8 +225,9 @@ static void test_strings_that_are_taken(void **state)
 static void test_unknown_keys(void **state)
 {
     (void)state;
-    assert_failed(read_wrong_line("hiden_size: 8"), MHP_ERR_CONFIG, "run.yaml:1:1: ",
-                  "unknown key \"hiden_size\"", "the nearest is hidden_size", NULL);
+    assert_failed(read_wrong_line("hiden_size: 8"), MHP_ERR_CONFIG,
+                  "run.yaml:1:1: ", "unknown key \"hiden_size\"", "the nearest is hidden_size",
+                  NULL);
     assert_failed(read_wrong("name: a\ntrain:\n  steps: 5\n  resmue: true\n"), MHP_ERR_CONFIG,
                   "run.yaml:4:3: ", "\"train.resmue\"", "nearest is train.resume", NULL);
     assert_failed(read_wrong("train: {steps: 5, learning_rat: 1}\n"), MHP_ERR_CONFIG,
@@ -239,8 +246,8 @@ static void test_duplicate_keys(void **state)
                   "run.yaml:4:1: ", "duplicate key name", "line 1", NULL);
     assert_failed(read_wrong("train:\n  steps: 5\n  optimizer: {kind: sgd, kind: sgd}\n"),
                   MHP_ERR_CONFIG, "run.yaml:3:", "train.optimizer.kind", "line 3", NULL);
-    assert_failed(read_wrong(SAMPLE_LEAST SAMPLE_LEAST), MHP_ERR_CONFIG, "run.yaml:3:1: ",
-                  "duplicate key train", NULL);
+    assert_failed(read_wrong(SAMPLE_LEAST SAMPLE_LEAST), MHP_ERR_CONFIG,
+                  "run.yaml:3:1: ", "duplicate key train", NULL);
 }
 
 static void test_missing_keys(void **state)
@@ -377,8 +384,8 @@ static void test_yaml_that_is_not_read(void **state)
 
     (void)state;
     assert_refused(lines, sizeof lines / sizeof lines[0]);
-    assert_failed(read_wrong(SAMPLE_LEAST "---\nname: b\n"), MHP_ERR_CONFIG, "run.yaml:3:1: ",
-                  "second document", NULL);
+    assert_failed(read_wrong(SAMPLE_LEAST "---\nname: b\n"), MHP_ERR_CONFIG,
+                  "run.yaml:3:1: ", "second document", NULL);
     assert_failed(read_wrong("name: [a\n" SAMPLE_LEAST), MHP_ERR_CONFIG, "run.yaml:", "not YAML",
                   NULL);
     assert_failed(read_wrong("name: \"a\n"), MHP_ERR_CONFIG, "run.yaml:", "not YAML", NULL);
@@ -413,12 +420,9 @@ static void test_bytes_that_are_no_text(void **state)
         size_t length;
         const char *place;
     } cases[] = {
-        {"name: a\nname: \xff\n", 15, "run.yaml:2:7: "},
-        {"name: \xc3", 7, "run.yaml:1:7: "},
-        {"name: \xed\xa0\x80\n", 10, "run.yaml:1:7: "},
-        {"name: \xc0\x80\n", 9, "run.yaml:1:7: "},
-        {"name: a\0b\n", 10, "run.yaml:1:8: "},
-        {"name: \x01\n", 8, "run.yaml:1:7: "},
+        {"name: a\nname: \xff\n", 15, "run.yaml:2:7: "}, {"name: \xc3", 7, "run.yaml:1:7: "},
+        {"name: \xed\xa0\x80\n", 10, "run.yaml:1:7: "},  {"name: \xc0\x80\n", 9, "run.yaml:1:7: "},
+        {"name: a\0b\n", 10, "run.yaml:1:8: "},          {"name: \x01\n", 8, "run.yaml:1:7: "},
     };
 
     (void)state;
@@ -477,7 +481,8 @@ static void test_size_limit(void **state)
     assert_failed(read_bytes(&parameters, text, MHP_OPTION_TEXT_MAX + 1), MHP_ERR_LIMIT, "run.yaml",
                   "1048576", NULL);
     scratch_write(path, text, MHP_OPTION_TEXT_MAX + 1);
-    assert_failed(mhp_options_read_file(sample_table, &parameters, path), MHP_ERR_LIMIT, path, NULL);
+    assert_failed(mhp_options_read_file(sample_table, &parameters, path), MHP_ERR_LIMIT, path,
+                  NULL);
     mhp_options_release(sample_table, &parameters);
     free(text);
 }
@@ -507,7 +512,8 @@ static void test_mutations_are_survived(void **state)
 {
     static const char text[] = "name: \"a\\u00e4\"\nsizes: [1, 2]\nfiles:\n - x\n - 'y'\n"
                                "train: {steps: 5, optimizer: {betas: [0.5], kind: sgd}}\n";
-    static const char bytes[] = "\0\n\t :-[]{},#&*!|>'\"%@`~?\xc3\xff" "0";
+    static const char bytes[] = "\0\n\t :-[]{},#&*!|>'\"%@`~?\xc3\xff"
+                                "0";
     char copy[sizeof text];
     int refused_count = 0;
 

@@ -279,15 +279,93 @@ static void test_print_of_defaults(void **state)
 static void test_strings_read_back(void **state)
 {
     static const char *const strings[] = {
-        "", " ", "~", "null", "NULL", "true", "False", "yes", "no", "on", "12", "-3", "+4", "0x1F",
-        "0o7", "007", "1e5", "1.5", ".5", "5.", ".inf", "-.inf", ".NaN", "-", "--", "---", "...",
-        "+", ".", "_", "/", "=", "<<", "1_000", "1:30", "2024-01-02", "a: b", "a:", ":a", "a #b",
-        "#a", "- a", "? a", "[a]", "{a}", "a, b", "*a", "&a", "!a", "|", ">", "%a", "@a", "`a`",
-        "'", "\"", "it's", "say \"hi\"", "\\", "\\n", "a\nb", "\n", "a\n\n b\n", "\t", "\r\n",
-        " lead", "trail ", "a\x01z", "\x1b[0m", "\x7f", "\xc2\x80", "\xc2\x85", "\xc2\xa0",
-        "gr\xc3\xbc\xc3\x9f", "\xe4\xb8\xad\xe6\x96\x87", "\xe2\x80\xa8", "\xe2\x80\xa9",
-        "\xef\xbb\xbf" "bom", "\xef\xbf\xbe", "\xef\xbf\xbf", "\xee\x80\x80", "\xf0\x9f\x99\x82",
-        "\xf4\x8f\xbf\xbf", "/data/run-1/x_y.bin", "../x", "C:\\x",
+        "",
+        " ",
+        "~",
+        "null",
+        "NULL",
+        "true",
+        "False",
+        "yes",
+        "no",
+        "on",
+        "12",
+        "-3",
+        "+4",
+        "0x1F",
+        "0o7",
+        "007",
+        "1e5",
+        "1.5",
+        ".5",
+        "5.",
+        ".inf",
+        "-.inf",
+        ".NaN",
+        "-",
+        "--",
+        "---",
+        "...",
+        "+",
+        ".",
+        "_",
+        "/",
+        "=",
+        "<<",
+        "1_000",
+        "1:30",
+        "2024-01-02",
+        "a: b",
+        "a:",
+        ":a",
+        "a #b",
+        "#a",
+        "- a",
+        "? a",
+        "[a]",
+        "{a}",
+        "a, b",
+        "*a",
+        "&a",
+        "!a",
+        "|",
+        ">",
+        "%a",
+        "@a",
+        "`a`",
+        "'",
+        "\"",
+        "it's",
+        "say \"hi\"",
+        "\\",
+        "\\n",
+        "a\nb",
+        "\n",
+        "a\n\n b\n",
+        "\t",
+        "\r\n",
+        " lead",
+        "trail ",
+        "a\x01z",
+        "\x1b[0m",
+        "\x7f",
+        "\xc2\x80",
+        "\xc2\x85",
+        "\xc2\xa0",
+        "gr\xc3\xbc\xc3\x9f",
+        "\xe4\xb8\xad\xe6\x96\x87",
+        "\xe2\x80\xa8",
+        "\xe2\x80\xa9",
+        "\xef\xbb\xbf"
+        "bom",
+        "\xef\xbf\xbe",
+        "\xef\xbf\xbf",
+        "\xee\x80\x80",
+        "\xf0\x9f\x99\x82",
+        "\xf4\x8f\xbf\xbf",
+        "/data/run-1/x_y.bin",
+        "../x",
+        "C:\\x",
     };
     size_t count = sizeof strings / sizeof strings[0];
     sample parameters = make_sample();
@@ -331,10 +409,27 @@ static void test_long_strings_read_back(void **state)
 
 static void test_numbers_read_back(void **state)
 {
-    static const double numbers[] = {0,       -0.0,    1,       0.1,     1.0 / 3, -2.5,
-                                     1e15,    1e16,    1e17,    1e22,    1e23,    123456789012345678,
-                                     DBL_MAX, DBL_MIN, 5e-324,  DBL_EPSILON, 1e-5, -DBL_MAX,
-                                     9007199254740993.0, 1234567890123456.0, 999999999999999.9};
+    static const double numbers[] = {0,
+                                     -0.0,
+                                     1,
+                                     0.1,
+                                     1.0 / 3,
+                                     -2.5,
+                                     1e15,
+                                     1e16,
+                                     1e17,
+                                     1e22,
+                                     1e23,
+                                     123456789012345678,
+                                     DBL_MAX,
+                                     DBL_MIN,
+                                     5e-324,
+                                     DBL_EPSILON,
+                                     1e-5,
+                                     -DBL_MAX,
+                                     9007199254740993.0,
+                                     1234567890123456.0,
+                                     999999999999999.9};
     sample parameters = make_sample();
 
     (void)state;
@@ -398,11 +493,26 @@ static double draw_double(uint64_t round, uint64_t index)
 /* Up to 20 characters from several corners of Unicode, NUL left out. */
 static char *draw_string(uint64_t round, uint64_t index)
 {
-    static const char *const characters[] = {"a",    "B",        "7",            ".",
-                                             "-",    ":",        " ",            "#",
-                                             "\"",   "\\",       "'",            "\n",
-                                             "\t",   "\x02",     "\xc3\xa4",     "\xe2\x80\xa8",
-                                             ",",    "]",        "\xf0\x9f\x99\x82", "\xc2\x85"};
+    static const char *const characters[] = {"a",
+                                             "B",
+                                             "7",
+                                             ".",
+                                             "-",
+                                             ":",
+                                             " ",
+                                             "#",
+                                             "\"",
+                                             "\\",
+                                             "'",
+                                             "\n",
+                                             "\t",
+                                             "\x02",
+                                             "\xc3\xa4",
+                                             "\xe2\x80\xa8",
+                                             ",",
+                                             "]",
+                                             "\xf0\x9f\x99\x82",
+                                             "\xc2\x85"};
     uint64_t length = draw(round, index) % 20;
     char text[128], *end = text;
     char *copy;
@@ -440,8 +550,8 @@ static sample draw_sample(uint64_t round)
     p.train.optimizer.kind = kinds[draw(round, 37) % 3];
     p.train.optimizer.learning_rate = 1e-9 + 9 * mhp_random_uniform(11, round, 38);
     p.train.optimizer.betas.count = draw(round, 39) % 4;
-    assert_ok(mhp_calloc(&p.train.optimizer.betas.items, p.train.optimizer.betas.count,
-                         sizeof(double)));
+    assert_ok(
+        mhp_calloc(&p.train.optimizer.betas.items, p.train.optimizer.betas.count, sizeof(double)));
     for (size_t i = 0; i < p.train.optimizer.betas.count; i++) {
         p.train.optimizer.betas.items[i] = 2 * mhp_random_uniform(11, round, 60 + i) - 1;
     }
@@ -547,7 +657,7 @@ static void test_list(void **state)
 /* Switches to a locale whose numbers have a comma, if the system has one. */
 static bool enter_comma_locale(void)
 {
-    static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8",
+    static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "de_DE",     "fr_FR.UTF-8",
                                         "fr_FR.utf8",  "ru_RU.utf8", "tr_TR.utf8"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {

@@ -51,8 +51,7 @@ static mhp_status open_exact(const unsigned char *data, size_t size)
         for (size_t i = 0; i < mhp_safetensors_count(file); i++) {
             const mhp_tensor_info *info = mhp_safetensors_info(file, i);
             const unsigned char *tensor = mhp_safetensors_data(file, i);
-            size_t tensor_bytes =
-                (size_t)mhp_tensor_elements(info) * mhp_dtype_bytes(info->dtype);
+            size_t tensor_bytes = (size_t)mhp_tensor_elements(info) * mhp_dtype_bytes(info->dtype);
 
             assert_int_equal(mhp_safetensors_find(file, info->name), i);
             for (size_t at = 0; at < tensor_bytes; at++) {
@@ -111,8 +110,8 @@ static void test_round_trip(void **state)
     assert_int_equal(mhp_safetensors_info(file, 0)->rank, 2);
     assert_int_equal(mhp_safetensors_info(file, 0)->shape[1], 3);
     assert_int_equal(mhp_safetensors_info(file, 1)->dtype, MHP_DTYPE_I64);
-    assert_ok(mhp_safetensors_read(
-        file, &(mhp_tensor_info){"matrix", MHP_DTYPE_F64, 2, {2, 3}}, numbers));
+    assert_ok(mhp_safetensors_read(file, &(mhp_tensor_info){"matrix", MHP_DTYPE_F64, 2, {2, 3}},
+                                   numbers));
     for (int i = 0; i < 6; i++) {
         assert_true(numbers[i] == (double)matrix_data[i]);
     }
@@ -171,18 +170,18 @@ static void test_read_of_what_is_not_there(void **state)
     (void)state;
     write_sample(path);
     assert_ok(mhp_safetensors_open(path, &file));
-    assert_failed(mhp_safetensors_read(
-                      file, &(mhp_tensor_info){"missing", MHP_DTYPE_F64, 1, {4}}, target),
-                  MHP_ERR_NOT_FOUND, path, "\"missing\"", "[4]", NULL);
-    assert_failed(mhp_safetensors_read(
-                      file, &(mhp_tensor_info){"matrix", MHP_DTYPE_F64, 2, {3, 2}}, target),
-                  MHP_ERR_FORMAT, path, "\"matrix\"", "[2, 3]", "[3, 2]", NULL);
+    assert_failed(
+        mhp_safetensors_read(file, &(mhp_tensor_info){"missing", MHP_DTYPE_F64, 1, {4}}, target),
+        MHP_ERR_NOT_FOUND, path, "\"missing\"", "[4]", NULL);
+    assert_failed(
+        mhp_safetensors_read(file, &(mhp_tensor_info){"matrix", MHP_DTYPE_F64, 2, {3, 2}}, target),
+        MHP_ERR_FORMAT, path, "\"matrix\"", "[2, 3]", "[3, 2]", NULL);
     assert_failed(
         mhp_safetensors_read(file, &(mhp_tensor_info){"matrix", MHP_DTYPE_F64, 1, {6}}, target),
         MHP_ERR_FORMAT, "[6]", NULL);
-    assert_failed(mhp_safetensors_read(
-                      file, &(mhp_tensor_info){"none", MHP_DTYPE_F64, 2, {0, 7}}, target),
-                  MHP_ERR_FORMAT, path, "I64", NULL);
+    assert_failed(
+        mhp_safetensors_read(file, &(mhp_tensor_info){"none", MHP_DTYPE_F64, 2, {0, 7}}, target),
+        MHP_ERR_FORMAT, path, "I64", NULL);
     mhp_safetensors_close(file);
 }
 
@@ -223,8 +222,8 @@ static void test_writer_refuses(void **state)
     assert_failed(
         mhp_safetensors_create(path, &(mhp_tensor_info){"\xff", 0, 0, {0}}, 1, NULL, &writer),
         MHP_ERR_INVALID, path, "UTF-8", NULL);
-    assert_failed(mhp_safetensors_create(
-                      path, &(mhp_tensor_info){"x", 0, 2, {INT64_MAX, 2}}, 1, NULL, &writer),
+    assert_failed(mhp_safetensors_create(path, &(mhp_tensor_info){"x", 0, 2, {INT64_MAX, 2}}, 1,
+                                         NULL, &writer),
                   MHP_ERR_LIMIT, path, "\"x\"", NULL);
     assert_failed(
         mhp_safetensors_create(path, &(mhp_tensor_info){"x", 0, 1, {-1}}, 1, NULL, &writer),
@@ -316,8 +315,8 @@ static void test_wrong_headers(void **state)
         assert_failed(open_header(cases[i].header, cases[i].data_bytes), MHP_ERR_FORMAT,
                       "model.st: ", cases[i].part, NULL);
     }
-    assert_ok(open_header("{" ENTRY("a", "F32", "[1]", 4, 8) "," ENTRY("b", "U8", "[4]", 0, 4) "}",
-                          8));
+    assert_ok(
+        open_header("{" ENTRY("a", "F32", "[1]", 4, 8) "," ENTRY("b", "U8", "[4]", 0, 4) "}", 8));
     assert_ok(open_header("{" ENTRY("a", "F32", "[0]", 0, 0) "}   ", 0));
 }
 
@@ -328,11 +327,11 @@ static void test_names_that_are_too_long(void **state)
     (void)state;
     memset(name, 'n', MHP_TENSOR_NAME_MAX);
     name[MHP_TENSOR_NAME_MAX] = '\0';
-    snprintf(header, sizeof header, "{\"%s\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}",
-             name);
+    snprintf(header, sizeof header,
+             "{\"%s\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", name);
     assert_failed(open_header(header, 1), MHP_ERR_FORMAT, "model.st", "256 bytes", NULL);
-    snprintf(header, sizeof header, "{\"%s\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}",
-             name + 1);
+    snprintf(header, sizeof header,
+             "{\"%s\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", name + 1);
     assert_ok(open_header(header, 1));
 }
 

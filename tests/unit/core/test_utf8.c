@@ -65,12 +65,27 @@ static void test_every_pair(void **state)
 
 static void test_wrong_bytes(void **state)
 {
-    static const char *const wrong[] = {
-        "\x80",         "\xbf",             "\xc0\x80",         "\xc1\xbf",         "\xc2",
-        "\xc2\x7f",     "\xc2\xc2",         "\xe0\x80\x80",     "\xe0\x9f\xbf",     "\xe4\xb8",
-        "\xe4\xb8\x2d", "\xed\xa0\x80",     "\xed\xbf\xbf",     "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf",
-        "\xf0\x9f\x99", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xf8\x88\x80\x80\x80", "\xfe",
-        "\xff"};
+    static const char *const wrong[] = {"\x80",
+                                        "\xbf",
+                                        "\xc0\x80",
+                                        "\xc1\xbf",
+                                        "\xc2",
+                                        "\xc2\x7f",
+                                        "\xc2\xc2",
+                                        "\xe0\x80\x80",
+                                        "\xe0\x9f\xbf",
+                                        "\xe4\xb8",
+                                        "\xe4\xb8\x2d",
+                                        "\xed\xa0\x80",
+                                        "\xed\xbf\xbf",
+                                        "\xf0\x80\x80\x80",
+                                        "\xf0\x8f\xbf\xbf",
+                                        "\xf0\x9f\x99",
+                                        "\xf4\x90\x80\x80",
+                                        "\xf5\x80\x80\x80",
+                                        "\xf8\x88\x80\x80\x80",
+                                        "\xfe",
+                                        "\xff"};
     uint32_t code = 77;
 
     (void)state;
