@@ -163,7 +163,8 @@ static void run_message(world *w, int rank, const mhp_action *action)
     int source = sends ? s : other;
     int target = sends ? other : s;
 
-    if (!demand(w, on_rank(w, rank, s, m) && crosses(w, rank, other, m), "a message of nobody")) {
+    if (!demand(w, on_rank(w, rank, s, m) && crosses(w, rank, other, m), "a message of nobody") ||
+        !demand(w, w->owner[other][m] >= 0, "the other end runs nowhere")) {
         return;
     }
     if (sends) {
