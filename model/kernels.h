@@ -1,7 +1,9 @@
 /* Everything a stage computes, as tasks behind one table: a backend and an element type are one table.
  *
  * A kernel is a mhp_task_fn whose argument is the struct named beside it; submit it with mhp_stream_submit. Pointers are device
- * memory. `real` below is the table's dtype; coefficients of connections, norms' statistics, losses and gains are `real` on a CPU.
+ * memory. Two element types: `real`, the table's dtype, of activations, their gradients, messages and the matrices (weights) that
+ * products read; and `full`, F32 where real is BF16 and else the same, of every other parameter (norms, hc_*), of the gradients of
+ * all parameters, coefficients of connections (pre, post, comb and theirs), projection, rrms, log_sum, gains and moments.
  * T tokens of a micro-batch, C hidden size, n residual streams, H heads, K key-value heads, D head size. Row-major throughout.
  * "+=" marks outputs that accumulate; all others are overwritten. Formulas: docs/model.md. */
 #ifndef MHP_MODEL_KERNELS_H
@@ -18,9 +20,10 @@ typedef enum mhp_readout_kind { MHP_READOUT_HEAD, MHP_READOUT_SUM } mhp_readout_
 
 enum { MHP_STREAMS_MAX = 8 };
 
-/* c [m,n] = alpha * op(a) op(b) + beta * c; op(a) is [m,k], op(b) is [k,n]. */
+/* c [m,n] = alpha * op(a) op(b) + beta * c; op(a) is [m,k], op(b) is [k,n]. a and b are real; c is real, or full (sums of gradients)
+ * with full_c. */
 typedef struct mhp_gemm_args {
-    bool transpose_a, transpose_b;
+    bool transpose_a, transpose_b, full_c;
     int m, n, k;
     double alpha, beta;
     const void *a; int lda;
@@ -73,13 +76,6 @@ typedef struct mhp_rms_norm_gradient_args {
     void *dx, *dweight;
 } mhp_rms_norm_gradient_args;
 
-/* out = x + y, count elements: the residual connection's merge. out may be x. */
-typedef struct mhp_add_args {
-    int64_t count;
-    const void *x, *y;
-    void *out;
-} mhp_add_args;
-
 /* Coefficients of a hc or mhc sublayer and its pre mix.
  * x [T,n,C] -> pre [T,n], post [T,n], comb [T,n,n] (comb[j,k] carries stream j into k), z [T,C] = sum_j pre_j x_j.
  * Kept for the gradient: projection [T,P] and rrms [T or T*n]:
@@ -94,16 +90,35 @@ typedef struct mhp_connection_args {
     void *pre, *post, *comb, *projection, *rrms, *z;
 } mhp_connection_args;
 
-/* x_next[t,k,:] = sum_j comb[t,j,k] x[t,j,:] + post[t,k] y[t,:]. x_next may not be x. */
+/* Everything between a state and F: coefficients and pre mix (residual: x is z), then normed [T,C] = z / rms(z) * weight [C] with
+ * norm_rrms [T] as rms_norm has it. Residual reads kind, tokens, hidden, norm_epsilon and x of `connection` alone. z may be NULL where
+ * no gradient pass follows. */
+typedef struct mhp_mix_args {
+    mhp_connection_args connection;
+    const void *weight;
+    void *normed, *norm_rrms;
+} mhp_mix_args;
+
+/* x_next[t,k,:] = sum_j comb[t,j,k] x[t,j,:] + post[t,k] y[t,:]; residual: x_next = x + y, post and comb are not read. x_next may not
+ * be x. */
 typedef struct mhp_merge_args {
+    mhp_connection_kind kind;
     int tokens, hidden, streams;
     const void *x, *y, *post, *comb;
     void *x_next;
 } mhp_merge_args;
 
+/* A sublayer's merge and the mix of the one behind it, so that the state between them need not be read again.
+ * mix.connection.x is merge.x_next. */
+typedef struct mhp_merge_mix_args {
+    mhp_merge_args merge;
+    mhp_mix_args mix;
+} mhp_merge_mix_args;
+
 /* First half of a sublayer's input gradient, before F's: from g = d/dx_next [T,n,C]:
- * dy [T,C] = sum_k post_k g_k; dpost [T,n] = <g_k, y>; dcomb [T,n,n] = <x_j, g_k>. */
+ * dy [T,C] = sum_k post_k g_k; dpost [T,n] = <g_k, y>; dcomb [T,n,n] = <x_j, g_k>. Residual: dy = g, nothing else is written. */
 typedef struct mhp_merge_gradient_args {
+    mhp_connection_kind kind;
     int tokens, hidden, streams;
     const void *g, *x, *y, *post, *comb;
     void *dy, *dpost, *dcomb;
@@ -111,16 +126,25 @@ typedef struct mhp_merge_gradient_args {
 
 /* Second half, after F's: dz [T,C] is what came back through F and its norm.
  * dx [T,n,C] as in docs/model.md (may be g: each token is read before it is written); dfn, dbase, dscale +=. `workspace` holds
- * mhp_kernels.connection_workspace elements of real. */
+ * mhp_kernels.connection_workspace elements of full. */
 typedef struct mhp_connection_gradient_args {
     mhp_connection_kind kind;
     int tokens, hidden, streams, sinkhorn_iterations;
     double norm_epsilon, hc_epsilon;
-    const void *g, *x, *dz, *dpost, *dcomb;
+    const void *g, *x, *dpost, *dcomb;
+    void *dz;                   /* read, unless within mhp_mix_gradient_args */
     const void *pre, *post, *comb, *projection, *rrms;
     const void *fn, *base, *scale;
     void *dx, *dfn, *dbase, *dscale, *workspace;
 } mhp_connection_gradient_args;
+
+/* Second half with the norm in it: dnormed [T,C] is what came back through F; z, weight and norm_rrms are mix's; dweight [C] +=.
+ * connection.dz is room for [T,C] that the kernel may use. Residual: dx = g + gradient through the norm; z is the state. dx may be g. */
+typedef struct mhp_mix_gradient_args {
+    mhp_connection_gradient_args connection;
+    const void *z, *weight, *norm_rrms, *dnormed;
+    void *dweight;
+} mhp_mix_gradient_args;
 
 /* The "head" readout: pre = sigmoid(scale u rrms + base) + hc_epsilon, u = fn v, fn [n, n*C], base [n], scale [1];
  * z [T,C] = sum_j pre_j x_j. Keeps pre [T,n], projection u [T,n], rrms [T]. */
@@ -216,8 +240,16 @@ typedef struct mhp_adamw_args {
     int64_t step;               /* from 1, for the bias correction */
     const double *gradient_scale;
     const void *grad;
-    void *parameter, *moment1, *moment2;
+    void *parameter, *moment1, *moment2;        /* full */
+    void *weight;               /* real copy of the parameter to write as well, or NULL */
 } mhp_adamw_args;
+
+/* target (real) = source (full), `count` elements, rounded to nearest even. */
+typedef struct mhp_cast_args {
+    int64_t count;
+    const void *source;
+    void *target;
+} mhp_cast_args;
 
 /* sum[0] (double) += sum of squares of `count` elements. */
 typedef struct mhp_square_sum_args {
@@ -236,16 +268,16 @@ typedef struct mhp_clip_args {
 
 typedef struct mhp_kernels {
     const char *name;           /* "cpu f32 x86-64-v4" */
-    mhp_dtype dtype;
+    mhp_dtype dtype, full_dtype;        /* of real and full */
     mhp_task_fn gemm;
     mhp_task_fn embedding, embedding_gradient, stream_sum, stream_repeat;
-    mhp_task_fn rms_norm, rms_norm_gradient, add;
-    mhp_task_fn connection, merge, merge_gradient, connection_gradient;
+    mhp_task_fn rms_norm, rms_norm_gradient;
+    mhp_task_fn mix, merge, merge_mix, merge_gradient, mix_gradient;
     mhp_task_fn readout, readout_gradient;
     mhp_task_fn rotary, attention, attention_gradient;
     mhp_task_fn swiglu, swiglu_gradient, cross_entropy;
-    mhp_task_fn gain, gain_read, adamw, square_sum, clip;
-    /* Elements of real that the workspaces need, for `threads` threads of the device. */
+    mhp_task_fn gain, gain_read, adamw, square_sum, clip, cast;
+    /* Elements of full that the workspaces need, for `threads` threads of the device. */
     int64_t (*connection_workspace)(mhp_connection_kind kind, int tokens, int hidden, int streams, int threads);
     int64_t (*attention_workspace)(int sequences, int length, int heads, int kv_heads, int head_size, int threads);
 } mhp_kernels;

@@ -1,0 +1,42 @@
+/* The kernels of the CUDA backend, by table: mhp_cuda_KERNEL_f32 and mhp_cuda_KERNEL_bf16 for every kernel of model/kernels.h. C and
+ * CUDA sources share this header. `native` is the cudaStream_t; a kernel only enqueues work, and never waits for the device. */
+#ifndef MHP_MODEL_CUDA_CUDA_H
+#define MHP_MODEL_CUDA_CUDA_H
+
+#include "model/kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Kernels by the file that holds them. */
+#define MHP_CUDA_CONNECTION_KERNELS(X, type) \
+    X(mix, type) X(merge, type) X(merge_mix, type) X(merge_gradient, type) X(mix_gradient, type) \
+    X(readout, type) X(readout_gradient, type)
+#define MHP_CUDA_OTHER_KERNELS(X, type) \
+    X(gemm, type) X(embedding, type) X(embedding_gradient, type) X(stream_sum, type) X(stream_repeat, type) \
+    X(rms_norm, type) X(rms_norm_gradient, type) X(rotary, type) X(attention, type) X(attention_gradient, type) \
+    X(swiglu, type) X(swiglu_gradient, type) X(cross_entropy, type) X(gain, type) X(gain_read, type) \
+    X(adamw, type) X(square_sum, type) X(clip, type) X(cast, type)
+
+#define MHP_CUDA_DECLARE(kernel, type) mhp_status mhp_cuda_##kernel##_##type(void *native, const void *argument);
+MHP_CUDA_CONNECTION_KERNELS(MHP_CUDA_DECLARE, f32)
+MHP_CUDA_CONNECTION_KERNELS(MHP_CUDA_DECLARE, bf16)
+MHP_CUDA_OTHER_KERNELS(MHP_CUDA_DECLARE, f32)
+MHP_CUDA_OTHER_KERNELS(MHP_CUDA_DECLARE, bf16)
+#undef MHP_CUDA_DECLARE
+
+/* Elements of full; `threads` is ignored. */
+int64_t mhp_cuda_connection_workspace(mhp_connection_kind kind, int tokens, int hidden, int streams, int threads);
+int64_t mhp_cuda_attention_workspace(int sequences, int length, int heads, int kv_heads, int head_size, int threads);
+
+/* MHP_OK, or MHP_ERR_DEVICE with the place and CUDA's words for the last launch's error. */
+mhp_status mhp_cuda_launched(const char *kernel);
+
+extern const mhp_kernels mhp_cuda_kernels_f32, mhp_cuda_kernels_bf16;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
