@@ -1,5 +1,6 @@
 #include "core/tensor.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define MHP_DTYPE_BYTES(name, text, bytes) bytes,
@@ -18,6 +19,29 @@ size_t mhp_dtype_bytes(mhp_dtype dtype)
 const char *mhp_dtype_text(mhp_dtype dtype)
 {
     return dtype_text[dtype];
+}
+
+mhp_dtype mhp_dtype_full(mhp_dtype dtype)
+{
+    return dtype == MHP_DTYPE_BF16 ? MHP_DTYPE_F32 : dtype;
+}
+
+double mhp_dtype_load(mhp_dtype dtype, const void *array, int64_t index)
+{
+    uint32_t bits;
+    float value;
+
+    switch (dtype) {
+    case MHP_DTYPE_F64:
+        return ((const double *)array)[index];
+    case MHP_DTYPE_F32:
+        return (double)((const float *)array)[index];
+    default:
+        assert(dtype == MHP_DTYPE_BF16);
+        bits = (uint32_t)((const uint16_t *)array)[index] << 16;        /* BF16 is the upper half of F32 */
+        memcpy(&value, &bits, sizeof value);
+        return (double)value;
+    }
 }
 
 mhp_dtype mhp_dtype_from_text(const char *text)

@@ -30,6 +30,10 @@ enum { MHP_TENSOR_RANK_MAX = 8, MHP_TENSOR_NAME_MAX = 256 };
 size_t mhp_dtype_bytes(mhp_dtype dtype);
 /* The safetensors name ("F32"); static storage. */
 const char *mhp_dtype_text(mhp_dtype dtype);
+/* The type of parameters, gradients and statistics beside activations of `dtype`: F32 for BF16, else the same. */
+mhp_dtype mhp_dtype_full(mhp_dtype dtype);
+/* Element `index` of an array of F32, F64 or BF16 as double. */
+double mhp_dtype_load(mhp_dtype dtype, const void *array, int64_t index);
 /* The type of that name, or MHP_DTYPE_COUNT. */
 mhp_dtype mhp_dtype_from_text(const char *text);
 

@@ -167,10 +167,7 @@ static mhp_status create_window(generator *self)
 
 static double logit(const generator *self, const void *logits, int token)
 {
-    size_t at = (size_t)(self->count - 1) * MHP_BYTE_VOCABULARY + (size_t)token;
-
-    return self->params.dtype == MHP_DTYPE_F64 ? ((const double *)logits)[at]
-                                               : (double)((const float *)logits)[at];
+    return mhp_dtype_load((mhp_dtype)self->params.dtype, logits, (int64_t)(self->count - 1) * MHP_BYTE_VOCABULARY + token);
 }
 
 static int sample(const generator *self, const void *logits, int step)

@@ -273,6 +273,7 @@ typedef struct mhp_kernels {
     mhp_task_fn embedding, embedding_gradient, stream_sum, stream_repeat;
     mhp_task_fn rms_norm, rms_norm_gradient;
     mhp_task_fn mix, merge, merge_mix, merge_gradient, mix_gradient;
+    mhp_task_fn connection, connection_gradient;    /* mix and its gradient without the norm; NULL where they come fused alone */
     mhp_task_fn readout, readout_gradient;
     mhp_task_fn rotary, attention, attention_gradient;
     mhp_task_fn swiglu, swiglu_gradient, cross_entropy;

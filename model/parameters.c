@@ -21,7 +21,7 @@ static int64_t append(mhp_parameter_layout *layout, const mhp_model_params *mode
     mhp_parameter *item = &layout->items[layout->count++];
 
     *item = parameter;
-    item->info.dtype = (mhp_dtype)model->dtype;
+    item->info.dtype = mhp_dtype_full((mhp_dtype)model->dtype);
     item->elements = mhp_tensor_elements(&item->info);
     if (!packed) {
         layout->elements = (layout->elements + PARAMETER_ALIGNMENT - 1) / PARAMETER_ALIGNMENT * PARAMETER_ALIGNMENT;

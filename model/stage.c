@@ -8,13 +8,23 @@
 
 enum { SLOT_ALIGNMENT = 64 };
 
-/* Takes `elements` of real from a slot under construction; returns their byte offset. */
-static size_t take(const mhp_stage *stage, size_t *slot_bytes, int64_t elements)
+/* Takes `elements` of a type from a slot under construction; returns their byte offset. */
+static size_t take(mhp_dtype dtype, size_t *slot_bytes, int64_t elements)
 {
     size_t offset = (*slot_bytes + SLOT_ALIGNMENT - 1) / SLOT_ALIGNMENT * SLOT_ALIGNMENT;
 
-    *slot_bytes = offset + (size_t)elements * mhp_dtype_bytes(stage->params.kernels->dtype);
+    *slot_bytes = offset + (size_t)elements * mhp_dtype_bytes(dtype);
     return offset;
+}
+
+static size_t take_real(const mhp_stage *stage, size_t *slot_bytes, int64_t elements)
+{
+    return take(stage->params.kernels->dtype, slot_bytes, elements);
+}
+
+static size_t take_full(const mhp_stage *stage, size_t *slot_bytes, int64_t elements)
+{
+    return take(stage->params.kernels->full_dtype, slot_bytes, elements);
 }
 
 int stage_wide(const mhp_stage *stage, int s)
@@ -39,12 +49,12 @@ static void plan_connection(mhp_stage *stage, sublayer_memory *memory)
     int64_t n = stage->model.connections.streams;
     bool mhc = stage->model.connections.kind == MHP_CONNECTION_MHC;
 
-    memory->pre = take(stage, activation, t * n);
-    memory->post = take(stage, activation, t * n);
-    memory->comb = take(stage, activation, t * n * n);
-    memory->projection = take(stage, activation, t * mhp_coefficient_count(&stage->model));
-    memory->rrms = take(stage, activation, mhc ? t : t * n);
-    memory->mix = take(stage, activation, t * stage->model.hidden_size);
+    memory->pre = take_full(stage, activation, t * n);
+    memory->post = take_full(stage, activation, t * n);
+    memory->comb = take_full(stage, activation, t * n * n);
+    memory->projection = take_full(stage, activation, t * mhp_coefficient_count(&stage->model));
+    memory->rrms = take_full(stage, activation, mhc ? t : t * n);
+    memory->mix = take_real(stage, activation, t * stage->model.hidden_size);
 }
 
 static void plan_sublayer(mhp_stage *stage, int s)
@@ -55,21 +65,21 @@ static void plan_sublayer(mhp_stage *stage, int s)
     int64_t c = stage->model.hidden_size;
 
     if (s > 0 || stage->params.extent.first) {
-        memory->state = take(stage, activation, t * stage->model.connections.streams * c);
+        memory->state = take_real(stage, activation, t * stage->model.connections.streams * c);
     }
     if (stage_has_streams(stage)) {
         plan_connection(stage, memory);
     }
-    memory->norm_rrms = take(stage, activation, t);
-    memory->branch = take(stage, activation, t * c);
-    memory->wide = take(stage, activation, t * stage_wide(stage, s));
+    memory->norm_rrms = take_full(stage, activation, t);
+    memory->branch = take_real(stage, activation, t * c);
+    memory->wide = take_real(stage, activation, t * stage_wide(stage, s));
     if (sublayer_is_attention(s)) {
-        memory->log_sum = take(stage, activation, t * stage->model.num_attention_heads);
+        memory->log_sum = take_full(stage, activation, t * stage->model.num_attention_heads);
     }
-    memory->normed = take(stage, &stage->sizes.product_input_bytes, t * c);
-    memory->middle = take(stage, &stage->sizes.product_input_bytes, t * stage_middle(stage, s));
-    memory->wide_gradient = take(stage, &stage->sizes.product_gradient_bytes, t * stage_wide(stage, s));
-    memory->branch_gradient = take(stage, &stage->sizes.product_gradient_bytes, t * c);
+    memory->normed = take_real(stage, &stage->sizes.product_input_bytes, t * c);
+    memory->middle = take_real(stage, &stage->sizes.product_input_bytes, t * stage_middle(stage, s));
+    memory->wide_gradient = take_real(stage, &stage->sizes.product_gradient_bytes, t * stage_wide(stage, s));
+    memory->branch_gradient = take_real(stage, &stage->sizes.product_gradient_bytes, t * c);
 }
 
 static void plan_ends(mhp_stage *stage)
@@ -81,19 +91,19 @@ static void plan_ends(mhp_stage *stage)
     int64_t c = stage->model.hidden_size;
 
     if (stage->params.extent.first) {
-        stage->embedding_gradient = take(stage, &stage->sizes.product_gradient_bytes, t * c);
+        stage->embedding_gradient = take_real(stage, &stage->sizes.product_gradient_bytes, t * c);
     }
     if (!stage->params.extent.last) {
         return;
     }
-    head->state = take(stage, activation, t * n * c);
-    head->pre = take(stage, activation, t * n);
-    head->projection = take(stage, activation, t * n);
-    head->rrms = take(stage, activation, t);
-    head->mix = take(stage, activation, t * c);
-    head->norm_rrms = take(stage, activation, t);
-    head->normed = take(stage, &stage->sizes.product_input_bytes, t * c);
-    head->logits = take(stage, &stage->sizes.product_input_bytes, t * stage->model.vocab_size);
+    head->state = take_real(stage, activation, t * n * c);
+    head->pre = take_full(stage, activation, t * n);
+    head->projection = take_full(stage, activation, t * n);
+    head->rrms = take_full(stage, activation, t);
+    head->mix = take_real(stage, activation, t * c);
+    head->norm_rrms = take_full(stage, activation, t);
+    head->normed = take_real(stage, &stage->sizes.product_input_bytes, t * c);
+    head->logits = take_real(stage, &stage->sizes.product_input_bytes, t * stage->model.vocab_size);
 }
 
 static void plan_workspace(mhp_stage *stage)
@@ -109,20 +119,20 @@ static void plan_workspace(mhp_stage *stage)
     int64_t attention = kernels->attention_workspace(stage->params.sequences, stage->params.length, (int)model->num_attention_heads,
                                                      (int)model->num_key_value_heads, (int)model->head_dim, stage->params.threads);
 
-    at->forward_attention = take(stage, bytes, attention);
-    at->gradient_attention = take(stage, bytes, attention);
-    at->dmix = take(stage, bytes, t * c);
-    at->dnormed = take(stage, bytes, t * c);
-    at->dmiddle = take(stage, bytes, t * middle);
+    at->forward_attention = take_full(stage, bytes, attention);
+    at->gradient_attention = take_full(stage, bytes, attention);
+    at->dmix = take_real(stage, bytes, t * c);
+    at->dnormed = take_real(stage, bytes, t * c);
+    at->dmiddle = take_real(stage, bytes, t * middle);
     if (stage_has_streams(stage)) {
-        at->product = take(stage, bytes, t * n * n);
-        at->dpost = take(stage, bytes, t * n);
-        at->dcomb = take(stage, bytes, t * n * n);
-        at->connection = take(stage, bytes, kernels->connection_workspace((mhp_connection_kind)model->connections.kind, (int)t,
+        at->product = take_full(stage, bytes, t * n * n);
+        at->dpost = take_full(stage, bytes, t * n);
+        at->dcomb = take_full(stage, bytes, t * n * n);
+        at->connection = take_full(stage, bytes, kernels->connection_workspace((mhp_connection_kind)model->connections.kind, (int)t,
                                                                           (int)c, (int)n, stage->params.threads));
     }
     if (stage->params.extent.last) {
-        at->state_gradient = take(stage, bytes, t * n * c);
+        at->state_gradient = take_real(stage, bytes, t * n * c);
     }
 }
 
@@ -131,8 +141,11 @@ static void plan_messages(mhp_stage *stage)
     int64_t t = stage_tokens(stage);
     int64_t n = stage->model.connections.streams;
 
-    take(stage, &stage->sizes.gradient_bytes, t * n * stage->model.hidden_size);
-    take(stage, &stage->sizes.state_bytes, t * n * stage->model.hidden_size + (stage_has_streams(stage) ? t * n * n : 0));
+    take_real(stage, &stage->sizes.gradient_bytes, t * n * stage->model.hidden_size);
+    take_real(stage, &stage->sizes.state_bytes, t * n * stage->model.hidden_size);
+    if (stage_has_streams(stage)) {
+        stage->message_product = take_full(stage, &stage->sizes.state_bytes, t * n * n);
+    }
 }
 
 mhp_status mhp_stage_create(const mhp_stage_params *params, mhp_stage **stage_out)
@@ -211,9 +224,10 @@ double mhp_stage_flops(const mhp_stage *stage, mhp_pass pass)
     }
 }
 
-void mhp_stage_bind(mhp_stage *stage, void *parameters, void *gradients, void *workspace)
+void mhp_stage_bind(mhp_stage *stage, void *parameters, void *weights, void *gradients, void *workspace)
 {
     stage->parameters = parameters;
+    stage->weights = weights;
     stage->gradients = gradients;
     stage->workspace = workspace;
 }
@@ -231,15 +245,14 @@ void *stage_state(const mhp_stage *stage, const mhp_microbatch *microbatch, int 
 
 void *stage_message_product(const mhp_stage *stage, void *message)
 {
-    return (char *)message + (size_t)stage_tokens(stage) * (size_t)(stage->model.connections.streams * stage->model.hidden_size) *
-                                 mhp_dtype_bytes(stage->params.kernels->dtype);
+    return (char *)message + stage->message_product;
 }
 
 mhp_status stage_linear(const mhp_stage *stage, mhp_stream *stream, int64_t weight, int rows, int columns, const void *in, void *out)
 {
     mhp_gemm_args args = {
         .transpose_b = true, .m = stage_tokens(stage), .n = rows, .k = columns, .alpha = 1, .beta = 0,
-        .a = in, .lda = columns, .b = stage_parameter(stage, weight), .ldb = columns, .c = out, .ldc = rows,
+        .a = in, .lda = columns, .b = stage_weight(stage, weight), .ldb = columns, .c = out, .ldc = rows,
     };
 
     return mhp_stream_submit(stream, stage->params.kernels->gemm, &args, sizeof args);
@@ -250,7 +263,7 @@ mhp_status stage_linear_input_gradient(const mhp_stage *stage, mhp_stream *strea
 {
     mhp_gemm_args args = {
         .m = stage_tokens(stage), .n = columns, .k = rows, .alpha = 1, .beta = 0,
-        .a = dout, .lda = rows, .b = stage_parameter(stage, weight), .ldb = columns, .c = din, .ldc = columns,
+        .a = dout, .lda = rows, .b = stage_weight(stage, weight), .ldb = columns, .c = din, .ldc = columns,
     };
 
     return mhp_stream_submit(stream, stage->params.kernels->gemm, &args, sizeof args);
@@ -260,11 +273,16 @@ mhp_status stage_linear_weight_gradient(const mhp_stage *stage, mhp_stream *stre
                                         const void *dout, const void *in)
 {
     mhp_gemm_args args = {
-        .transpose_a = true, .m = rows, .n = columns, .k = stage_tokens(stage), .alpha = 1, .beta = 1,
+        .transpose_a = true, .full_c = true, .m = rows, .n = columns, .k = stage_tokens(stage), .alpha = 1, .beta = 1,
         .a = dout, .lda = rows, .b = in, .ldb = columns, .c = stage_gradient(stage, weight), .ldc = columns,
     };
 
     return mhp_stream_submit(stream, stage->params.kernels->gemm, &args, sizeof args);
+}
+
+static int sublayer_steps(const mhp_stage *stage, mhp_pass pass)
+{
+    return pass == MHP_PASS_FORWARD ? stage->sublayer_count * FORWARD_STEPS + 1 : stage->sublayer_count * GRADIENT_STEPS;
 }
 
 static int count_steps(const mhp_stage *stage, mhp_pass pass)
@@ -274,7 +292,7 @@ static int count_steps(const mhp_stage *stage, mhp_pass pass)
     if (pass == MHP_PASS_WEIGHT_GRADIENT) {
         return stage->sublayer_count + (extent->first ? 1 : 0) + (extent->last ? 1 : 0);
     }
-    return stage->sublayer_count * STEPS_PER_SUBLAYER + (extent->first ? 1 : 0) + (extent->last ? HEAD_STEPS : 0);
+    return sublayer_steps(stage, pass) + (extent->first ? 1 : 0) + (extent->last ? HEAD_STEPS : 0);
 }
 
 void mhp_cursor_begin(mhp_cursor *cursor, mhp_stage *stage, mhp_pass pass, const mhp_microbatch *microbatch)
@@ -306,8 +324,8 @@ mhp_step_kind mhp_cursor_next_kind(const mhp_cursor *cursor)
     if (cursor->pass == MHP_PASS_WEIGHT_GRADIENT) {
         return MHP_STEP_MATH;
     }
-    if (step >= 0 && step < stage->sublayer_count * STEPS_PER_SUBLAYER) {
-        return step % STEPS_PER_SUBLAYER == 1 ? MHP_STEP_MATH : MHP_STEP_MEMORY;
+    if (step >= 0 && step < sublayer_steps(stage, cursor->pass)) {
+        return step % (cursor->pass == MHP_PASS_FORWARD ? FORWARD_STEPS : GRADIENT_STEPS) == 1 ? MHP_STEP_MATH : MHP_STEP_MEMORY;
     }
     /* The head's product is its second step forward and its first back. */
     head = cursor->pass == MHP_PASS_FORWARD ? cursor->step == cursor->step_count - 1 && stage->params.extent.last : step == -HEAD_STEPS;

@@ -19,8 +19,8 @@ typedef struct mhp_stage_params {
     int threads;                        /* of the device that will run it */
 } mhp_stage_params;
 
-/* Bytes that one micro-batch needs of the stage, by lifetime. State messages are [T,n,C] followed by the gain's running product
- * [T,n,n] (nothing for residual); gradient messages are [T,n,C]. */
+/* Bytes that one micro-batch needs of the stage, by lifetime. State messages are [T,n,C] of real followed by the gain's running
+ * product [T,n,n] of full (nothing for residual); gradient messages are [T,n,C] of real. */
 typedef struct mhp_stage_sizes {
     size_t state_bytes;                 /* input and output slots */
     size_t gradient_bytes;              /* gradient input and output slots */
@@ -66,8 +66,9 @@ const mhp_parameter_layout *mhp_stage_layout(const mhp_stage *stage);
 /* Floating-point operations of matrix products (2 per multiply-add, causal attention counted in half) of one micro-batch's pass. */
 double mhp_stage_flops(const mhp_stage *stage, mhp_pass pass);
 
-/* Device memory: layout->elements of the model's dtype each, and the workspace. Gradients may be NULL where no gradient pass runs. */
-void mhp_stage_bind(mhp_stage *stage, void *parameters, void *gradients, void *workspace);
+/* Device memory, layout->elements each: parameters and gradients of full, weights (a copy of the parameters, or they themselves where
+ * the types are one) of real; and the workspace. Gradients may be NULL where no gradient pass runs. */
+void mhp_stage_bind(mhp_stage *stage, void *parameters, void *weights, void *gradients, void *workspace);
 
 void mhp_cursor_begin(mhp_cursor *cursor, mhp_stage *stage, mhp_pass pass, const mhp_microbatch *microbatch);
 bool mhp_cursor_done(const mhp_cursor *cursor);

@@ -10,7 +10,7 @@ static mhp_status embed(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_
         .hidden = (int)stage->model.hidden_size,
         .streams = (int)stage->model.connections.streams,
         .token = microbatch->token,
-        .table = stage_parameter(stage, stage->layout.embedding),
+        .table = stage_weight(stage, stage->layout.embedding),
         .state = stage_state(stage, microbatch, 0),
     };
 
@@ -35,55 +35,77 @@ static mhp_status extend_gain(mhp_stage *stage, const mhp_microbatch *microbatch
     return SUBMIT(gain, args);
 }
 
-static mhp_status connect(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+static mhp_mix_args mix_args(const mhp_stage *stage, const mhp_microbatch *microbatch, int s)
 {
     const mhp_model_params *model = &stage->model;
     const sublayer_memory *memory = &stage->sublayers[s];
     const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
     void *activation = microbatch->activation;
-    mhp_connection_args args = {
-        .kind = (mhp_connection_kind)model->connections.kind,
-        .tokens = stage_tokens(stage),
-        .hidden = (int)model->hidden_size,
-        .streams = (int)model->connections.streams,
-        .sinkhorn_iterations = (int)model->connections.sinkhorn_iterations,
-        .norm_epsilon = model->rms_norm_eps,
-        .hc_epsilon = model->connections.eps,
-        .x = stage_state(stage, microbatch, s),
-        .fn = stage_parameter(stage, offsets->fn),
-        .base = stage_parameter(stage, offsets->base),
-        .scale = stage_parameter(stage, offsets->scale),
-        .pre = stage_at(activation, memory->pre),
-        .post = stage_at(activation, memory->post),
-        .comb = stage_at(activation, memory->comb),
-        .projection = stage_at(activation, memory->projection),
-        .rrms = stage_at(activation, memory->rrms),
-        .z = stage_at(activation, memory->mix),
+    mhp_mix_args args = {
+        .connection.kind = (mhp_connection_kind)model->connections.kind,
+        .connection.tokens = stage_tokens(stage),
+        .connection.hidden = (int)model->hidden_size,
+        .connection.streams = (int)model->connections.streams,
+        .connection.sinkhorn_iterations = (int)model->connections.sinkhorn_iterations,
+        .connection.norm_epsilon = model->rms_norm_eps,
+        .connection.hc_epsilon = model->connections.eps,
+        .connection.x = stage_state(stage, microbatch, s),
+        .weight = stage_parameter(stage, offsets->norm),
+        .normed = stage_at(microbatch->product_input, memory->normed),
+        .norm_rrms = stage_at(activation, memory->norm_rrms),
     };
 
-    MHP_RETURN_IF_ERROR(SUBMIT(connection, args));
-    return microbatch->gain ? extend_gain(stage, microbatch, s, stream) : MHP_OK;
+    if (stage_has_streams(stage)) {
+        args.connection.fn = stage_parameter(stage, offsets->fn);
+        args.connection.base = stage_parameter(stage, offsets->base);
+        args.connection.scale = stage_parameter(stage, offsets->scale);
+        args.connection.pre = stage_at(activation, memory->pre);
+        args.connection.post = stage_at(activation, memory->post);
+        args.connection.comb = stage_at(activation, memory->comb);
+        args.connection.projection = stage_at(activation, memory->projection);
+        args.connection.rrms = stage_at(activation, memory->rrms);
+        args.connection.z = stage_at(activation, memory->mix);
+    }
+    return args;
 }
 
-/* Coefficients, pre mix and norm: everything before F. */
-static mhp_status mix(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+static mhp_merge_args merge_args(const mhp_stage *stage, const mhp_microbatch *microbatch, int s)
 {
     const sublayer_memory *memory = &stage->sublayers[s];
-    bool streams = stage_has_streams(stage);
-    mhp_rms_norm_args norm = {
+    mhp_merge_args args = {
+        .kind = (mhp_connection_kind)stage->model.connections.kind,
         .tokens = stage_tokens(stage),
         .hidden = (int)stage->model.hidden_size,
-        .epsilon = stage->model.rms_norm_eps,
-        .x = streams ? stage_at(microbatch->activation, memory->mix) : stage_state(stage, microbatch, s),
-        .weight = stage_parameter(stage, stage->layout.sublayers[s].norm),
-        .y = stage_at(microbatch->product_input, memory->normed),
-        .rrms = stage_at(microbatch->activation, memory->norm_rrms),
+        .streams = (int)stage->model.connections.streams,
+        .x = stage_state(stage, microbatch, s),
+        .y = stage_at(microbatch->activation, memory->branch),
+        .x_next = stage_state(stage, microbatch, s + 1),
     };
 
-    if (streams) {
-        MHP_RETURN_IF_ERROR(connect(stage, microbatch, s, stream));
+    if (stage_has_streams(stage)) {
+        args.post = stage_at(microbatch->activation, memory->post);
+        args.comb = stage_at(microbatch->activation, memory->comb);
     }
-    return SUBMIT(rms_norm, norm);
+    return args;
+}
+
+/* The merge of sublayer s - 1 and what comes before F of sublayer s, where either exists. */
+static mhp_status join(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    mhp_merge_mix_args both;
+
+    if (s == stage->sublayer_count) {
+        both.merge = merge_args(stage, microbatch, s - 1);
+        return SUBMIT(merge, both.merge);
+    }
+    both.mix = mix_args(stage, microbatch, s);
+    if (s == 0) {
+        MHP_RETURN_IF_ERROR(SUBMIT(mix, both.mix));
+    } else {
+        both.merge = merge_args(stage, microbatch, s - 1);
+        MHP_RETURN_IF_ERROR(SUBMIT(merge_mix, both));
+    }
+    return microbatch->gain ? extend_gain(stage, microbatch, s, stream) : MHP_OK;
 }
 
 static mhp_status attend(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
@@ -136,27 +158,6 @@ static mhp_status apply_function(mhp_stage *stage, const mhp_microbatch *microba
     }
     return stage_linear(stage, stream, offsets->out, c, stage_middle(stage, s), middle,
                         stage_at(microbatch->activation, memory->branch));
-}
-
-static mhp_status merge(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
-{
-    const sublayer_memory *memory = &stage->sublayers[s];
-    const void *x = stage_state(stage, microbatch, s);
-    void *next = stage_state(stage, microbatch, s + 1);
-    const void *y = stage_at(microbatch->activation, memory->branch);
-    mhp_add_args add = {.count = (int64_t)stage_tokens(stage) * stage->model.hidden_size, .x = x, .y = y, .out = next};
-    mhp_merge_args args = {
-        .tokens = stage_tokens(stage),
-        .hidden = (int)stage->model.hidden_size,
-        .streams = (int)stage->model.connections.streams,
-        .x = x,
-        .y = y,
-        .post = stage_at(microbatch->activation, memory->post),
-        .comb = stage_at(microbatch->activation, memory->comb),
-        .x_next = next,
-    };
-
-    return stage_has_streams(stage) ? SUBMIT(merge, args) : SUBMIT(add, add);
 }
 
 static mhp_status read_streams(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
@@ -246,17 +247,10 @@ mhp_status stage_forward_step(mhp_stage *stage, const mhp_microbatch *microbatch
     if (stage->params.extent.first && step-- == 0) {
         return embed(stage, microbatch, stream);
     }
-    s = step / STEPS_PER_SUBLAYER;
-    if (s >= stage->sublayer_count) {
-        return step == stage->sublayer_count * STEPS_PER_SUBLAYER ? read_out(stage, microbatch, stream)
-                                                                  : predict(stage, microbatch, stream);
+    s = step / FORWARD_STEPS;
+    if (step > stage->sublayer_count * FORWARD_STEPS) {
+        return step == stage->sublayer_count * FORWARD_STEPS + 1 ? read_out(stage, microbatch, stream)
+                                                                 : predict(stage, microbatch, stream);
     }
-    switch (step % STEPS_PER_SUBLAYER) {
-    case 0:
-        return mix(stage, microbatch, s, stream);
-    case 1:
-        return apply_function(stage, microbatch, s, stream);
-    default:
-        return merge(stage, microbatch, s, stream);
-    }
+    return step % FORWARD_STEPS == 0 ? join(stage, microbatch, s, stream) : apply_function(stage, microbatch, s, stream);
 }

@@ -90,26 +90,22 @@ static mhp_status read_out_gradient(mhp_stage *stage, const mhp_microbatch *micr
 static mhp_status merge_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
     const sublayer_memory *memory = &stage->sublayers[s];
-    void *dy = stage_at(microbatch->product_gradient, memory->branch_gradient);
-    const void *g = state_gradient(stage, microbatch);
     mhp_merge_gradient_args args = {
+        .kind = (mhp_connection_kind)stage->model.connections.kind,
         .tokens = stage_tokens(stage),
         .hidden = (int)stage->model.hidden_size,
         .streams = (int)stage->model.connections.streams,
-        .g = g,
+        .g = state_gradient(stage, microbatch),
         .x = stage_state(stage, microbatch, s),
         .y = stage_at(microbatch->activation, memory->branch),
-        .post = stage_at(microbatch->activation, memory->post),
-        .comb = stage_at(microbatch->activation, memory->comb),
-        .dy = dy,
-        .dpost = stage_at(stage->workspace, stage->workspace_at.dpost),
-        .dcomb = stage_at(stage->workspace, stage->workspace_at.dcomb),
+        .dy = stage_at(microbatch->product_gradient, memory->branch_gradient),
     };
 
-    if (!stage_has_streams(stage)) {
-        return mhp_stream_copy(stream, dy, g,
-                               (size_t)stage_tokens(stage) * (size_t)stage->model.hidden_size *
-                                   mhp_dtype_bytes(stage->params.kernels->dtype));
+    if (stage_has_streams(stage)) {
+        args.post = stage_at(microbatch->activation, memory->post);
+        args.comb = stage_at(microbatch->activation, memory->comb);
+        args.dpost = stage_at(stage->workspace, stage->workspace_at.dpost);
+        args.dcomb = stage_at(stage->workspace, stage->workspace_at.dcomb);
     }
     return SUBMIT(merge_gradient, args);
 }
@@ -174,59 +170,61 @@ static mhp_status function_gradient(mhp_stage *stage, const mhp_microbatch *micr
                                        stage_at(stage->workspace, stage->workspace_at.dnormed));
 }
 
-static mhp_status connection_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, void *dx, mhp_stream *stream)
+/* What connections with streams add to the arguments of mix_gradient. */
+static void fill_connection_gradient(const mhp_stage *stage, const mhp_microbatch *microbatch, int s,
+                                     mhp_connection_gradient_args *args)
 {
-    const mhp_model_params *model = &stage->model;
     const sublayer_memory *memory = &stage->sublayers[s];
     const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
     void *activation = microbatch->activation;
-    void *workspace = stage->workspace;
-    mhp_connection_gradient_args args = {
-        .kind = (mhp_connection_kind)model->connections.kind,
-        .tokens = stage_tokens(stage),
-        .hidden = (int)model->hidden_size,
-        .streams = (int)model->connections.streams,
-        .sinkhorn_iterations = (int)model->connections.sinkhorn_iterations,
-        .norm_epsilon = model->rms_norm_eps,
-        .hc_epsilon = model->connections.eps,
-        .g = state_gradient(stage, microbatch),
-        .x = stage_state(stage, microbatch, s),
-        .dz = stage_at(workspace, stage->workspace_at.dmix),
-        .dpost = stage_at(workspace, stage->workspace_at.dpost),
-        .dcomb = stage_at(workspace, stage->workspace_at.dcomb),
-        .pre = stage_at(activation, memory->pre),
-        .post = stage_at(activation, memory->post),
-        .comb = stage_at(activation, memory->comb),
-        .projection = stage_at(activation, memory->projection),
-        .rrms = stage_at(activation, memory->rrms),
-        .fn = stage_parameter(stage, offsets->fn),
-        .base = stage_parameter(stage, offsets->base),
-        .scale = stage_parameter(stage, offsets->scale),
-        .dx = dx,
-        .dfn = stage_gradient(stage, offsets->fn),
-        .dbase = stage_gradient(stage, offsets->base),
-        .dscale = stage_gradient(stage, offsets->scale),
-        .workspace = stage_at(workspace, stage->workspace_at.connection),
-    };
 
-    return SUBMIT(connection_gradient, args);
+    args->dz = stage_at(stage->workspace, stage->workspace_at.dmix);
+    args->dpost = stage_at(stage->workspace, stage->workspace_at.dpost);
+    args->dcomb = stage_at(stage->workspace, stage->workspace_at.dcomb);
+    args->pre = stage_at(activation, memory->pre);
+    args->post = stage_at(activation, memory->post);
+    args->comb = stage_at(activation, memory->comb);
+    args->projection = stage_at(activation, memory->projection);
+    args->rrms = stage_at(activation, memory->rrms);
+    args->fn = stage_parameter(stage, offsets->fn);
+    args->base = stage_parameter(stage, offsets->base);
+    args->scale = stage_parameter(stage, offsets->scale);
+    args->dfn = stage_gradient(stage, offsets->fn);
+    args->dbase = stage_gradient(stage, offsets->base);
+    args->dscale = stage_gradient(stage, offsets->scale);
+    args->workspace = stage_at(stage->workspace, stage->workspace_at.connection);
 }
 
 /* Back through norm, pre mix and coefficients; the stage's first sublayer writes the gradient that leaves. */
 static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
+    const mhp_model_params *model = &stage->model;
     const sublayer_memory *memory = &stage->sublayers[s];
-    void *g = state_gradient(stage, microbatch);
-    void *dx = s == 0 && !stage->params.extent.first ? microbatch->gradient_output : g;
-    const void *rrms = stage_at(microbatch->activation, memory->norm_rrms);
     int64_t weight = stage->layout.sublayers[s].norm;
+    bool streams = stage_has_streams(stage);
+    void *g = state_gradient(stage, microbatch);
+    mhp_mix_gradient_args args = {
+        .connection.kind = (mhp_connection_kind)model->connections.kind,
+        .connection.tokens = stage_tokens(stage),
+        .connection.hidden = (int)model->hidden_size,
+        .connection.streams = (int)model->connections.streams,
+        .connection.sinkhorn_iterations = (int)model->connections.sinkhorn_iterations,
+        .connection.norm_epsilon = model->rms_norm_eps,
+        .connection.hc_epsilon = model->connections.eps,
+        .connection.g = g,
+        .connection.x = stage_state(stage, microbatch, s),
+        .connection.dx = s == 0 && !stage->params.extent.first ? microbatch->gradient_output : g,
+        .z = streams ? stage_at(microbatch->activation, memory->mix) : stage_state(stage, microbatch, s),
+        .weight = stage_parameter(stage, weight),
+        .norm_rrms = stage_at(microbatch->activation, memory->norm_rrms),
+        .dnormed = stage_at(stage->workspace, stage->workspace_at.dnormed),
+        .dweight = stage_gradient(stage, weight),
+    };
 
-    if (!stage_has_streams(stage)) {
-        return norm_gradient(stage, stream, weight, stage_state(stage, microbatch, s), rrms, g, dx);
+    if (streams) {
+        fill_connection_gradient(stage, microbatch, s, &args.connection);
     }
-    MHP_RETURN_IF_ERROR(norm_gradient(stage, stream, weight, stage_at(microbatch->activation, memory->mix), rrms, NULL,
-                                      stage_at(stage->workspace, stage->workspace_at.dmix)));
-    return connection_gradient(stage, microbatch, s, dx, stream);
+    return SUBMIT(mix_gradient, args);
 }
 
 static mhp_status expand_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
@@ -252,11 +250,11 @@ mhp_status stage_input_gradient_step(mhp_stage *stage, const mhp_microbatch *mic
         }
         step -= HEAD_STEPS;
     }
-    s = stage->sublayer_count - 1 - step / STEPS_PER_SUBLAYER;
+    s = stage->sublayer_count - 1 - step / GRADIENT_STEPS;
     if (s < 0) {
         return expand_gradient(stage, microbatch, stream);
     }
-    switch (step % STEPS_PER_SUBLAYER) {
+    switch (step % GRADIENT_STEPS) {
     case 0:
         return merge_gradient(stage, microbatch, s, stream);
     case 1:

@@ -35,11 +35,13 @@ struct mhp_stage {
     head_memory head;
     size_t embedding_gradient;                          /* product gradient: [T,C], first stage */
     workspace_memory workspace_at;
-    char *parameters, *gradients, *workspace;
+    size_t message_product;                             /* where the gain's product lies in a state message */
+    char *parameters, *weights, *gradients, *workspace;
 };
 
-/* A sublayer takes three steps forward (mix, function, merge) and three back; one for its weight gradients. */
-enum { STEPS_PER_SUBLAYER = 3, HEAD_STEPS = 2 };
+/* Forward, a sublayer takes two steps: its function, and its merge with the mix of the next one; the first mix stands before. Back, it
+ * takes three (merge, function, mix), and one for its weight gradients. */
+enum { FORWARD_STEPS = 2, GRADIENT_STEPS = 3, HEAD_STEPS = 2 };
 
 static inline bool stage_has_streams(const mhp_stage *stage)
 {
@@ -56,15 +58,20 @@ static inline void *stage_at(void *base, size_t offset)
     return (char *)base + offset;
 }
 
-/* Address of a parameter or its gradient by element offset. */
+/* Address by element offset: of a parameter (full), of what products and the embedding read of it (real), of its gradient (full). */
 static inline void *stage_parameter(const mhp_stage *stage, int64_t offset)
 {
-    return stage->parameters + (size_t)offset * mhp_dtype_bytes(stage->params.kernels->dtype);
+    return stage->parameters + (size_t)offset * mhp_dtype_bytes(stage->params.kernels->full_dtype);
+}
+
+static inline void *stage_weight(const mhp_stage *stage, int64_t offset)
+{
+    return stage->weights + (size_t)offset * mhp_dtype_bytes(stage->params.kernels->dtype);
 }
 
 static inline void *stage_gradient(const mhp_stage *stage, int64_t offset)
 {
-    return stage->gradients + (size_t)offset * mhp_dtype_bytes(stage->params.kernels->dtype);
+    return stage->gradients + (size_t)offset * mhp_dtype_bytes(stage->params.kernels->full_dtype);
 }
 
 /* The state that sublayer `s` reads; s == sublayer_count is what leaves the stage. */

@@ -70,9 +70,11 @@ static int holder_count(const mhp_plan *plan, int stage, int64_t replicas)
     return count * (int)replicas;
 }
 
-static void add_stage(const mhp_layout *layout, const mhp_stage *stage, int index, int rank, int64_t replicas, size_t element_bytes,
+static void add_stage(const mhp_layout *layout, const mhp_stage *stage, int index, int rank, int64_t replicas, mhp_dtype dtype,
                       mhp_rank_memory *memory)
 {
+    size_t full_bytes = mhp_dtype_bytes(mhp_dtype_full(dtype));
+    size_t weight_bytes = full_bytes + (dtype == mhp_dtype_full(dtype) ? 0 : mhp_dtype_bytes(dtype));
     int64_t elements = mhp_stage_layout(stage)->elements;
     int64_t holders = holder_count(layout->plan, index, replicas);
     int64_t chunk = (elements + holders - 1) / holders;
@@ -81,9 +83,9 @@ static void add_stage(const mhp_layout *layout, const mhp_stage *stage, int inde
 
     memory->layers += layout->extents[index].layer_count;
     memory->elements += elements;
-    memory->weights += (size_t)(chunk * holders) * element_bytes;
-    memory->gradients += (size_t)(chunk * holders) * element_bytes;
-    memory->optimizer += 2 * (size_t)chunk * element_bytes;
+    memory->weights += (size_t)(chunk * holders) * weight_bytes;
+    memory->gradients += (size_t)(chunk * holders) * full_bytes;
+    memory->optimizer += 2 * (size_t)chunk * full_bytes;
     memory->workspace += sizes->workspace_bytes;
     for (int p = 0; p < 2; p++) {
         const mhp_stage_slots *slots = mhp_plan_stage_slots(plans[p], rank, index);
@@ -97,6 +99,7 @@ static void add_stage(const mhp_layout *layout, const mhp_stage *stage, int inde
 mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
                              const mhp_train_params *train, int rank, mhp_rank_memory *memory_out)
 {
+    const mhp_kernels *kernels = mhp_kernels_find((mhp_device_kind)parallel->device, (mhp_dtype)model->dtype);
     mhp_batch_shape shape = {
         .microbatches = layout->plan->microbatch_count,
         .sequences = (int)train->micro_batch_size,
@@ -104,11 +107,14 @@ mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *m
     };
 
     *memory_out = (mhp_rank_memory){.batches = MHP_TRAINER_BATCHES * mhp_batch_bytes(&shape)};
+    if (!kernels) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "no kernels for dtype %s on this device", mhp_dtype_text((mhp_dtype)model->dtype));
+    }
     for (int s = 0; s < layout->plan->stage_count; s++) {
         mhp_stage *stage = NULL;
         mhp_stage_params params = {
             .model = model,
-            .kernels = mhp_kernels_find((mhp_device_kind)parallel->device, (mhp_dtype)model->dtype),
+            .kernels = kernels,
             .extent = layout->extents[s],
             .sequences = shape.sequences,
             .length = shape.length,
@@ -119,7 +125,7 @@ mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *m
             continue;
         }
         MHP_RETURN_IF_ERROR(mhp_stage_create(&params, &stage));
-        add_stage(layout, stage, s, rank, parallel->data, mhp_dtype_bytes((mhp_dtype)model->dtype), memory_out);
+        add_stage(layout, stage, s, rank, parallel->data, (mhp_dtype)model->dtype, memory_out);
         mhp_stage_destroy(stage);
     }
     memory_out->total = memory_out->weights + memory_out->gradients + memory_out->optimizer + memory_out->slots +

@@ -13,7 +13,7 @@ struct mhp_local_model {
     const mhp_kernels *kernels;
     mhp_stage *stage;
     mhp_stream *stream;
-    void *parameters, *workspace, *activation, *product_input; /* device */
+    void *parameters, *weights, *workspace, *activation, *product_input; /* device; weights may be the parameters */
     int32_t *inputs;                                            /* device */
     double *loss_sum;                                           /* device */
     int32_t *host_inputs;
@@ -23,8 +23,12 @@ struct mhp_local_model {
 
 static size_t parameter_bytes(const mhp_local_model *model)
 {
-    return (size_t)mhp_stage_layout(model->stage)->elements *
-           mhp_dtype_bytes(model->kernels->dtype);
+    return (size_t)mhp_stage_layout(model->stage)->elements * mhp_dtype_bytes(model->kernels->full_dtype);
+}
+
+static bool weights_apart(const mhp_local_model *model)
+{
+    return model->kernels->dtype != model->kernels->full_dtype;
 }
 
 static size_t logits_bytes(const mhp_local_model *model)
@@ -55,6 +59,13 @@ static mhp_status allocate(mhp_local_model *model)
     size_t input_bytes = INPUT_COUNT * (size_t)model->params.length * sizeof(int32_t);
 
     MHP_RETURN_IF_ERROR(mhp_device_alloc(device, parameter_bytes(model), &model->parameters));
+    model->weights = model->parameters;
+    if (weights_apart(model)) {
+        size_t bytes = (size_t)mhp_stage_layout(model->stage)->elements * mhp_dtype_bytes(model->kernels->dtype);
+
+        model->weights = NULL;
+        MHP_RETURN_IF_ERROR(mhp_device_alloc(device, bytes, &model->weights));
+    }
     MHP_RETURN_IF_ERROR(mhp_device_alloc(device, sizes->workspace_bytes, &model->workspace));
     MHP_RETURN_IF_ERROR(mhp_device_alloc(device, sizes->activation_bytes, &model->activation));
     MHP_RETURN_IF_ERROR(
@@ -83,7 +94,7 @@ mhp_status mhp_local_model_create(const mhp_local_model_params *params, mhp_loca
     MHP_TRY(out, allocate(model));
     MHP_TRY(out, mhp_stream_create(params->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "local",
                                    &model->stream));
-    mhp_stage_bind(model->stage, model->parameters, NULL, model->workspace);
+    mhp_stage_bind(model->stage, model->parameters, model->weights, NULL, model->workspace);
     for (int t = 0; t < params->length; t++) {
         model->host_inputs[POSITION * params->length + t] = t;
         model->host_inputs[DOCUMENT_START * params->length + t] = 0;
@@ -101,6 +112,9 @@ void mhp_local_model_destroy(mhp_local_model *model)
         return;
     }
     mhp_stream_destroy(model->stream);
+    if (model->kernels && weights_apart(model)) {
+        mhp_device_free(model->params.device, model->weights);
+    }
     mhp_device_free(model->params.device, model->parameters);
     mhp_device_free(model->params.device, model->workspace);
     mhp_device_free(model->params.device, model->activation);
@@ -118,7 +132,8 @@ mhp_status mhp_local_model_load(mhp_local_model *model, const mhp_safetensors *f
                                 const char *prefix)
 {
     const mhp_parameter_layout *layout = mhp_stage_layout(model->stage);
-    size_t element = mhp_dtype_bytes(model->kernels->dtype);
+    size_t element = mhp_dtype_bytes(model->kernels->full_dtype);
+    mhp_cast_args cast = {.count = layout->elements, .source = model->parameters, .target = model->weights};
 
     memset(model->host_parameters, 0, parameter_bytes(model));
     for (int i = 0; i < layout->count; i++) {
@@ -134,6 +149,9 @@ mhp_status mhp_local_model_load(mhp_local_model *model, const mhp_safetensors *f
     }
     MHP_RETURN_IF_ERROR(mhp_stream_copy(model->stream, model->parameters, model->host_parameters,
                                         parameter_bytes(model)));
+    if (weights_apart(model)) {
+        MHP_RETURN_IF_ERROR(mhp_stream_submit(model->stream, model->kernels->cast, &cast, sizeof cast));
+    }
     return mhp_stream_synchronize(model->stream);
 }
 

@@ -35,7 +35,7 @@ static void keep_failure(gathering_state *gathering, mhp_status status)
 
 static size_t element_bytes(const mhp_store *store)
 {
-    return mhp_dtype_bytes(store->kernels->dtype);
+    return mhp_dtype_bytes(store->kernels->full_dtype);
 }
 
 /* Elements of a stage's flat image, padded for its holders. */

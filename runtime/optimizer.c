@@ -89,7 +89,7 @@ static mhp_status create_ranges(stage_state *state, int64_t begin, int64_t end)
 
 static size_t part_bytes(const mhp_optimizer *optimizer, const mhp_held_stage *held)
 {
-    return (size_t)held->chunk * mhp_dtype_bytes(optimizer->store->kernels->dtype);
+    return (size_t)held->chunk * mhp_dtype_bytes(optimizer->store->kernels->full_dtype);
 }
 
 static mhp_status create_state(mhp_optimizer *optimizer, stage_state *state, mhp_held_stage *held)
@@ -194,13 +194,13 @@ mhp_status mhp_optimizer_reduce(void *context, mhp_held_stage *held)
         return MHP_OK;
     }
     MHP_RETURN_IF_ERROR(mhp_event_record(state->complete, optimizer->compute));
-    return mhp_group_reduce_scatter(held->group, held->gradients, held->chunk, optimizer->store->kernels->dtype, state->complete,
+    return mhp_group_reduce_scatter(held->group, held->gradients, held->chunk, optimizer->store->kernels->full_dtype, state->complete,
                                     state->reduced);
 }
 
 static void *at_element(const mhp_optimizer *optimizer, void *base, int64_t element)
 {
-    return (char *)base + element * (int64_t)mhp_dtype_bytes(optimizer->store->kernels->dtype);
+    return (char *)base + element * (int64_t)mhp_dtype_bytes(optimizer->store->kernels->full_dtype);
 }
 
 mhp_status mhp_optimizer_measure(mhp_optimizer *optimizer)
@@ -238,7 +238,9 @@ static mhp_status update_stage(mhp_optimizer *optimizer, stage_state *state, int
 {
     mhp_held_stage *held = state->held;
     const mhp_optimizer_params *params = optimizer->params;
+    const mhp_kernels *kernels = optimizer->store->kernels;
     int64_t begin = held->chunk * mhp_group_index(held->group);
+    bool casts_along = mhp_group_size(held->group) == 1 && held->weights != held->parameters;   /* else behind the gathering */
 
     for (int r = 0; r < state->range_count; r++) {
         const update_range *range = &state->ranges[r];
@@ -255,15 +257,16 @@ static mhp_status update_stage(mhp_optimizer *optimizer, stage_state *state, int
             .parameter = at_element(optimizer, held->parameters, range->offset),
             .moment1 = at_element(optimizer, state->moment1, range->offset - begin),
             .moment2 = at_element(optimizer, state->moment2, range->offset - begin),
+            .weight = casts_along ? (char *)held->weights + (size_t)range->offset * mhp_dtype_bytes(kernels->dtype) : NULL,
         };
 
-        MHP_RETURN_IF_ERROR(mhp_stream_submit(optimizer->compute, optimizer->store->kernels->adamw, &args, sizeof args));
+        MHP_RETURN_IF_ERROR(mhp_stream_submit(optimizer->compute, kernels->adamw, &args, sizeof args));
     }
     if (mhp_group_size(held->group) == 1) {
         return MHP_OK;
     }
     MHP_RETURN_IF_ERROR(mhp_event_record(state->updated, optimizer->compute));
-    return mhp_group_all_gather(held->group, held->parameters, held->chunk, optimizer->store->kernels->dtype, state->updated,
+    return mhp_group_all_gather(held->group, held->parameters, held->chunk, optimizer->store->kernels->full_dtype, state->updated,
                                 state->gathered);
 }
 
@@ -273,7 +276,12 @@ mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step)
         MHP_RETURN_IF_ERROR(update_stage(optimizer, &optimizer->stages[i], step));
     }
     for (int i = 0; i < optimizer->stage_count; i++) {
-        MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->stages[i].gathered));
+        const mhp_held_stage *held = optimizer->stages[i].held;
+
+        if (mhp_group_size(held->group) > 1) {
+            MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->stages[i].gathered));
+            MHP_RETURN_IF_ERROR(mhp_store_cast_weights(optimizer->store, held, optimizer->compute));
+        }
     }
     return MHP_OK;
 }

@@ -41,11 +41,28 @@ mhp_held_stage *mhp_store_find(mhp_store *store, int stage)
     return NULL;
 }
 
+static size_t full_bytes(const mhp_store *store, int64_t elements)
+{
+    return (size_t)elements * mhp_dtype_bytes(store->kernels->full_dtype);
+}
+
+static bool weights_apart(const mhp_store *store)
+{
+    return store->kernels->dtype != store->kernels->full_dtype;
+}
+
+mhp_status mhp_store_cast_weights(const mhp_store *store, const mhp_held_stage *held, mhp_stream *stream)
+{
+    mhp_cast_args args = {.count = mhp_stage_layout(held->stage)->elements, .source = held->parameters, .target = held->weights};
+
+    return weights_apart(store) ? mhp_stream_submit(stream, store->kernels->cast, &args, sizeof args) : MHP_OK;
+}
+
 static mhp_status create_stage(mhp_store *store, mhp_held_stage *held, int *ranks)
 {
     mhp_status status = MHP_OK;
     char name[32];
-    size_t bytes;
+    int64_t elements;
     mhp_stage_params params = {
         .model = store->params.model,
         .kernels = store->kernels,
@@ -60,13 +77,18 @@ static mhp_status create_stage(mhp_store *store, mhp_held_stage *held, int *rank
     MHP_TRY(out, mhp_stage_create(&params, &held->stage));
     MHP_TRY(out, mhp_group_open(store->params.comm, name, GROUP_ID_STAGES + held->index, ranks, holder_count, &held->group));
     held->chunk = (mhp_stage_layout(held->stage)->elements + holder_count - 1) / holder_count;
-    bytes = (size_t)(held->chunk * holder_count) * mhp_dtype_bytes(store->kernels->dtype);
-    MHP_TRY(out, mhp_device_alloc(store->device, bytes, &held->parameters));
+    elements = held->chunk * holder_count;
+    MHP_TRY(out, mhp_device_alloc(store->device, full_bytes(store, elements), &held->parameters));
+    held->weights = held->parameters;
+    if (weights_apart(store)) {
+        held->weights = NULL;
+        MHP_TRY(out, mhp_device_alloc(store->device, (size_t)elements * mhp_dtype_bytes(store->kernels->dtype), &held->weights));
+    }
     if (store->params.gradients) {
-        MHP_TRY(out, mhp_device_alloc(store->device, bytes, &held->gradients));
+        MHP_TRY(out, mhp_device_alloc(store->device, full_bytes(store, elements), &held->gradients));
     }
     MHP_TRY(out, mhp_device_alloc(store->device, mhp_stage_get_sizes(held->stage)->workspace_bytes, &held->workspace));
-    mhp_stage_bind(held->stage, held->parameters, held->gradients, held->workspace);
+    mhp_stage_bind(held->stage, held->parameters, held->weights, held->gradients, held->workspace);
 out:
     return mhp_error_prefix(status, "stage %d: ", held->index);
 }
@@ -132,6 +154,9 @@ void mhp_store_destroy(mhp_store *store)
 
         mhp_device_free(store->device, held->workspace);
         mhp_device_free(store->device, held->gradients);
+        if (weights_apart(store)) {
+            mhp_device_free(store->device, held->weights);
+        }
         mhp_device_free(store->device, held->parameters);
         mhp_group_close(held->group);
         mhp_stage_destroy(held->stage);
@@ -156,7 +181,7 @@ static void convert_from_double(mhp_dtype dtype, const double *source, void *tar
 /* Where a parameter of the held stage lies in a host image of its flat buffer. */
 static void *image_at(const mhp_store *store, void *image, const mhp_parameter *parameter)
 {
-    return (char *)image + (size_t)parameter->offset * mhp_dtype_bytes(store->kernels->dtype);
+    return (char *)image + full_bytes(store, parameter->offset);
 }
 
 /* Builds a host image of each stage's parameters with `fill` and copies it to the device; padding is zero. */
@@ -172,13 +197,14 @@ static mhp_status fill_stages(mhp_store *store, fill_fn fill, void *context)
     for (int i = 0; i < store->held_count; i++) {
         mhp_held_stage *held = &store->held[i];
         const mhp_parameter_layout *layout = mhp_stage_layout(held->stage);
-        size_t bytes = (size_t)(held->chunk * mhp_group_size(held->group)) * mhp_dtype_bytes(store->kernels->dtype);
+        size_t bytes = full_bytes(store, held->chunk * mhp_group_size(held->group));
 
         MHP_TRY(out, mhp_calloc(&image, bytes, 1));
         for (int p = 0; p < layout->count; p++) {
             MHP_TRY(out, fill(store, &layout->items[p], image_at(store, image, &layout->items[p]), context));
         }
         MHP_TRY(out, mhp_stream_copy(stream, held->parameters, image, bytes));
+        MHP_TRY(out, mhp_store_cast_weights(store, held, stream));
         MHP_TRY(out, mhp_stream_synchronize(stream));
         mhp_free(image);
         image = NULL;
@@ -195,7 +221,7 @@ static mhp_status fill_initial(const mhp_store *store, const mhp_parameter *para
 
     MHP_RETURN_IF_ERROR(mhp_calloc(&values, (size_t)parameter->elements, sizeof *values));
     mhp_parameter_initialize(store->params.model, parameter, *(const uint64_t *)context, values);
-    convert_from_double(store->kernels->dtype, values, target, parameter->elements);
+    convert_from_double(store->kernels->full_dtype, values, target, parameter->elements);
     mhp_free(values);
     return MHP_OK;
 }

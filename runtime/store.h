@@ -26,7 +26,8 @@ typedef struct mhp_held_stage {
     mhp_stage *stage;
     mhp_group *group;               /* all holders of this stage */
     int64_t chunk;                  /* elements of a member's part: group size * chunk >= layout elements */
-    void *parameters, *gradients;   /* [group size * chunk] of the model's dtype */
+    void *parameters, *gradients;   /* [group size * chunk] of full */
+    void *weights;                  /* the same of real, a copy of the parameters; they themselves where full is real */
     void *workspace;
 } mhp_held_stage;
 
@@ -58,6 +59,9 @@ mhp_status mhp_store_initialize(mhp_store *store, uint64_t seed);
 /* Reads this rank's parameters by name (`prefix` before each name, "" usually) from an open file; every tensor must be there with the
  * right shape. */
 mhp_status mhp_store_load(mhp_store *store, const mhp_safetensors *file, const char *prefix);
+
+/* Submits the copy of a held stage's parameters to its weights, if they are apart. */
+mhp_status mhp_store_cast_weights(const mhp_store *store, const mhp_held_stage *held, mhp_stream *stream);
 
 /* Elements of parameters of the whole model, each once. */
 int64_t mhp_store_model_elements(const mhp_store *store);

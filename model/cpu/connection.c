@@ -1,4 +1,4 @@
-/* Connections forward: coefficients, pre mix, merge, readout.
+/* Connections forward: coefficients, pre mix, norm, merge, readout.
  *
  * Tokens go through in blocks. The coefficients of LANES tokens are computed at once, a token in every lane; sums over the hidden size
  * run along it. Four streams, the usual number, have loops of their own: the compiler unrolls what the constant n makes known. */
@@ -270,10 +270,27 @@ ALWAYS_INLINE void merge_token(int n, const mhp_merge_args *args, int token)
     }
 }
 
+static void residual_block(const mhp_merge_args *args, int begin, int end)
+{
+    size_t first = (size_t)begin * (size_t)args->hidden;
+    size_t last = (size_t)end * (size_t)args->hidden;
+    const real *x = args->x;
+    const real *y = args->y;
+    real *restrict next = args->x_next;
+
+    for (size_t i = first; i < last; i++) {
+        next[i] = x[i] + y[i];
+    }
+}
+
 static void merge_block(const void *argument, int begin, int end)
 {
     const mhp_merge_args *args = argument;
 
+    if (args->kind == MHP_CONNECTION_RESIDUAL) {
+        residual_block(args, begin, end);
+        return;
+    }
     for (int t = begin; t < end; t++) {
         if (args->streams == 4) {
             merge_token(4, args, t);
@@ -291,4 +308,33 @@ static mhp_status merge(void *native, const void *argument)
     MHP_RETURN_IF_ERROR(check_connection(args->streams, 1));
     for_blocks(merge_block, args, args->tokens, TOKEN_BLOCK);
     return MHP_OK;
+}
+
+static mhp_status mix(void *native, const void *argument)
+{
+    const mhp_mix_args *args = argument;
+    const mhp_connection_args *from = &args->connection;
+    bool residual = from->kind == MHP_CONNECTION_RESIDUAL;
+    mhp_rms_norm_args norm = {
+        .tokens = from->tokens,
+        .hidden = from->hidden,
+        .epsilon = from->norm_epsilon,
+        .x = residual ? from->x : from->z,
+        .weight = args->weight,
+        .y = args->normed,
+        .rrms = args->norm_rrms,
+    };
+
+    if (!residual) {
+        MHP_RETURN_IF_ERROR(connection(native, from));
+    }
+    return rms_norm(native, &norm);
+}
+
+static mhp_status merge_mix(void *native, const void *argument)
+{
+    const mhp_merge_mix_args *args = argument;
+
+    MHP_RETURN_IF_ERROR(merge(native, &args->merge));
+    return mix(native, &args->mix);
 }

@@ -58,7 +58,12 @@ ALWAYS_INLINE void merge_gradient_token(int n, const mhp_merge_gradient_args *ar
 static void merge_gradient_block(const void *argument, int begin, int end)
 {
     const mhp_merge_gradient_args *args = argument;
+    size_t first = (size_t)begin * (size_t)args->hidden;
 
+    if (args->kind == MHP_CONNECTION_RESIDUAL) {
+        memcpy((real *)args->dy + first, (const real *)args->g + first, (size_t)(end - begin) * (size_t)args->hidden * sizeof(real));
+        return;
+    }
     for (int t = begin; t < end; t++) {
         if (args->streams == 4) {
             merge_gradient_token(4, args, t);
@@ -444,6 +449,27 @@ static mhp_status connection_gradient(void *native, const void *argument)
     return MHP_OK;
 }
 
+static mhp_status mix_gradient(void *native, const void *argument)
+{
+    const mhp_mix_gradient_args *args = argument;
+    const mhp_connection_gradient_args *from = &args->connection;
+    bool residual = from->kind == MHP_CONNECTION_RESIDUAL;
+    mhp_rms_norm_gradient_args norm = {
+        .tokens = from->tokens,
+        .hidden = from->hidden,
+        .x = args->z,
+        .weight = args->weight,
+        .rrms = args->norm_rrms,
+        .dy = args->dnormed,
+        .residual = residual ? from->g : NULL,
+        .dx = residual ? from->dx : from->dz,
+        .dweight = args->dweight,
+    };
+
+    MHP_RETURN_IF_ERROR(rms_norm_gradient(native, &norm));
+    return residual ? MHP_OK : connection_gradient(native, from);
+}
+
 static mhp_status readout_gradient(void *native, const void *argument)
 {
     const mhp_readout_gradient_args *args = argument;
@@ -455,7 +481,7 @@ static mhp_status readout_gradient(void *native, const void *argument)
         .norm_epsilon = args->norm_epsilon,
         .hc_epsilon = args->hc_epsilon,
         .x = args->x,
-        .dz = args->dz,
+        .dz = (void *)(uintptr_t)args->dz,      /* read only, here */
         .pre = args->pre,
         .projection = args->projection,
         .rrms = args->rrms,

@@ -104,21 +104,6 @@ static mhp_status stream_repeat(void *native, const void *argument)
     return MHP_OK;
 }
 
-static mhp_status add(void *native, const void *argument)
-{
-    const mhp_add_args *args = argument;
-    const real *x = args->x;
-    const real *y = args->y;
-    real *out = args->out;
-
-    (void)native;
-#pragma omp parallel for simd schedule(static) if (omp_get_max_threads() > 1)
-    for (int64_t i = 0; i < args->count; i++) {
-        out[i] = x[i] + y[i];
-    }
-    return MHP_OK;
-}
-
 enum { ROTARY_PAIRS_MAX = 512, ROTARY_BLOCK = 64 };
 
 /* Cosines and sines of one token's angles. They move on by addition theorems from token to token, in double, and start afresh at

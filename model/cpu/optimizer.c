@@ -1,4 +1,4 @@
-/* AdamW, the square sum of gradients and the factor that clips them. */
+/* AdamW, the square sum of gradients and the factor that clips them. Real and full are one type here: nothing is kept twice. */
 #include "model/cpu/cpu.h"
 
 static mhp_status adamw(void *native, const void *argument)
@@ -30,6 +30,15 @@ static mhp_status adamw(void *native, const void *argument)
         moment2[i] = v;
         parameter[i] = parameter[i] * keep - rate * (m * correction1) / (real_sqrt(v * correction2) + epsilon);
     }
+    return MHP_OK;
+}
+
+static mhp_status cast(void *native, const void *argument)
+{
+    const mhp_cast_args *args = argument;
+
+    (void)native;
+    memcpy(args->target, args->source, (size_t)args->count * sizeof(real));
     return MHP_OK;
 }
 

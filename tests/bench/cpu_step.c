@@ -33,11 +33,11 @@ static mhp_kernels plain;    /* the kernels that the timed ones call */
     X(stream_repeat)                                                                               \
     X(rms_norm)                                                                                    \
     X(rms_norm_gradient)                                                                           \
-    X(add)                                                                                         \
-    X(connection)                                                                                  \
+    X(mix)                                                                                         \
     X(merge)                                                                                       \
+    X(merge_mix)                                                                                   \
     X(merge_gradient)                                                                              \
-    X(connection_gradient)                                                                         \
+    X(mix_gradient)                                                                                \
     X(readout)                                                                                     \
     X(readout_gradient)                                                                            \
     X(rotary)                                                                                      \
@@ -219,7 +219,7 @@ static mhp_status create_stage(one_stage *self, mhp_config *config)
             values[e] = 0.02f * (float)mhp_random_normal(1, (uint64_t)i, (uint64_t)e);
         }
     }
-    mhp_stage_bind(self->stage, parameters, gradients, workspace);
+    mhp_stage_bind(self->stage, parameters, parameters, gradients, workspace);
     return fill_microbatch(self, config, integers);
 }
 

@@ -124,7 +124,7 @@ double golden_error(const void *a, mhp_dtype dtype, const double *b, size_t coun
     double difference = 0, reference = 0;
 
     for (size_t i = 0; i < count; i++) {
-        double value = dtype == MHP_DTYPE_F32 ? ((const float *)a)[i] : ((const double *)a)[i];
+        double value = mhp_dtype_load(dtype, a, (int64_t)i);
 
         difference += (value - b[i]) * (value - b[i]);
         reference += b[i] * b[i];

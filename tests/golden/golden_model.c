@@ -168,50 +168,66 @@ static const char *plain_name(const char *name)
     return strncmp(name, "param/", 6) == 0 ? name + 6 : name;
 }
 
-/* Every parameter of this rank's stages against the file's `prefix` tensors; parted: this holder's own part alone. */
+/* The parameters of one stage of this rank, or their gradients, against the file's `prefix` tensors; of gradients this holder's own
+ * part alone. */
+static mhp_status compare_stage(golden_case *c, const mhp_held_stage *held, const char *prefix, bool gradients)
+{
+    mhp_status status = MHP_OK;
+    mhp_dtype dtype = mhp_dtype_full((mhp_dtype)c->model.dtype);
+    const mhp_parameter_layout *layout = mhp_stage_layout(held->stage);
+    int64_t own_begin = gradients ? held->chunk * mhp_group_index(held->group) : 0;
+    int64_t own_end = gradients ? own_begin + held->chunk : layout->elements;
+    size_t bytes = (size_t)layout->elements * mhp_dtype_bytes(dtype);
+    mhp_stream *compute = mhp_trainer_compute(c->trainer);
+    char *memory = NULL;
+
+    MHP_TRY(out, mhp_calloc(&memory, bytes, 1));
+    MHP_TRY(out, mhp_stream_copy(compute, memory, gradients ? held->gradients : held->parameters, bytes));
+    MHP_TRY(out, mhp_stream_synchronize(compute));
+    for (int i = 0; i < layout->count; i++) {
+        const mhp_parameter *parameter = &layout->items[i];
+        int64_t begin = parameter->offset > own_begin ? parameter->offset : own_begin;
+        int64_t end = parameter->offset + parameter->elements < own_end ? parameter->offset + parameter->elements : own_end;
+        char name[MHP_TENSOR_NAME_MAX + 16];
+        bool first = strstr(parameter->info.name, "layers.0.hc_attn_") != NULL;
+        double *expected, norm = 0, part = 0, error;
+        size_t count;
+
+        snprintf(name, sizeof name, "%s%s", prefix, parameter->info.name);
+        if (end <= begin) {
+            continue;
+        }
+        expected = golden_tensor(c->file, name, &count);
+        for (size_t k = 0; k < count; k++) {
+            norm += expected[k] * expected[k];
+        }
+        for (int64_t k = begin; k < end; k++) {
+            part += expected[k - parameter->offset] * expected[k - parameter->offset];
+        }
+        /* Of a part the error is taken over the whole tensor's norm; parts of all holders together stay below twice the limit. */
+        error = golden_error(memory + (size_t)begin * mhp_dtype_bytes(dtype), dtype, expected + (begin - parameter->offset),
+                             (size_t)(end - begin));
+        if (part > 0 && norm > 0) {
+            error *= sqrt(part / norm);
+        }
+        note(c, gradients ? GRADIENTS : first ? FINAL_FIRST : FINAL, error, plain_name(name));
+        mhp_free(expected);
+    }
+out:
+    mhp_free(memory);
+    return status;
+}
+
 static mhp_status compare_parameters(golden_case *c, const char *prefix, bool gradients)
 {
+    mhp_status status = MHP_OK;
     mhp_store *store = mhp_trainer_store(c->trainer);
-    size_t element = mhp_dtype_bytes((mhp_dtype)c->model.dtype);
 
     for (int s = 0; s < store->held_count; s++) {
-        const mhp_held_stage *held = &store->held[s];
-        const mhp_parameter_layout *layout = mhp_stage_layout(held->stage);
-        int64_t own_begin = gradients ? held->chunk * mhp_group_index(held->group) : 0;
-        int64_t own_end = gradients ? own_begin + held->chunk : layout->elements;
-        const char *memory = gradients ? held->gradients : held->parameters;
-
-        for (int i = 0; i < layout->count; i++) {
-            const mhp_parameter *parameter = &layout->items[i];
-            int64_t begin = parameter->offset > own_begin ? parameter->offset : own_begin;
-            int64_t end = parameter->offset + parameter->elements < own_end ? parameter->offset + parameter->elements : own_end;
-            char name[MHP_TENSOR_NAME_MAX + 16];
-            bool first = strstr(parameter->info.name, "layers.0.hc_attn_") != NULL;
-            double *expected, norm = 0, part = 0, error;
-            size_t count;
-
-            snprintf(name, sizeof name, "%s%s", prefix, parameter->info.name);
-            if (end <= begin) {
-                continue;
-            }
-            expected = golden_tensor(c->file, name, &count);
-            for (size_t k = 0; k < count; k++) {
-                norm += expected[k] * expected[k];
-            }
-            for (int64_t k = begin; k < end; k++) {
-                part += expected[k - parameter->offset] * expected[k - parameter->offset];
-            }
-            /* Of a part the error is taken over the whole tensor's norm; parts of all holders together stay below twice the limit. */
-            error = golden_error(memory + (size_t)begin * element, (mhp_dtype)c->model.dtype, expected + (begin - parameter->offset),
-                                 (size_t)(end - begin));
-            if (part > 0 && norm > 0) {
-                error *= sqrt(part / norm);
-            }
-            note(c, gradients ? GRADIENTS : first ? FINAL_FIRST : FINAL, error, plain_name(name));
-            mhp_free(expected);
-        }
+        MHP_TRY(out, compare_stage(c, &store->held[s], prefix, gradients));
     }
-    return MHP_OK;
+out:
+    return status;
 }
 
 /* Runs the batch of step 0 on this rank alone: logits of its first sequence, and the sum of losses of each micro-batch. */

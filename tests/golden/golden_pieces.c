@@ -114,7 +114,7 @@ static void run_forward(piece *p, piece_memory *m)
         .rrms = m->rrms, .z = m->z,
     };
     mhp_merge_args merge = {
-        .tokens = p->tokens, .hidden = p->hidden, .streams = p->streams, .x = m->x, .y = m->y,
+        .kind = p->kind, .tokens = p->tokens, .hidden = p->hidden, .streams = p->streams, .x = m->x, .y = m->y,
         .post = m->post, .comb = m->comb, .x_next = m->x_next,
     };
 
@@ -130,7 +130,7 @@ static void run_forward(piece *p, piece_memory *m)
 static void run_gradient(piece *p, piece_memory *m)
 {
     mhp_merge_gradient_args merge = {
-        .tokens = p->tokens, .hidden = p->hidden, .streams = p->streams, .g = m->g, .x = m->x,
+        .kind = p->kind, .tokens = p->tokens, .hidden = p->hidden, .streams = p->streams, .g = m->g, .x = m->x,
         .y = m->y, .post = m->post, .comb = m->comb, .dy = m->dy, .dpost = m->dpost,
         .dcomb = m->dcomb,
     };
