@@ -44,6 +44,32 @@ double mhp_dtype_load(mhp_dtype dtype, const void *array, int64_t index)
     }
 }
 
+static uint16_t to_bf16(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return (uint16_t)(bits >> 16 | 0x40u);          /* stays a quiet NaN, whatever its lower half was */
+    }
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+void mhp_dtype_store(mhp_dtype dtype, void *array, int64_t index, double value)
+{
+    switch (dtype) {
+    case MHP_DTYPE_F64:
+        ((double *)array)[index] = value;
+        break;
+    case MHP_DTYPE_F32:
+        ((float *)array)[index] = (float)value;
+        break;
+    default:
+        assert(dtype == MHP_DTYPE_BF16);
+        ((uint16_t *)array)[index] = to_bf16((float)value);
+    }
+}
+
 mhp_dtype mhp_dtype_from_text(const char *text)
 {
     int i = 0;

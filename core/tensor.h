@@ -34,6 +34,8 @@ const char *mhp_dtype_text(mhp_dtype dtype);
 mhp_dtype mhp_dtype_full(mhp_dtype dtype);
 /* Element `index` of an array of F32, F64 or BF16 as double. */
 double mhp_dtype_load(mhp_dtype dtype, const void *array, int64_t index);
+/* Sets it, rounded to nearest even. */
+void mhp_dtype_store(mhp_dtype dtype, void *array, int64_t index, double value);
 /* The type of that name, or MHP_DTYPE_COUNT. */
 mhp_dtype mhp_dtype_from_text(const char *text);
 

@@ -18,6 +18,7 @@ static const mhp_command commands[] = {
     {"config", "prints a configuration with all defaults, or documents every key",
      mhp_command_config},
     {"data", "makes and inspects token files", mhp_command_data},
+    {"bench", "times a model's step on this machine", mhp_command_bench},
 };
 
 static void print_usage(FILE *stream)

@@ -282,17 +282,22 @@ mhp_status stage_linear_weight_gradient(const mhp_stage *stage, mhp_stream *stre
 
 static int sublayer_steps(const mhp_stage *stage, mhp_pass pass)
 {
-    return pass == MHP_PASS_FORWARD ? stage->sublayer_count * FORWARD_STEPS + 1 : stage->sublayer_count * GRADIENT_STEPS;
+    switch (pass) {
+    case MHP_PASS_FORWARD:
+        return stage->sublayer_count * FORWARD_STEPS + 1;
+    case MHP_PASS_INPUT_GRADIENT:
+        return stage->sublayer_count * GRADIENT_STEPS;
+    default:
+        return stage->sublayer_count;
+    }
 }
 
 static int count_steps(const mhp_stage *stage, mhp_pass pass)
 {
     const mhp_stage_extent *extent = &stage->params.extent;
+    int head_steps = pass == MHP_PASS_WEIGHT_GRADIENT ? 1 : HEAD_STEPS;
 
-    if (pass == MHP_PASS_WEIGHT_GRADIENT) {
-        return stage->sublayer_count + (extent->first ? 1 : 0) + (extent->last ? 1 : 0);
-    }
-    return sublayer_steps(stage, pass) + (extent->first ? 1 : 0) + (extent->last ? HEAD_STEPS : 0);
+    return sublayer_steps(stage, pass) + (extent->first ? 1 : 0) + (extent->last ? head_steps : 0);
 }
 
 void mhp_cursor_begin(mhp_cursor *cursor, mhp_stage *stage, mhp_pass pass, const mhp_microbatch *microbatch)
@@ -314,22 +319,55 @@ static int leading_steps(const mhp_stage *stage, mhp_pass pass)
     return stage->params.extent.last ? (pass == MHP_PASS_INPUT_GRADIENT ? HEAD_STEPS : 1) : 0;
 }
 
-mhp_step_kind mhp_cursor_next_kind(const mhp_cursor *cursor)
+/* The sublayer whose function is the next step, or -1 if the step is another; a weight gradient is all function. */
+static int function_of(const mhp_cursor *cursor)
 {
     const mhp_stage *stage = cursor->stage;
     int step = cursor->step - leading_steps(stage, cursor->pass);
-    bool head;
+
+    if (step < 0 || step >= sublayer_steps(stage, cursor->pass)) {
+        return -1;
+    }
+    switch (cursor->pass) {
+    case MHP_PASS_FORWARD:
+        return step % FORWARD_STEPS == 1 ? step / FORWARD_STEPS : -1;
+    case MHP_PASS_INPUT_GRADIENT:
+        return step % GRADIENT_STEPS == 1 ? stage->sublayer_count - 1 - step / GRADIENT_STEPS : -1;
+    default:
+        return stage->sublayer_count - 1 - step;
+    }
+}
+
+mhp_step_part mhp_cursor_next_part(const mhp_cursor *cursor)
+{
+    const mhp_stage *stage = cursor->stage;
+    int leading = leading_steps(stage, cursor->pass);
+    int s = function_of(cursor);
 
     assert(!mhp_cursor_done(cursor));
-    if (cursor->pass == MHP_PASS_WEIGHT_GRADIENT) {
-        return MHP_STEP_MATH;
+    if (s >= 0) {
+        return sublayer_is_attention(s) ? MHP_PART_ATTENTION : MHP_PART_FEED_FORWARD;
     }
-    if (step >= 0 && step < sublayer_steps(stage, cursor->pass)) {
-        return step % (cursor->pass == MHP_PASS_FORWARD ? FORWARD_STEPS : GRADIENT_STEPS) == 1 ? MHP_STEP_MATH : MHP_STEP_MEMORY;
+    if (cursor->step < leading) {
+        return cursor->pass == MHP_PASS_FORWARD ? MHP_PART_EMBEDDING : MHP_PART_HEAD;
     }
-    /* The head's product is its second step forward and its first back. */
-    head = cursor->pass == MHP_PASS_FORWARD ? cursor->step == cursor->step_count - 1 && stage->params.extent.last : step == -HEAD_STEPS;
-    return head ? MHP_STEP_MATH : MHP_STEP_MEMORY;
+    if (cursor->step - leading < sublayer_steps(stage, cursor->pass)) {
+        return MHP_PART_CONNECTION;
+    }
+    return cursor->pass == MHP_PASS_FORWARD ? MHP_PART_HEAD : MHP_PART_EMBEDDING;
+}
+
+mhp_step_kind mhp_cursor_next_kind(const mhp_cursor *cursor)
+{
+    mhp_step_part part = mhp_cursor_next_part(cursor);
+    bool product;
+
+    if (part == MHP_PART_HEAD) {        /* its product is its second step forward and its first back */
+        product = cursor->step == (cursor->pass == MHP_PASS_FORWARD ? cursor->step_count - 1 : 0);
+    } else {
+        product = part == MHP_PART_ATTENTION || part == MHP_PART_FEED_FORWARD || cursor->pass == MHP_PASS_WEIGHT_GRADIENT;
+    }
+    return product ? MHP_STEP_MATH : MHP_STEP_MEMORY;
 }
 
 mhp_status mhp_cursor_step(mhp_cursor *cursor, mhp_stream *stream)

@@ -48,6 +48,15 @@ typedef struct mhp_microbatch {
 
 typedef enum mhp_pass { MHP_PASS_FORWARD, MHP_PASS_INPUT_GRADIENT, MHP_PASS_WEIGHT_GRADIENT, MHP_PASS_COUNT } mhp_pass;
 typedef enum mhp_step_kind { MHP_STEP_MATH, MHP_STEP_MEMORY } mhp_step_kind;
+/* The part of the model that a step belongs to; the connections' have the norms in them, the head has readout, logits and loss. */
+typedef enum mhp_step_part {
+    MHP_PART_EMBEDDING,
+    MHP_PART_CONNECTION,
+    MHP_PART_ATTENTION,
+    MHP_PART_FEED_FORWARD,
+    MHP_PART_HEAD,
+    MHP_PART_COUNT,
+} mhp_step_part;
 
 /* Plain data; begin, then step until done. */
 typedef struct mhp_cursor {
@@ -74,6 +83,8 @@ void mhp_cursor_begin(mhp_cursor *cursor, mhp_stage *stage, mhp_pass pass, const
 bool mhp_cursor_done(const mhp_cursor *cursor);
 /* What the next step mostly does; the cursor must not be done. */
 mhp_step_kind mhp_cursor_next_kind(const mhp_cursor *cursor);
+/* Where the next step belongs; the cursor must not be done. */
+mhp_step_part mhp_cursor_next_part(const mhp_cursor *cursor);
 /* Submits the next step's kernels to the stream. */
 mhp_status mhp_cursor_step(mhp_cursor *cursor, mhp_stream *stream);
 

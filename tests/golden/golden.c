@@ -135,10 +135,6 @@ double golden_error(const void *a, mhp_dtype dtype, const double *b, size_t coun
 void golden_to_dtype(const double *values, size_t count, mhp_dtype dtype, void *target)
 {
     for (size_t i = 0; i < count; i++) {
-        if (dtype == MHP_DTYPE_F32) {
-            ((float *)target)[i] = (float)values[i];
-        } else {
-            ((double *)target)[i] = values[i];
-        }
+        mhp_dtype_store(dtype, target, (int64_t)i, values[i]);
     }
 }

@@ -1,0 +1,21 @@
+/* mhcpipe bench: what a machine reaches. One file a kind. */
+#ifndef MHP_LAUNCH_BENCH_H
+#define MHP_LAUNCH_BENCH_H
+
+#include <stdio.h>
+
+#include "launch/session.h"
+
+typedef struct mhp_bench_step_params {
+    const mhp_config *config;
+    mhp_comm *comm;             /* of one rank */
+    bool layers_alone;          /* no embedding, no head: a stage from the middle of a pipeline */
+    int repetitions;            /* timed steps, >= 1 */
+} mhp_bench_step_params;
+
+/* Times forward, input gradient and weight gradient of one micro-batch of the configured model, and prints milliseconds, tokens a
+ * second, FLOP/s (and model FLOP utilisation where the card's peak is known), and the share of every part of the model. Values are
+ * random; nothing is trained. */
+mhp_status mhp_bench_step(const mhp_bench_step_params *params, FILE *stream);
+
+#endif
