@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 
 cmake --install "$build" --prefix "$work/first" >/dev/null
 mv "$work/first" "$work/prefix"     # nothing may remember where it was installed
-export OPENBLAS_NUM_THREADS=1
+export OPENBLAS_NUM_THREADS=1 CMAKE_GENERATOR=Ninja      # what the list of packages has
 
 echo "== CMake package"
 cmake -S "$here/project" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$work/prefix" -DEXPECTED_VERSION="$version" >/dev/null
