@@ -138,7 +138,7 @@ static mhp_status make_plan(const arguments *given, mhp_plan **plan_out)
     if ((*plan_out)->lowered || given->compute_only) {
         return mhp_plan_validate(*plan_out);
     }
-    return mhp_plan_lower(*plan_out);
+    return mhp_plan_lower(*plan_out, NULL);
 }
 
 int mhp_command_plan(int argc, char **argv)

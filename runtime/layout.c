@@ -29,7 +29,7 @@ static mhp_status build_plan(const mhp_schedule_params *schedule, const mhp_para
     if (plan->forward_only) {
         MHP_RAISE(out, MHP_ERR_PLAN, "%s has no backward action: expected a plan that trains", schedule->file);
     }
-    MHP_TRY(out, mhp_plan_lower(plan));
+    MHP_TRY(out, mhp_plan_lower(plan, NULL));
     *plan_out = plan;
     plan = NULL;
 out:
@@ -44,7 +44,7 @@ mhp_status mhp_layout_create(const mhp_model_params *model, const mhp_parallel_p
     MHP_RETURN_IF_ERROR(build_plan(schedule, parallel, &layout_out->plan));
     MHP_RETURN_IF_ERROR(
         mhp_schedule_forward_only(layout_out->plan, layout_out->plan->microbatch_count, &layout_out->evaluation_plan));
-    MHP_RETURN_IF_ERROR(mhp_plan_lower(layout_out->evaluation_plan));
+    MHP_RETURN_IF_ERROR(mhp_plan_lower(layout_out->evaluation_plan, NULL));
     MHP_RETURN_IF_ERROR(mhp_calloc(&layout_out->extents, (size_t)layout_out->plan->stage_count, sizeof *layout_out->extents));
     return mhp_partition_layers(model->num_hidden_layers, layout_out->plan->stage_count, &schedule->layers_per_stage,
                                 layout_out->extents);

@@ -85,16 +85,23 @@ int mhp_plan_owner(const mhp_plan *plan, int stage, int microbatch)
     return plan->owner[(size_t)stage * (size_t)plan->microbatch_count + (size_t)microbatch];
 }
 
+static int compare_stages(const void *left, const void *right)
+{
+    const mhp_stage_slots *a = left;
+    const mhp_stage_slots *b = right;
+
+    return (a->stage > b->stage) - (a->stage < b->stage);
+}
+
 const mhp_stage_slots *mhp_plan_stage_slots(const mhp_plan *plan, int rank, int stage)
 {
     const mhp_rank_plan *rank_plan = &plan->ranks[rank];
+    const mhp_stage_slots key = {.stage = stage};
 
-    for (int i = 0; i < rank_plan->stage_count; i++) {
-        if (rank_plan->stages[i].stage == stage) {
-            return &rank_plan->stages[i];
-        }
+    if (rank_plan->stage_count == 0) {
+        return NULL;
     }
-    return NULL;
+    return bsearch(&key, rank_plan->stages, (size_t)rank_plan->stage_count, sizeof key, compare_stages);
 }
 
 int mhp_action_format(const mhp_action *action, char *text, size_t size)

@@ -89,7 +89,7 @@ mhp_status mhp_plan_create(int rank_count, int stage_count, int microbatch_count
 void mhp_plan_destroy(mhp_plan *plan);
 mhp_status mhp_plan_append(mhp_plan *plan, int rank, mhp_action action);
 
-/* The rank that runs (stage, microbatch); and the first rank that owns the stage for some micro-batch. */
+/* The rank that runs (stage, microbatch), -1 if none does. */
 int mhp_plan_owner(const mhp_plan *plan, int stage, int microbatch);
 
 /* The slots of a stage on a rank, NULL if the rank does not hold the stage or the plan is not lowered. */

@@ -134,12 +134,12 @@ static void plans_of_all_schedules_survive_a_round_trip(void **state)
             char *text;
 
             assert_int_equal(mhp_schedule_generate(mhp_generator_at(g)->name, &shape, &plan), 0);
-            assert_int_equal(lowered ? mhp_plan_lower(plan) : MHP_OK, MHP_OK);
+            assert_int_equal(lowered ? mhp_plan_lower(plan, NULL) : MHP_OK, MHP_OK);
             text = written(plan);
             again = parsed(text);
             assert_same_actions(plan, again);
             assert_int_equal(mhp_plan_validate(again), MHP_OK);
-            assert_int_equal(mhp_plan_lower(again), MHP_OK);
+            assert_int_equal(mhp_plan_lower(again, NULL), MHP_OK);
             free(text);
             mhp_plan_destroy(plan);
             mhp_plan_destroy(again);

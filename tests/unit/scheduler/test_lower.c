@@ -1,71 +1,22 @@
 /* Lowering, checked edge by edge and slot by slot with code of its own: nothing here asks the index
  * or the validator what is right. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "scheduler/csv.h"
-#include "scheduler/generator.h"
-#include "scheduler/lower.h"
+#include "tests/unit/scheduler/support.h"
 
 enum { STAGES = 16, MICROBATCHES = 32, NOBODY = -1 };
-
-static bool is_pair(const mhp_action *action)
-{
-    return action->kind == MHP_ACTION_OVERLAP_F_B;
-}
-
-static bool is_compute(const mhp_action *action)
-{
-    return action->kind <= MHP_ACTION_WEIGHT_GRADIENT || is_pair(action);
-}
-
-static mhp_plan *generated(const char *name, int ranks, int microbatches, bool forward_only)
-{
-    mhp_schedule_shape shape = {.ranks = ranks, .microbatches = microbatches, .chunks = 1};
-    mhp_plan *plan = NULL;
-    mhp_plan *forward = NULL;
-
-    assert_int_equal(mhp_schedule_generate(name, &shape, &plan), MHP_OK);
-    if (!forward_only) {
-        return plan;
-    }
-    assert_int_equal(mhp_schedule_forward_only(plan, microbatches, &forward), MHP_OK);
-    mhp_plan_destroy(plan);
-    return forward;
-}
-
-static void lower(mhp_plan *plan)
-{
-    if (mhp_plan_lower(plan) != MHP_OK) {
-        fail_msg("%s, %d ranks, %d micro-batches: %s", plan->name, plan->rank_count,
-                 plan->microbatch_count, mhp_error_text());
-    }
-    assert_true(plan->lowered);
-}
 
 /* Calls `check` with each plan before and after lowering: schedules x sizes x training or not. */
 static void sweep(void (*check)(const mhp_plan *compute, const mhp_plan *lowered))
 {
     for (size_t g = 0; mhp_generator_at(g); g++) {
         const char *name = mhp_generator_at(g)->name;
-        bool dual = strncmp(name, "dualpipe", 8) == 0;
-        int step = strcmp(name, "dualpipe") == 0 ? 2 : 1;
 
-        for (int p = step; p <= 8; p += step) {
-            for (int m = dual ? 2 * p : 1; m <= 2 * p + 6; m += step) {
-                for (int forward_only = 0; forward_only < 2; forward_only++) {
-                    mhp_plan *compute = generated(name, p, m, forward_only);
-                    mhp_plan *lowered = generated(name, p, m, forward_only);
+        for (int p = 1; p <= 8; p++) {
+            for (int m = 1; m <= 2 * p + 6; m++) {
+                for (int either = 0; either < 2 && takes_shape(name, p, m, 2); either++) {
+                    mhp_plan *compute = generate_either(name, p, m, either);
+                    mhp_plan *lowered = generate_either(name, p, m, either);
 
-                    lower(lowered);
+                    lower_plan(lowered, NULL);
                     check(compute, lowered);
                     mhp_plan_destroy(compute);
                     mhp_plan_destroy(lowered);
@@ -514,21 +465,13 @@ static void outputs_take_turns(void **state)
     sweep(assert_outputs);
 }
 
-static mhp_plan *parsed(const char *text)
-{
-    mhp_plan *plan = NULL;
-
-    assert_int_equal(mhp_plan_parse_csv("some.csv", text, strlen(text), &plan), MHP_OK);
-    return plan;
-}
-
 static void stage_slots_are_those_of_the_ranks_stages(void **state)
 {
-    mhp_plan *plan = generated("dualpipev", 3, 6, false);
+    mhp_plan *plan = generate("dualpipev", 3, 6);
 
     (void)state;
     assert_null(mhp_plan_stage_slots(plan, 1, 1));
-    lower(plan);
+    lower_plan(plan, NULL);
     for (int r = 0; r < 3; r++) {
         for (int s = 0; s < 6; s++) {
             const mhp_stage_slots *slots = mhp_plan_stage_slots(plan, r, s);
@@ -542,13 +485,13 @@ static void stage_slots_are_those_of_the_ranks_stages(void **state)
 
 static void messages_that_are_there_stay(void **state)
 {
-    mhp_plan *plan = parsed("0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,0B1\n"
+    mhp_plan *plan = parse_csv("0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,0B1\n"
                             "1RECV_F0,1RECV_F1,1F0,1B0,1SEND_B0,1F1,1B1,1SEND_B1\n");
     static const mhp_action_kind first[] = {MHP_ACTION_RECV_F, MHP_ACTION_RECV_F,
                                             MHP_ACTION_FORWARD};
 
     (void)state;
-    lower(plan);
+    lower_plan(plan, NULL);
     assert_int_equal(plan->ranks[0].actions.count, 9);
     assert_int_equal(plan->ranks[1].actions.count, 9);
     for (size_t i = 0; i < 3; i++) {
@@ -566,9 +509,9 @@ static void a_wrong_compute_order_is_not_lowered(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        mhp_plan *plan = parsed(texts[i]);
+        mhp_plan *plan = parse_csv(texts[i]);
 
-        assert_int_equal(mhp_plan_lower(plan), MHP_ERR_PLAN);
+        assert_int_equal(mhp_plan_lower(plan, NULL), MHP_ERR_PLAN);
         assert_false(plan->lowered);
         assert_non_null(strstr(mhp_error_text(), "position"));
         mhp_plan_destroy(plan);
