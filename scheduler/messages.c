@@ -82,6 +82,15 @@ static int ahead_of(const insertion *x, int rank, int needed)
     return at > 0 ? at - 1 : 0;
 }
 
+/* Not between an R and its gradient: R takes time too. */
+static int before_rebuild(const insertion *x, int rank, int place)
+{
+    while (place > 0 && x->plan->ranks[rank].actions.items[place - 1].kind == MHP_ACTION_REBUILD) {
+        place--;
+    }
+    return place;
+}
+
 static int smaller(int a, int b)
 {
     return a < b ? a : b;
@@ -104,6 +113,7 @@ static void place_receive(const insertion *x, int kind, int rank, int position, 
     receive_place *behind = &x->channel_last[local * (size_t)x->plan->rank_count + (size_t)target_rank];
     int before = smaller(ahead_of(x, target_rank, needed), passed_by(x, target_rank, made));
 
+    before = before_rebuild(x, target_rank, before);
     *behind = (receive_place){smaller(before, behind->before), smaller(needed, behind->needed)};
     x->places[kind][cell_of(x, s, m)] = *behind;
 }

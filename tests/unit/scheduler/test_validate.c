@@ -1,8 +1,9 @@
 /* The validator against a judge: a step-by-step execution that knows nothing of the validator's
  * index. Lowered plans pass both; of plans with one random change each accepts what the other does.
  */
-#include "core/random.h"
+#include "scheduler/execute.h"
 #include "tests/unit/scheduler/judge.h"
+#include "tests/unit/scheduler/random_order.h"
 
 /* With an R for every gradient if that is asked for. */
 static mhp_plan *lowered(const char *name, int ranks, int microbatches, bool forward_only,
@@ -38,69 +39,6 @@ static void every_lowered_plan_is_accepted(void **state)
     }
 }
 
-/* Numbers of one seed, in turn. */
-typedef struct dice {
-    uint64_t seed, index;
-} dice;
-
-static size_t roll(dice *d, size_t count)
-{
-    return (size_t)(mhp_random_u64(d->seed, 0, d->index++) % count);
-}
-
-static mhp_action take_out(mhp_action_list *list, size_t place)
-{
-    mhp_action action = list->items[place];
-
-    memmove(&list->items[place], &list->items[place + 1],
-            (--list->count - place) * sizeof action);
-    return action;
-}
-
-static void put_in(mhp_plan *plan, int rank, size_t place, mhp_action action)
-{
-    mhp_action_list *list = &plan->ranks[rank].actions;
-
-    assert_int_equal(mhp_plan_append(plan, rank, action), MHP_OK);
-    memmove(&list->items[place + 1], &list->items[place],
-            (list->count - 1 - place) * sizeof action);
-    list->items[place] = action;
-}
-
-typedef enum change { CHANGE_SWAP, CHANGE_DROP, CHANGE_DUPLICATE, CHANGE_MOVE, CHANGE_AWAY,
-                      CHANGE_COUNT } change;
-
-static void mutate(mhp_plan *plan, change kind, dice *d)
-{
-    int rank = (int)roll(d, (size_t)plan->rank_count);
-    int other = (int)roll(d, (size_t)plan->rank_count);
-    mhp_action_list *list = &plan->ranks[rank].actions;
-    size_t a = roll(d, list->count);
-    size_t b = roll(d, list->count - 1);
-    mhp_action action = list->items[a];
-
-    switch (kind) {
-    case CHANGE_SWAP:
-        b += b >= a;
-        list->items[a] = list->items[b];
-        list->items[b] = action;
-        break;
-    case CHANGE_DROP:
-        take_out(list, a);
-        break;
-    case CHANGE_DUPLICATE:
-        put_in(plan, rank, b, action);
-        break;
-    case CHANGE_MOVE:
-        put_in(plan, rank, b, take_out(list, a));
-        break;
-    default:
-        take_out(list, a);
-        put_in(plan, other, roll(d, plan->ranks[other].actions.count), action);
-        break;
-    }
-}
-
 /* The text names a rank and a place that exist and marks the cell, unless it is the list's end. */
 static void assert_names_a_place(const mhp_plan *plan)
 {
@@ -124,6 +62,23 @@ static void assert_names_a_place(const mhp_plan *plan)
     }
 }
 
+/* Validator and judge say the same of a lowered plan; whether they accept it. */
+static bool judged_alike(const mhp_plan *plan, const char *what)
+{
+    const char *wrong = judge(plan);
+    mhp_status status = mhp_plan_validate(plan);
+
+    if ((status == MHP_OK) != (wrong == NULL)) {
+        fail_msg("%s of %s: judge %s, validator %s", what, plan->name, wrong ? wrong : "accepts",
+                 status == MHP_OK ? "accepts" : mhp_error_text());
+    }
+    if (status != MHP_OK) {
+        assert_int_equal(status, MHP_ERR_PLAN);
+        assert_names_a_place(plan);
+    }
+    return status == MHP_OK;
+}
+
 static void assert_mutants_judged_alike(const char *name, int ranks, int microbatches,
                                         bool forward_only, bool rebuild, int count)
 {
@@ -132,23 +87,11 @@ static void assert_mutants_judged_alike(const char *name, int ranks, int microba
     for (int i = 0; i < count; i++) {
         dice d = {.seed = (uint64_t)i, .index = 0};
         mhp_plan *plan = lowered(name, ranks, microbatches, forward_only, rebuild);
-        change kind = (change)(i % CHANGE_COUNT);
-        const char *wrong;
-        mhp_status status;
+        char what[64];
 
-        mutate(plan, kind, &d);
-        wrong = judge(plan);
-        status = mhp_plan_validate(plan);
-        if ((status == MHP_OK) != (wrong == NULL)) {
-            fail_msg("%s, %d ranks, %d micro-batches, change %d, seed %d: judge %s, validator %s",
-                     name, ranks, microbatches, (int)kind, i, wrong ? wrong : "accepts",
-                     status == MHP_OK ? "accepts" : mhp_error_text());
-        }
-        if (status != MHP_OK) {
-            assert_int_equal(status, MHP_ERR_PLAN);
-            assert_names_a_place(plan);
-        }
-        verdicts[status == MHP_OK]++;
+        snprintf(what, sizeof what, "change %d, seed %d", i % CHANGE_COUNT, i);
+        mutate(plan, (change)(i % CHANGE_COUNT), &d);
+        verdicts[judged_alike(plan, what)]++;
         mhp_plan_destroy(plan);
     }
     assert_true(verdicts[0] > count / 2);
@@ -166,6 +109,173 @@ static void changed_plans_are_refused_or_still_right(void **state)
         assert_mutants_judged_alike(name, 4, 8, false, true, 1000);
         assert_mutants_judged_alike(name, 4, 8, true, false, 500);
     }
+}
+
+/* In units, with the rendezvous and slots of the lowered plan. */
+static int executed_makespan(const mhp_plan *plan)
+{
+    mhp_plan_index index;
+    mhp_execution execution;
+    int makespan;
+
+    assert_int_equal(mhp_plan_index_create(plan, &index), MHP_OK);
+    assert_int_equal(mhp_plan_execute(plan, &index, plan->lowered, &execution), MHP_OK);
+    assert_true(execution.finished);
+    makespan = execution.makespan;
+    mhp_execution_destroy(plan, &execution);
+    mhp_plan_index_destroy(&index);
+    return makespan;
+}
+
+/* Lowering costs no time: nobody waits for a slot or for a receive. Moving W forward costs none. */
+static void random_legal_orders_are_accepted_and_run(void **state)
+{
+    (void)state;
+    for (int seed = 0; seed < 4000; seed++) {
+        mhp_plan *plan = random_order((uint64_t)seed, RANKS);
+        mhp_lower_params params = {
+            .rebuild = seed % 3 == 0,
+            .weight_gradients = seed % 2 ? MHP_WEIGHTS_SHALLOW : MHP_WEIGHTS_DEEP};
+        int makespan = makespan_of(plan);
+        const char *wrong;
+
+        assert_int_equal(executed_makespan(plan), makespan);
+        if (mhp_plan_validate(plan) != MHP_OK || mhp_plan_lower(plan, &params) != MHP_OK) {
+            fail_msg("seed %d: %s", seed, mhp_error_text());
+        }
+        wrong = judge(plan);
+        if (wrong) {
+            fail_msg("seed %d: %s", seed, wrong);
+        }
+        if (params.weight_gradients == MHP_WEIGHTS_DEEP) {
+            assert_int_equal(executed_makespan(plan), makespan);
+        } else {
+            assert_in_range(executed_makespan(plan), 1, makespan);
+        }
+        mhp_plan_destroy(plan);
+    }
+}
+
+static void changed_random_plans_are_refused_or_still_right(void **state)
+{
+    int verdicts[2] = {0};
+
+    (void)state;
+    for (int seed = 0; seed < 10000; seed++) {
+        dice d = {.seed = (uint64_t)seed, .index = 1000000};
+        mhp_plan *plan = random_order((uint64_t)seed, RANKS);
+        mhp_lower_params params = {.rebuild = seed % 3 == 0};
+        char what[64];
+
+        lower_plan(plan, &params);
+        snprintf(what, sizeof what, "change %d", seed % CHANGE_COUNT);
+        mutate(plan, (change)(seed % CHANGE_COUNT), &d);
+        verdicts[judged_alike(plan, what)]++;
+        mhp_plan_destroy(plan);
+    }
+    assert_true(verdicts[0] > 2000 && verdicts[1] > 500);
+}
+
+/* A lowered file has its messages where they are, and is lowered again as it is. */
+static void random_plans_survive_a_file(void **state)
+{
+    (void)state;
+    for (int seed = 0; seed < 500; seed++) {
+        mhp_plan *plan = random_order((uint64_t)seed, RANKS);
+        mhp_plan *again = NULL;
+        char *text = NULL;
+        size_t size = 0;
+        FILE *stream = open_memstream(&text, &size);
+
+        lower_plan(plan, NULL);
+        assert_int_equal(mhp_plan_write_csv(plan, stream), MHP_OK);
+        assert_int_equal(fclose(stream), 0);
+        again = parse_csv(text);
+        lower_plan(again, NULL);
+        assert_null(judge(again));
+        for (int r = 0; r < plan->rank_count; r++) {
+            assert_int_equal(plan->ranks[r].actions.count, again->ranks[r].actions.count);
+            assert_memory_equal(plan->ranks[r].actions.items, again->ranks[r].actions.items,
+                                plan->ranks[r].actions.count * sizeof(mhp_action));
+        }
+        free(text);
+        mhp_plan_destroy(plan);
+        mhp_plan_destroy(again);
+    }
+}
+
+/* Whether every rank can run its list to the end: one action after another, each when what it
+ * needs has been done, nothing twice, nothing left out, nothing on a rank that does not own it. */
+static bool order_runs(const mhp_plan *plan)
+{
+    static order o;
+    size_t next[RANKS] = {0};
+    size_t done = 0, expected = 0, total = 0;
+    bool moved = true;
+
+    memset(&o, 0, sizeof o);
+    o.plan = (mhp_plan *)plan;
+    while (moved) {
+        moved = false;
+        for (int r = 0; r < plan->rank_count; r++) {
+            const mhp_action_list *list = &plan->ranks[r].actions;
+            const mhp_action *action = &list->items[next[r]];
+            int s, m;
+
+            if (next[r] == list->count) {
+                continue;
+            }
+            backward_cell(action, &s, &m);
+            if ((runs_forward(action) && !forward_is_ready(&o, action->stage, action->microbatch)) ||
+                (runs_input_gradient(action) && !gradient_is_ready(&o, s, m)) ||
+                (action->kind == MHP_ACTION_WEIGHT_GRADIENT && !weight_is_ready(&o, s, m)) ||
+                mhp_plan_owner(plan, action->stage, action->microbatch) != r ||
+                mhp_plan_owner(plan, s, m) != r) {
+                continue;
+            }
+            o.forward[action->stage][action->microbatch] |= runs_forward(action);
+            o.gradient[s][m] |= runs_input_gradient(action);
+            o.weight[s][m] |= runs_weight_gradient(action);
+            done += (size_t)units_of(action);
+            next[r]++;
+            moved = true;
+        }
+    }
+    for (int r = 0; r < plan->rank_count; r++) {
+        total += plan->ranks[r].actions.count - next[r];
+    }
+    expected = 3 * (size_t)plan->stage_count * (size_t)plan->microbatch_count;
+    return total == 0 && done == expected;
+}
+
+/* What the validator accepts of changed compute orders runs, also after lowering; what it refuses
+ * does not run. */
+static void changed_compute_orders_are_refused_or_run(void **state)
+{
+    int verdicts[2] = {0};
+
+    (void)state;
+    for (int seed = 0; seed < 10000; seed++) {
+        dice d = {.seed = (uint64_t)seed, .index = 1000000};
+        mhp_plan *plan = random_order((uint64_t)seed, RANKS);
+        mhp_status status;
+
+        mutate(plan, (change)(seed % CHANGE_COUNT), &d);
+        status = mhp_plan_validate(plan);
+        if ((status == MHP_OK) != order_runs(plan)) {
+            fail_msg("seed %d: it %s, validator %s", seed, order_runs(plan) ? "runs" : "does not run",
+                     status == MHP_OK ? "accepts" : mhp_error_text());
+        }
+        if (status == MHP_OK) {
+            lower_plan(plan, NULL);
+            assert_null(judge(plan));
+        } else {
+            assert_names_a_place(plan);
+        }
+        verdicts[status == MHP_OK]++;
+        mhp_plan_destroy(plan);
+    }
+    assert_true(verdicts[0] > 2000 && verdicts[1] > 500);
 }
 
 static void assert_refused(const char *text, const char *place, const char *reason)
@@ -190,9 +300,17 @@ static void wrong_compute_orders_are_named(void **state)
     assert_refused("0B0,0F0\n", "rank 0, position 0, 0B0", "stands before 0F0");
     assert_refused("0F0,0W0,0I0\n", "rank 0, position 1, 0W0", "stands before 0I0");
     assert_refused("0F0,0F0,0B0\n", "rank 0, position 1, 0F0", "done already at position 0");
-    assert_refused("0F0,0B0,0W0\n", "rank 0, position 2, 0W0", "done already at position 1");
+    assert_refused("0F0,0I0,0W0,0W0\n", "rank 0, position 3, 0W0", "done already at position 2");
+    assert_refused("0F0,0I0,0B0\n", "rank 0, position 2, 0B0", "done already at position 1");
+    assert_refused("0F0,0B0\n0F0,0B0\n", "rank 1, position 0, 0F0", "reverse direction");
     assert_refused("0F0\n0B0\n", "rank 1, position 0, 0B0", "belongs to rank 0");
     assert_refused("1F0,0F1\n1F1,0F0\n", "rank 0, position 0, 1F0", "deadlock");
+    assert_refused("1F0,0F1\n1F1,0F0\n", "waits for 0F0 of rank 1, position 1, which waits for 0F1",
+                   "rank 0: >>1F0<< 0F1\n    rank 1: >>1F1<< 0F0");
+    assert_refused("0F0,0R0,0B0,0F1,0B1\n", "rank 0, position 4, 0B1", "0R1 is missing");
+    assert_refused("0F0,0B0,0R0\n", "rank 0, position 2, 0R0", "stands behind 0I0");
+    assert_refused("0R0,0F0,0B0\n", "rank 0, position 0, 0R0", "stands before 0F0");
+    assert_refused("0F0,0R0,0R0,0B0\n", "rank 0, position 2, 0R0", "done already");
     assert_refused("(0F0;0B0)OVERLAP_F_B\n", "rank 0, position 0, (0F0;0B0)", "stands before");
 }
 
@@ -204,6 +322,10 @@ static void wrong_messages_are_named(void **state)
     assert_refused("0SEND_F0,0F0\n1RECV_F0,1F0\n", "rank 0, position 0", "made at position 1");
     assert_refused("0F0,0SEND_F0\n1F0,1RECV_F0\n", "rank 1, position 1", "needed at position 0");
     assert_refused("0F0,0SEND_F0,1F0,1RECV_F0\n", "rank 0, position 1", "expected no message");
+    assert_refused("0F0,0SEND_F0\n", "rank 0, position 1, 0SEND_F0", "no stage 1");
+    assert_refused("0RECV_F0,0F0\n", "rank 0, position 0, 0RECV_F0", "no stage -1");
+    assert_refused("0F0,0B0,0SEND_B0\n", "rank 0, position 2, 0SEND_B0", "no stage -1");
+    assert_refused("0F0,0RECV_B0,0B0\n", "rank 0, position 1, 0RECV_B0", "no stage 1");
     assert_refused("0F0,0SEND_F0,0F1,0SEND_F1\n1RECV_F1,1RECV_F0,1F0,1F1\n",
                    "rank 1, position 0, 1RECV_F1", "rank 0 sends 0");
 }
@@ -263,6 +385,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_lowered_plan_is_accepted),
         cmocka_unit_test(changed_plans_are_refused_or_still_right),
+        cmocka_unit_test(random_legal_orders_are_accepted_and_run),
+        cmocka_unit_test(changed_random_plans_are_refused_or_still_right),
+        cmocka_unit_test(changed_compute_orders_are_refused_or_run),
+        cmocka_unit_test(random_plans_survive_a_file),
         cmocka_unit_test(wrong_compute_orders_are_named),
         cmocka_unit_test(wrong_messages_are_named),
         cmocka_unit_test(the_neighbourhood_is_shown),
