@@ -9,6 +9,7 @@
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
 #include "scheduler/table.h"
+#include "scheduler/yaml.h"
 
 enum {
     KIND_KEY = 'k',
@@ -131,7 +132,7 @@ static const struct argp parser = {options,
 static mhp_status make_plan(const arguments *given, mhp_plan **plan_out)
 {
     if (given->file) {
-        MHP_RETURN_IF_ERROR(mhp_plan_read_csv(given->file, plan_out));
+        MHP_RETURN_IF_ERROR(mhp_plan_read(given->file, plan_out));
     } else {
         MHP_RETURN_IF_ERROR(mhp_schedule_generate(given->kind, &given->shape, plan_out));
     }

@@ -1,12 +1,14 @@
 #include "runtime/layout.h"
 
+#include <string.h>
+
 #include "core/memory.h"
 #include "runtime/batch.h"
 #include "runtime/executor.h"
 #include "runtime/partition.h"
-#include "scheduler/csv.h"
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
+#include "scheduler/yaml.h"
 
 static mhp_status build_plan(const mhp_schedule_params *schedule, const mhp_parallel_params *parallel, mhp_plan **plan_out)
 {
@@ -16,7 +18,9 @@ static mhp_status build_plan(const mhp_schedule_params *schedule, const mhp_para
         .ranks = (int)parallel->pipeline, .microbatches = (int)schedule->microbatches, .chunks = (int)schedule->chunks};
 
     if (schedule->file[0] != '\0') {
-        MHP_TRY(out, mhp_plan_read_csv(schedule->file, &plan));
+        MHP_TRY(out, mhp_plan_read(schedule->file, &plan));
+    } else if (strcmp(schedule->kind, "custom") == 0) {
+        MHP_RAISE(out, MHP_ERR_CONFIG, "schedule.kind is custom: expected schedule.file, the schedule as YAML or CSV");
     } else {
         MHP_TRY(out, mhp_schedule_generate(schedule->kind, &shape, &plan));
     }
