@@ -40,7 +40,7 @@ const char *mhp_error_text(void);
 
 /* Replaces the calling thread's error text and returns `status`. */
 mhp_status mhp_error_set(mhp_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
-mhp_status mhp_error_vset(mhp_status status, const char *format, va_list arguments);
+mhp_status mhp_error_vset(mhp_status status, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
 
 /* Puts context ("stage 3: ") before the calling thread's error text; returns `status` unchanged, does nothing if it is not an error. */
 mhp_status mhp_error_prefix(mhp_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -9,6 +9,7 @@
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
 #include "scheduler/table.h"
+#include "scheduler/yaml.h"
 
 enum {
     KIND_KEY = 'k',
@@ -131,14 +132,14 @@ static const struct argp parser = {options,
 static mhp_status make_plan(const arguments *given, mhp_plan **plan_out)
 {
     if (given->file) {
-        MHP_RETURN_IF_ERROR(mhp_plan_read_csv(given->file, plan_out));
+        MHP_RETURN_IF_ERROR(mhp_plan_read(given->file, plan_out));
     } else {
         MHP_RETURN_IF_ERROR(mhp_schedule_generate(given->kind, &given->shape, plan_out));
     }
     if ((*plan_out)->lowered || given->compute_only) {
         return mhp_plan_validate(*plan_out);
     }
-    return mhp_plan_lower(*plan_out);
+    return mhp_plan_lower(*plan_out, NULL);
 }
 
 int mhp_command_plan(int argc, char **argv)

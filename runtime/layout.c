@@ -1,12 +1,14 @@
 #include "runtime/layout.h"
 
+#include <string.h>
+
 #include "core/memory.h"
 #include "runtime/batch.h"
 #include "runtime/executor.h"
 #include "runtime/partition.h"
-#include "scheduler/csv.h"
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
+#include "scheduler/yaml.h"
 
 static mhp_status build_plan(const mhp_schedule_params *schedule, const mhp_parallel_params *parallel, mhp_plan **plan_out)
 {
@@ -16,7 +18,9 @@ static mhp_status build_plan(const mhp_schedule_params *schedule, const mhp_para
         .ranks = (int)parallel->pipeline, .microbatches = (int)schedule->microbatches, .chunks = (int)schedule->chunks};
 
     if (schedule->file[0] != '\0') {
-        MHP_TRY(out, mhp_plan_read_csv(schedule->file, &plan));
+        MHP_TRY(out, mhp_plan_read(schedule->file, &plan));
+    } else if (strcmp(schedule->kind, "custom") == 0) {
+        MHP_RAISE(out, MHP_ERR_CONFIG, "schedule.kind is custom: expected schedule.file, the schedule as YAML or CSV");
     } else {
         MHP_TRY(out, mhp_schedule_generate(schedule->kind, &shape, &plan));
     }
@@ -29,7 +33,7 @@ static mhp_status build_plan(const mhp_schedule_params *schedule, const mhp_para
     if (plan->forward_only) {
         MHP_RAISE(out, MHP_ERR_PLAN, "%s has no backward action: expected a plan that trains", schedule->file);
     }
-    MHP_TRY(out, mhp_plan_lower(plan));
+    MHP_TRY(out, mhp_plan_lower(plan, NULL));
     *plan_out = plan;
     plan = NULL;
 out:
@@ -44,7 +48,7 @@ mhp_status mhp_layout_create(const mhp_model_params *model, const mhp_parallel_p
     MHP_RETURN_IF_ERROR(build_plan(schedule, parallel, &layout_out->plan));
     MHP_RETURN_IF_ERROR(
         mhp_schedule_forward_only(layout_out->plan, layout_out->plan->microbatch_count, &layout_out->evaluation_plan));
-    MHP_RETURN_IF_ERROR(mhp_plan_lower(layout_out->evaluation_plan));
+    MHP_RETURN_IF_ERROR(mhp_plan_lower(layout_out->evaluation_plan, NULL));
     MHP_RETURN_IF_ERROR(mhp_calloc(&layout_out->extents, (size_t)layout_out->plan->stage_count, sizeof *layout_out->extents));
     return mhp_partition_layers(model->num_hidden_layers, layout_out->plan->stage_count, &schedule->layers_per_stage,
                                 layout_out->extents);

@@ -25,13 +25,13 @@ const mhp_option mhp_parallel_options[] = {
 
 const mhp_option mhp_schedule_options[] = {
     {.key = "kind", .type = MHP_OPTION_STRING, .offset = SCHEDULE(kind), .default_text = "1f1b",
-     .help = "name of the schedule; mhcpipe plan --help lists them"},
+     .help = "name of the schedule, which mhcpipe plan --help lists; or custom, for that of schedule.file"},
     {.key = "microbatches", .type = MHP_OPTION_INT, .offset = SCHEDULE(microbatches), .default_text = "8", .minimum = 1,
      .maximum = MHP_MICROBATCHES_MAX, .help = "micro-batches of one replica and step"},
     {.key = "chunks", .type = MHP_OPTION_INT, .offset = SCHEDULE(chunks), .default_text = "2", .minimum = 1, .maximum = 64,
      .help = "stages a rank, for the interleaved schedules"},
     {.key = "file", .type = MHP_OPTION_STRING, .offset = SCHEDULE(file), .default_text = "",
-     .help = "a plan as CSV in place of a named schedule"},
+     .help = "a schedule as YAML or CSV in place of a named one"},
     {.key = "layers_per_stage", .type = MHP_OPTION_INT_LIST, .offset = SCHEDULE(layers_per_stage), .default_text = "[]", .minimum = 1,
      .maximum = 4096, .unit = "layers", .help = "length of every stage; empty: as even as possible"},
     {.key = NULL},

@@ -9,6 +9,9 @@
 static const mhp_generator *const generators[] = {
     &mhp_generator_gpipe,
     &mhp_generator_1f1b,
+    &mhp_generator_interleaved,
+    &mhp_generator_zb_h1,
+    &mhp_generator_zb_v,
     &mhp_generator_dualpipe,
     &mhp_generator_dualpipev,
 };

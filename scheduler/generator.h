@@ -11,7 +11,7 @@ typedef struct mhp_schedule_shape {
 } mhp_schedule_shape;
 
 typedef struct mhp_generator {
-    const char *name;           /* "gpipe", "1f1b", "dualpipe", "dualpipev" ... */
+    const char *name;           /* "gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "dualpipev" */
     const char *help;
     /* MHP_ERR_PLAN with the nearest values that work if the shape does not suit the schedule. */
     mhp_status (*check)(const mhp_schedule_shape *shape);

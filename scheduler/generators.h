@@ -6,6 +6,9 @@
 
 extern const mhp_generator mhp_generator_gpipe;
 extern const mhp_generator mhp_generator_1f1b;
+extern const mhp_generator mhp_generator_interleaved;
+extern const mhp_generator mhp_generator_zb_h1;
+extern const mhp_generator mhp_generator_zb_v;
 extern const mhp_generator mhp_generator_dualpipe;
 extern const mhp_generator mhp_generator_dualpipev;
 

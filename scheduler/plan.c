@@ -65,19 +65,22 @@ void mhp_plan_destroy(mhp_plan *plan)
     mhp_free(plan);
 }
 
-mhp_status mhp_plan_append(mhp_plan *plan, int rank, mhp_action action)
+mhp_status mhp_action_list_append(mhp_action_list *list, const mhp_action *action)
 {
-    mhp_action_list *list = &plan->ranks[rank].actions;
-
-    assert(rank >= 0 && rank < plan->rank_count);
     if (list->count == list->capacity) {
         size_t capacity = list->capacity ? 2 * list->capacity : 64;
 
         MHP_RETURN_IF_ERROR(mhp_realloc(&list->items, capacity, sizeof *list->items));
         list->capacity = capacity;
     }
-    list->items[list->count++] = action;
+    list->items[list->count++] = *action;
     return MHP_OK;
+}
+
+mhp_status mhp_plan_append(mhp_plan *plan, int rank, mhp_action action)
+{
+    assert(rank >= 0 && rank < plan->rank_count);
+    return mhp_action_list_append(&plan->ranks[rank].actions, &action);
 }
 
 int mhp_plan_owner(const mhp_plan *plan, int stage, int microbatch)
@@ -85,16 +88,23 @@ int mhp_plan_owner(const mhp_plan *plan, int stage, int microbatch)
     return plan->owner[(size_t)stage * (size_t)plan->microbatch_count + (size_t)microbatch];
 }
 
+static int compare_stages(const void *left, const void *right)
+{
+    const mhp_stage_slots *a = left;
+    const mhp_stage_slots *b = right;
+
+    return (a->stage > b->stage) - (a->stage < b->stage);
+}
+
 const mhp_stage_slots *mhp_plan_stage_slots(const mhp_plan *plan, int rank, int stage)
 {
     const mhp_rank_plan *rank_plan = &plan->ranks[rank];
+    const mhp_stage_slots key = {.stage = stage};
 
-    for (int i = 0; i < rank_plan->stage_count; i++) {
-        if (rank_plan->stages[i].stage == stage) {
-            return &rank_plan->stages[i];
-        }
+    if (rank_plan->stage_count == 0) {
+        return NULL;
     }
-    return NULL;
+    return bsearch(&key, rank_plan->stages, (size_t)rank_plan->stage_count, sizeof key, compare_stages);
 }
 
 int mhp_action_format(const mhp_action *action, char *text, size_t size)
@@ -134,15 +144,25 @@ static mhp_status parse_error(const char *text, const char *expected)
     return mhp_error_set(MHP_ERR_FORMAT, "action \"%.64s\": expected %s", text, expected);
 }
 
+static mhp_status number_error(const char *text, const char *what, int maximum, const char *where)
+{
+    return mhp_error_set(MHP_ERR_FORMAT, "action \"%.64s\": expected %s from 0 to %d %s, as in 3F0", text, what, maximum, where);
+}
+
+/* "8F0" inside a pair's brackets. */
+static bool read_half(const char **text, char word, int *stage_out, int *microbatch_out)
+{
+    return read_number(text, MHP_STAGES_MAX - 1, stage_out) && *(*text)++ == word &&
+           read_number(text, MHP_MICROBATCHES_MAX - 1, microbatch_out);
+}
+
 static mhp_status parse_pair(const char *text, mhp_action *action_out)
 {
-    static const char *const expected = "(stage F micro-batch;stage B micro-batch)OVERLAP_F_B, as in (0F8;7B0)OVERLAP_F_B";
+    static const char *const expected = "one forward and one full backward, as in (0F8;7B0)OVERLAP_F_B";
     mhp_action action = {.kind = MHP_ACTION_OVERLAP_F_B};
     const char *at = text + 1;
-    bool good = read_number(&at, MHP_STAGES_MAX - 1, &action.stage) && *at++ == 'F' &&
-                read_number(&at, MHP_MICROBATCHES_MAX - 1, &action.microbatch) && *at++ == ';' &&
-                read_number(&at, MHP_STAGES_MAX - 1, &action.backward_stage) && *at++ == 'B' &&
-                read_number(&at, MHP_MICROBATCHES_MAX - 1, &action.backward_microbatch) && strcmp(at, ")OVERLAP_F_B") == 0;
+    bool good = read_half(&at, 'F', &action.stage, &action.microbatch) && *at++ == ';' &&
+                read_half(&at, 'B', &action.backward_stage, &action.backward_microbatch) && strcmp(at, ")OVERLAP_F_B") == 0;
 
     if (!good) {
         return parse_error(text, expected);
@@ -151,33 +171,38 @@ static mhp_status parse_pair(const char *text, mhp_action *action_out)
     return MHP_OK;
 }
 
+/* The kind that the word of `length` letters stands for, by whether a number follows it. */
+static mhp_action_kind find_word(const char *text, size_t length, bool followed)
+{
+    for (int kind = 0; kind < MHP_ACTION_KIND_COUNT; kind++) {
+        if (kind != MHP_ACTION_OVERLAP_F_B && followed == words[kind].has_microbatch && strncmp(text, words[kind].text, length) == 0 &&
+            words[kind].text[length] == '\0') {
+            return (mhp_action_kind)kind;
+        }
+    }
+    return MHP_ACTION_KIND_COUNT;
+}
+
 mhp_status mhp_action_parse(const char *text, mhp_action *action_out)
 {
-    mhp_action action = {.kind = MHP_ACTION_KIND_COUNT, .microbatch = -1, .backward_stage = -1, .backward_microbatch = -1};
+    mhp_action action = {.microbatch = -1, .backward_stage = -1, .backward_microbatch = -1};
     const char *at = text;
+    size_t length;
 
     if (*text == '(') {
         return parse_pair(text, action_out);
     }
     if (!read_number(&at, MHP_STAGES_MAX - 1, &action.stage)) {
-        return parse_error(text, "a stage number first, as in 3F0");
+        return number_error(text, "a stage", MHP_STAGES_MAX - 1, "first");
     }
-    for (int kind = 0; kind < MHP_ACTION_KIND_COUNT; kind++) {
-        size_t length = strlen(words[kind].text);
-        bool followed = at[strspn(at, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_")] != '\0';
-
-        if (strspn(at, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == length && strncmp(at, words[kind].text, length) == 0 &&
-            kind != MHP_ACTION_OVERLAP_F_B && followed == words[kind].has_microbatch) {
-            action.kind = (mhp_action_kind)kind;
-            at += length;
-            break;
-        }
-    }
+    length = strspn(at, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
+    action.kind = find_word(at, length, at[length] != '\0');
     if (action.kind == MHP_ACTION_KIND_COUNT) {
         return parse_error(text, "one of F, B, I, W, R, SEND_F, RECV_F, SEND_B, RECV_B with a micro-batch, or REDUCE_GRAD, UNSHARD, RESHARD");
     }
+    at += length;
     if (words[action.kind].has_microbatch && (!read_number(&at, MHP_MICROBATCHES_MAX - 1, &action.microbatch) || *at != '\0')) {
-        return parse_error(text, "a micro-batch number at its end, as in 3F0");
+        return number_error(text, "a micro-batch", MHP_MICROBATCHES_MAX - 1, "at its end");
     }
     *action_out = action;
     return MHP_OK;

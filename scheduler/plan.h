@@ -88,8 +88,9 @@ typedef struct mhp_plan {
 mhp_status mhp_plan_create(int rank_count, int stage_count, int microbatch_count, mhp_plan **plan_out);
 void mhp_plan_destroy(mhp_plan *plan);
 mhp_status mhp_plan_append(mhp_plan *plan, int rank, mhp_action action);
+mhp_status mhp_action_list_append(mhp_action_list *list, const mhp_action *action);
 
-/* The rank that runs (stage, microbatch); and the first rank that owns the stage for some micro-batch. */
+/* The rank that runs (stage, microbatch), -1 if none does. */
 int mhp_plan_owner(const mhp_plan *plan, int stage, int microbatch);
 
 /* The slots of a stage on a rank, NULL if the rank does not hold the stage or the plan is not lowered. */

@@ -1,16 +1,22 @@
 /* The validator: what a plan must hold, then an execution under rendezvous semantics that must reach its end. */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/memory.h"
+#include "scheduler/execute.h"
 #include "scheduler/index.h"
 #include "scheduler/lower.h"
+#include "scheduler/messages.h"
+#include "scheduler/slots.h"
+
+enum { CELL_BYTES_MAX = 96, CIRCLE_RANKS_MAX = 4, CIRCLE_BYTES_MAX = 512 };
 
 typedef struct validation {
     const mhp_plan *plan;
     mhp_plan_index index;
     bool messages;              /* the plan holds sends and receives */
-    size_t *cursor;             /* [rank]: the next action of the execution */
+    mhp_execution execution;
 } validation;
 
 static int at(const validation *v, mhp_event_kind kind, int stage, int microbatch)
@@ -55,21 +61,66 @@ static mhp_status check_compute(const validation *v, int s, int m)
     return MHP_OK;
 }
 
-/* The message of stage `s` to `target`: there if it crosses ranks, sent behind its producer, received before its consumer. */
-static mhp_status check_message(const validation *v, int s, int target, int m, mhp_event_kind producer, mhp_event_kind send,
-                                mhp_event_kind receive)
+/* Of a stage all micro-batches are rebuilt or none, between their F and their I. */
+static mhp_status check_rebuild(const validation *v, int s, int m, bool expected)
 {
-    const char *name = producer == MHP_DO_FORWARD ? "F" : "B";
+    int owner = mhp_plan_owner(v->plan, s, m);
+    int f = at(v, MHP_DO_FORWARD, s, m);
+    int i = at(v, MHP_DO_INPUT_GRADIENT, s, m);
+    int r = at(v, MHP_DO_REBUILD, s, m);
+
+    if (r < 0) {
+        return expected ? mhp_plan_error(v->plan, owner, (size_t)i, "%dR%d is missing: expected it before, as stage %d has R of others", s, m, s)
+                        : MHP_OK;
+    }
+    if (v->plan->forward_only) {
+        return mhp_plan_error(v->plan, owner, (size_t)r, "rebuilds for no gradient: expected no R in a plan without backward");
+    }
+    if (r < f) {
+        return mhp_plan_error(v->plan, owner, (size_t)r, "stands before %dF%d at position %d: expected behind it", s, m, f);
+    }
+    if (r > i) {
+        return mhp_plan_error(v->plan, owner, (size_t)r, "stands behind %dI%d at position %d: expected before it", s, m, i);
+    }
+    return MHP_OK;
+}
+
+static mhp_status check_rebuilds(const validation *v)
+{
+    for (int s = 0; v->index.position[MHP_DO_REBUILD] && s < v->plan->stage_count; s++) {
+        bool any = false;
+
+        for (int m = 0; m < v->plan->microbatch_count; m++) {
+            any = any || at(v, MHP_DO_REBUILD, s, m) >= 0;
+        }
+        for (int m = 0; m < v->plan->microbatch_count; m++) {
+            MHP_RETURN_IF_ERROR(check_rebuild(v, s, m, any));
+        }
+    }
+    return MHP_OK;
+}
+
+static const char *word_of(mhp_event_kind kind)
+{
+    static const char *const words[MHP_DO_COUNT] = {
+        [MHP_DO_FORWARD] = "F", [MHP_DO_INPUT_GRADIENT] = "I", [MHP_DO_SEND_F] = "SEND_F", [MHP_DO_RECV_F] = "RECV_F",
+        [MHP_DO_SEND_B] = "SEND_B", [MHP_DO_RECV_B] = "RECV_B"};
+
+    return words[kind];
+}
+
+/* The message of stage `s`: there if it crosses ranks, sent behind the pass that makes it, received before that which needs it. */
+static mhp_status check_message(const validation *v, const mhp_message_kind *kind, int s, int m)
+{
+    int target = s + kind->step;
     bool crosses = mhp_crosses(v->plan, s, target, m);
-    int sent = at(v, send, s, m);
-    int received = at(v, receive, target, m);
+    int sent = at(v, kind->send, s, m);
+    int received = at(v, kind->receive, target, m);
     int owner = mhp_plan_owner(v->plan, s, m);
     int target_owner = mhp_plan_owner(v->plan, target, m);
+    int made = at(v, kind->pass, s, m);
+    int needed = at(v, kind->pass, target, m);
 
-    if (crosses && (sent < 0 || received < 0)) {
-        return missing(v, sent < 0 ? s : target, m, sent < 0 ? (name[0] == 'F' ? "SEND_F" : "SEND_B")
-                                                             : (name[0] == 'F' ? "RECV_F" : "RECV_B"));
-    }
     if (!crosses && (sent >= 0 || received >= 0)) {
         return mhp_plan_error(v->plan, sent >= 0 ? owner : target_owner, (size_t)(sent >= 0 ? sent : received),
                               "stages %d and %d of micro-batch %d are on one rank: expected no message", s, target, m);
@@ -77,12 +128,17 @@ static mhp_status check_message(const validation *v, int s, int target, int m, m
     if (!crosses) {
         return MHP_OK;
     }
-    if (sent < at(v, producer, s, m)) {
-        return mhp_plan_error(v->plan, owner, (size_t)sent, "sends what is made at position %d: expected behind it", at(v, producer, s, m));
+    if (sent < 0) {
+        return missing(v, s, m, word_of(kind->send));
     }
-    if (received > at(v, producer, target, m)) {
-        return mhp_plan_error(v->plan, target_owner, (size_t)received, "receives what is needed at position %d: expected before it",
-                              at(v, producer, target, m));
+    if (received < 0) {
+        return missing(v, target, m, word_of(kind->receive));
+    }
+    if (sent < made) {
+        return mhp_plan_error(v->plan, owner, (size_t)sent, "sends what is made at position %d: expected behind it", made);
+    }
+    if (received > needed) {
+        return mhp_plan_error(v->plan, target_owner, (size_t)received, "receives what is needed at position %d: expected before it", needed);
     }
     return MHP_OK;
 }
@@ -96,18 +152,21 @@ static mhp_status check_cells(const validation *v)
             MHP_RETURN_IF_ERROR(check_compute(v, s, m));
         }
     }
+    MHP_RETURN_IF_ERROR(check_rebuilds(v));
     for (int s = 0; v->messages && s + 1 < plan->stage_count; s++) {
         for (int m = 0; m < plan->microbatch_count; m++) {
-            MHP_RETURN_IF_ERROR(check_message(v, s, s + 1, m, MHP_DO_FORWARD, MHP_DO_SEND_F, MHP_DO_RECV_F));
+            MHP_RETURN_IF_ERROR(check_message(v, &mhp_message_kinds[MHP_MESSAGE_STATE], s, m));
             if (!plan->forward_only) {
-                MHP_RETURN_IF_ERROR(check_message(v, s + 1, s, m, MHP_DO_INPUT_GRADIENT, MHP_DO_SEND_B, MHP_DO_RECV_B));
+                MHP_RETURN_IF_ERROR(check_message(v, &mhp_message_kinds[MHP_MESSAGE_GRADIENT], s + 1, m));
             }
         }
     }
     return MHP_OK;
 }
 
-/* Of a channel's messages, the one after `position` in the list of the rank that has `kind` for `stage`; -1 at the end. */
+/* ---- channels ---- */
+
+/* Of a channel's messages, the one from `position` on in the list of the rank that has `kind` for `stage`; -1 at the end. */
 static int next_of_channel(const validation *v, int rank, mhp_action_kind kind, int stage, int other_stage, int other_rank, size_t *position)
 {
     const mhp_action_list *list = &v->plan->ranks[rank].actions;
@@ -122,227 +181,201 @@ static int next_of_channel(const validation *v, int rank, mhp_action_kind kind, 
     return -1;
 }
 
-static mhp_status check_channel(const validation *v, int stage, int source_rank, int target_rank, bool forward)
+/* A channel whose ends differ in order: both lists from the start to the first difference. */
+static mhp_status raise_channel(const validation *v, const mhp_message_kind *kind, int stage, int source_rank, int target_rank)
 {
-    int target = forward ? stage + 1 : stage - 1;
-    size_t i = 0;
-    size_t j = 0;
+    int target = stage + kind->step;
+    size_t i = 0, j = 0;
+    int sent, received;
 
     for (;; i++, j++) {
-        int sent = next_of_channel(v, source_rank, forward ? MHP_ACTION_SEND_F : MHP_ACTION_SEND_B, stage, target, target_rank, &i);
-        int received = next_of_channel(v, target_rank, forward ? MHP_ACTION_RECV_F : MHP_ACTION_RECV_B, target, stage, source_rank, &j);
-
+        sent = next_of_channel(v, source_rank, kind->send_action, stage, target, target_rank, &i);
+        received = next_of_channel(v, target_rank, kind->receive_action, target, stage, source_rank, &j);
         if (sent != received) {
-            return mhp_plan_error(v->plan, target_rank, j, "receives micro-batch %d where rank %d sends %d: expected the order of the sends",
-                                  received, source_rank, sent);
+            break;
         }
-        if (sent < 0) {
-            return MHP_OK;
-        }
+        assert(sent >= 0);
     }
+    mhp_plan_error(v->plan, target_rank, j, "receives micro-batch %d where rank %d sends %d at position %zu: expected the order of the sends",
+                   received, source_rank, sent, i);
+    return mhp_plan_error_also(v->plan, source_rank, i);
+}
+
+/* Of one rank's receives: along each channel the places of the sends must rise. `last` [stage of the rank][source rank] lends its room:
+ * the place of the channel's latest send. */
+static mhp_status check_receives(const validation *v, const mhp_message_kind *kind, int rank, int *last)
+{
+    const mhp_action_list *list = &v->plan->ranks[rank].actions;
+    size_t channels = (size_t)mhp_placement_count(&v->index.placement, rank) * (size_t)v->plan->rank_count;
+
+    memset(last, 0xff, channels * sizeof *last);
+    for (size_t i = 0; i < list->count; i++) {
+        const mhp_action *action = &list->items[i];
+        int source = action->stage - kind->step;
+        int sent, source_rank, *latest;
+
+        if (action->kind != kind->receive_action) {
+            continue;
+        }
+        sent = at(v, kind->send, source, action->microbatch);
+        source_rank = mhp_plan_owner(v->plan, source, action->microbatch);
+        latest = &last[(size_t)mhp_placement_find(&v->index.placement, rank, action->stage) * (size_t)v->plan->rank_count +
+                       (size_t)source_rank];
+        if (sent < *latest) {
+            return raise_channel(v, kind, source, source_rank, rank);
+        }
+        *latest = sent;
+    }
+    return MHP_OK;
 }
 
 static mhp_status check_channels(const validation *v)
 {
-    const mhp_plan *plan = v->plan;
+    mhp_status status = MHP_OK;
+    int *last = NULL;
+    int most = 0;
 
-    for (int s = 0; s + 1 < plan->stage_count; s++) {
-        int low = -1;
-        int high = -1;
-
-        for (int m = 0; m < plan->microbatch_count; m++) {
-            bool same = mhp_plan_owner(plan, s, m) == low && mhp_plan_owner(plan, s + 1, m) == high;
-
-            low = mhp_plan_owner(plan, s, m);
-            high = mhp_plan_owner(plan, s + 1, m);
-            if (same || low == high) {
-                continue;
-            }
-            MHP_RETURN_IF_ERROR(check_channel(v, s, low, high, true));
-            if (!plan->forward_only) {
-                MHP_RETURN_IF_ERROR(check_channel(v, s + 1, high, low, false));
-            }
-        }
-    }
-    return MHP_OK;
-}
-
-/* Whether the execution is past something that rank `rank` does at `position`. */
-static bool passed(const validation *v, int rank, int position)
-{
-    return position >= 0 && v->cursor[rank] > (size_t)position;
-}
-
-/* A send is over when its receive is posted and it was begun. */
-static bool arrived(const validation *v, int source, int target, int m, bool forward)
-{
-    return passed(v, mhp_plan_owner(v->plan, source, m), at(v, forward ? MHP_DO_SEND_F : MHP_DO_SEND_B, source, m)) &&
-           passed(v, mhp_plan_owner(v->plan, target, m), at(v, forward ? MHP_DO_RECV_F : MHP_DO_RECV_B, target, m));
-}
-
-/* The slot that the output goes to must have been sent before. */
-static bool output_is_free(const validation *v, int s, int m, bool forward)
-{
-    int target = forward ? s + 1 : s - 1;
-    int rank = mhp_plan_owner(v->plan, s, m);
-    mhp_slot_class class_ = forward ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT;
-    const mhp_stage_slots *slots = v->plan->lowered ? mhp_plan_stage_slots(v->plan, rank, s) : NULL;
-    mhp_event_kind kind = forward ? MHP_DO_FORWARD : MHP_DO_INPUT_GRADIENT;
-
-    if (!slots || slots->slot[class_][m] < 0) {
-        return true;
-    }
-    for (int other = 0; other < v->plan->microbatch_count; other++) {
-        if (slots->slot[class_][other] == slots->slot[class_][m] && at(v, kind, s, other) < at(v, kind, s, m) &&
-            !arrived(v, s, target, other, forward)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Whether stage `s` may run its forward or input gradient of micro-batch `m`: its input is there and its output has a place. */
-static bool can_do(const validation *v, int s, int m, bool forward)
-{
-    int source = forward ? s - 1 : s + 1;
-
-    if (!output_is_free(v, s, m, forward)) {
-        return false;
-    }
-    if (source < 0 || source >= v->plan->stage_count) {
-        return true;
-    }
-    if (v->messages && mhp_crosses(v->plan, s, source, m)) {
-        return arrived(v, source, s, m, forward);
-    }
-    return passed(v, mhp_plan_owner(v->plan, source, m), at(v, forward ? MHP_DO_FORWARD : MHP_DO_INPUT_GRADIENT, source, m));
-}
-
-/* Inside a pair the backward half may not depend on the forward half, nor the other way round: both need what came before. */
-static bool can_run(const validation *v, const mhp_action *action)
-{
-    switch (action->kind) {
-    case MHP_ACTION_FORWARD:
-        return can_do(v, action->stage, action->microbatch, true);
-    case MHP_ACTION_BACKWARD:
-    case MHP_ACTION_INPUT_GRADIENT:
-        return can_do(v, action->stage, action->microbatch, false);
-    case MHP_ACTION_OVERLAP_F_B:
-        return can_do(v, action->stage, action->microbatch, true) &&
-               can_do(v, action->backward_stage, action->backward_microbatch, false);
-    default:
-        return true;
-    }
-}
-
-static mhp_status check_end(const validation *v)
-{
     for (int r = 0; r < v->plan->rank_count; r++) {
-        const mhp_action_list *list = &v->plan->ranks[r].actions;
+        int count = mhp_placement_count(&v->index.placement, r);
 
-        if (v->cursor[r] < list->count) {
-            const mhp_action *action = &list->items[v->cursor[r]];
-            bool forward = action->kind == MHP_ACTION_FORWARD ||
-                           (action->kind == MHP_ACTION_OVERLAP_F_B && !can_do(v, action->stage, action->microbatch, true));
-            int s = forward || action->kind != MHP_ACTION_OVERLAP_F_B ? action->stage : action->backward_stage;
-
-            return mhp_plan_error(v->plan, r, v->cursor[r], "can never run: it waits for stage %d, which waits for it (deadlock)",
-                                  forward ? s - 1 : s + 1);
+        most = count > most ? count : most;
+    }
+    MHP_TRY(out, mhp_calloc(&last, (size_t)most * (size_t)v->plan->rank_count, sizeof *last));
+    for (int r = 0; r < v->plan->rank_count; r++) {
+        for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+            MHP_TRY(out, check_receives(v, &mhp_message_kinds[k], r, last));
         }
     }
-    return MHP_OK;
+out:
+    mhp_free(last);
+    return status;
 }
 
-static mhp_status execute(validation *v)
+/* ---- execution ---- */
+
+/* Something that a rank does at a place in its list. */
+typedef struct plan_place {
+    int rank, position;
+} plan_place;
+
+static bool passed(const validation *v, plan_place place)
 {
-    bool progress = true;
+    return v->execution.next[place.rank] > (size_t)place.position;
+}
 
-    MHP_RETURN_IF_ERROR(mhp_calloc(&v->cursor, (size_t)v->plan->rank_count, sizeof *v->cursor));
-    while (progress) {
-        progress = false;
-        for (int r = 0; r < v->plan->rank_count; r++) {
-            const mhp_action_list *list = &v->plan->ranks[r].actions;
+static plan_place place_of(const validation *v, mhp_event_kind kind, int stage, int microbatch)
+{
+    return (plan_place){mhp_plan_owner(v->plan, stage, microbatch), at(v, kind, stage, microbatch)};
+}
 
-            while (v->cursor[r] < list->count && can_run(v, &list->items[v->cursor[r]])) {
-                v->cursor[r]++;
-                progress = true;
+/* The receive that keeps the slot of a pass's output taken; false if it is free. */
+static bool find_full_slot(const validation *v, const mhp_message_kind *kind, int s, int m, plan_place *waited)
+{
+    plan_place pass = place_of(v, kind->pass, s, m);
+    const mhp_stage_slots *slots = v->plan->lowered ? mhp_plan_stage_slots(v->plan, pass.rank, s) : NULL;
+    const int *slot = slots ? slots->slot[kind->source_class] : NULL;
+
+    for (int other = 0; slot && slot[m] >= 0 && other < v->plan->microbatch_count; other++) {
+        if (slot[other] == slot[m] && at(v, kind->pass, s, other) < pass.position) {
+            plan_place sent = place_of(v, kind->send, s, other);
+
+            *waited = passed(v, sent) ? place_of(v, kind->receive, s + kind->step, other) : sent;
+            if (!passed(v, *waited)) {
+                return true;
             }
         }
     }
-    return check_end(v);
+    return false;
 }
 
-typedef struct slot_use {
-    int begin, end;
-} slot_use;
-
-/* Where a class's slot is taken and given back, in places of the rank's list. */
-static slot_use use_of(const validation *v, mhp_slot_class class_, int s, int m)
+/* What the next action of a stuck rank waits for. */
+static plan_place find_waited(const validation *v, int rank)
 {
-    const mhp_plan *plan = v->plan;
-    int f = at(v, MHP_DO_FORWARD, s, m);
-    int i = plan->forward_only ? f : at(v, MHP_DO_INPUT_GRADIENT, s, m);
-    int w = plan->forward_only ? f : at(v, MHP_DO_WEIGHT_GRADIENT, s, m);
+    const mhp_action *action = &v->plan->ranks[rank].actions.items[v->execution.next[rank]];
+    plan_place waited = {rank, (int)v->execution.next[rank]};
 
-    switch (class_) {
-    case MHP_SLOT_INPUT:
-        return (slot_use){mhp_crosses(plan, s, s - 1, m) ? at(v, MHP_DO_RECV_F, s, m) : at(v, MHP_DO_FORWARD, s - 1, m), i};
-    case MHP_SLOT_GRADIENT_INPUT:
-        return (slot_use){mhp_crosses(plan, s, s + 1, m) ? at(v, MHP_DO_RECV_B, s, m) : at(v, MHP_DO_INPUT_GRADIENT, s + 1, m), i};
-    case MHP_SLOT_ACTIVATION:
-        return (slot_use){f, i};
-    case MHP_SLOT_PRODUCT_INPUT:
-        return (slot_use){f, w};
-    default:
-        return (slot_use){i, w};
-    }
-}
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+        const mhp_message_kind *kind = &mhp_message_kinds[k];
+        int s, m, source;
 
-static mhp_status check_slot_pair(const validation *v, const mhp_stage_slots *slots, int rank, mhp_slot_class class_, int a, int b)
-{
-    slot_use first = use_of(v, class_, slots->stage, a);
-    slot_use second = use_of(v, class_, slots->stage, b);
-
-    if (first.begin <= second.end && second.begin <= first.end) {
-        return mhp_plan_error(v->plan, rank, (size_t)second.begin, "slot %d of class %d is still used by micro-batch %d of stage %d",
-                              slots->slot[class_][b], (int)class_, a, slots->stage);
-    }
-    return MHP_OK;
-}
-
-static mhp_status check_slot(const validation *v, const mhp_stage_slots *slots, int rank, mhp_slot_class class_, int m)
-{
-    int slot = slots->slot[class_][m];
-    bool sends = class_ == MHP_SLOT_OUTPUT || class_ == MHP_SLOT_GRADIENT_OUTPUT;
-
-    if (slot < 0) {
-        return MHP_OK;
-    }
-    if (slot >= slots->count[class_]) {
-        return mhp_plan_error(v->plan, rank, 0, "slot %d of class %d of stage %d: expected less than %d", slot, (int)class_, slots->stage,
-                              slots->count[class_]);
-    }
-    for (int other = m + 1; !sends && other < v->plan->microbatch_count; other++) {
-        if (slots->slot[class_][other] == slot) {
-            MHP_RETURN_IF_ERROR(check_slot_pair(v, slots, rank, class_, m, other));
+        if (!mhp_action_does(action, kind->pass, &s, &m)) {
+            continue;
         }
-    }
-    return MHP_OK;
-}
+        source = s - kind->step;
+        if (source >= 0 && source < v->plan->stage_count) {
+            bool message = v->messages && mhp_crosses(v->plan, s, source, m);
+            plan_place made = place_of(v, message ? kind->send : kind->pass, source, m);
 
-static mhp_status check_slots(const validation *v)
-{
-    for (int r = 0; v->plan->lowered && r < v->plan->rank_count; r++) {
-        for (int i = 0; i < v->plan->ranks[r].stage_count; i++) {
-            for (int c = 0; c < MHP_SLOT_CLASS_COUNT; c++) {
-                for (int m = 0; m < v->plan->microbatch_count; m++) {
-                    MHP_RETURN_IF_ERROR(check_slot(v, &v->plan->ranks[r].stages[i], r, (mhp_slot_class)c, m));
-                }
+            if (!passed(v, made)) {
+                return made;
             }
         }
+        if (find_full_slot(v, kind, s, m, &waited)) {
+            return waited;
+        }
     }
-    return MHP_OK;
+    return waited;
 }
+
+static void format_cell(const validation *v, plan_place place, char text[static CELL_BYTES_MAX])
+{
+    mhp_action_format(&v->plan->ranks[place.rank].actions.items[place.position], text, CELL_BYTES_MAX);
+}
+
+/* A circle of ranks, from `rank` on, each of which waits for the next: what for, and where each of them stands. */
+static mhp_status raise_circle(const validation *v, int rank)
+{
+    char circle[CIRCLE_BYTES_MAX] = "";
+    size_t length = 0;
+    int shown = 0;
+    int at_rank = rank;
+
+    do {
+        plan_place waited = find_waited(v, at_rank);
+        char cell[CELL_BYTES_MAX];
+
+        format_cell(v, waited, cell);
+        if (shown++ < CIRCLE_RANKS_MAX && length < sizeof circle) {
+            length += (size_t)snprintf(circle + length, sizeof circle - length, "%s %s of rank %d, position %d",
+                                       shown > 1 ? ", which waits for" : "", cell, waited.rank, waited.position);
+        }
+        at_rank = waited.rank;
+    } while (at_rank != rank);
+    mhp_plan_error(v->plan, rank, v->execution.next[rank], "can never run: it waits for%s%s (deadlock)", circle,
+                   shown > CIRCLE_RANKS_MAX ? ", and so on" : "");
+    at_rank = find_waited(v, rank).rank;
+    for (int i = 1; i < CIRCLE_RANKS_MAX && at_rank != rank; i++) {
+        mhp_plan_error_also(v->plan, at_rank, v->execution.next[at_rank]);
+        at_rank = find_waited(v, at_rank).rank;
+    }
+    return MHP_ERR_PLAN;
+}
+
+/* Every stuck rank waits for another, so that following them ends in a circle; the one with the least rank is told. */
+static mhp_status raise_deadlock(const validation *v)
+{
+    int rank = 0, least;
+
+    while (v->execution.next[rank] == v->plan->ranks[rank].actions.count) {
+        rank++;
+    }
+    for (int i = 0; i < v->plan->rank_count; i++) {
+        rank = find_waited(v, rank).rank;
+    }
+    least = rank;
+    for (int next = find_waited(v, rank).rank; next != rank; next = find_waited(v, next).rank) {
+        least = next < least ? next : least;
+    }
+    return raise_circle(v, least);
+}
+
+static mhp_status check_execution(validation *v)
+{
+    MHP_RETURN_IF_ERROR(mhp_plan_execute(v->plan, &v->index, v->plan->lowered, &v->execution));
+    return v->execution.finished ? MHP_OK : raise_deadlock(v);
+}
+
+/* ---- reductions ---- */
 
 static bool has_reductions(const mhp_plan *plan)
 {
@@ -356,20 +389,6 @@ static bool has_reductions(const mhp_plan *plan)
     return false;
 }
 
-/* The stage whose weight gradient the action adds to, or -1. */
-static int weight_gradient_stage(const mhp_action *action)
-{
-    switch (action->kind) {
-    case MHP_ACTION_BACKWARD:
-    case MHP_ACTION_WEIGHT_GRADIENT:
-        return action->stage;
-    case MHP_ACTION_OVERLAP_F_B:
-        return action->backward_stage;
-    default:
-        return -1;
-    }
-}
-
 /* On one rank; `reduced` and `last` [stage] lend their room: places of REDUCE_GRAD and of the last weight gradient, from 1. */
 static mhp_status check_reductions_of(const validation *v, int rank, size_t *reduced, size_t *last)
 {
@@ -378,13 +397,14 @@ static mhp_status check_reductions_of(const validation *v, int rank, size_t *red
     memset(reduced, 0, (size_t)v->plan->stage_count * sizeof *reduced);
     memset(last, 0, (size_t)v->plan->stage_count * sizeof *last);
     for (size_t i = 0; i < list->count; i++) {
-        int stage = weight_gradient_stage(&list->items[i]);
+        int stage, microbatch;
+        bool adds = mhp_action_does(&list->items[i], MHP_DO_WEIGHT_GRADIENT, &stage, &microbatch);
 
-        if (stage >= 0 && reduced[stage] > 0) {
+        if (adds && reduced[stage] > 0) {
             return mhp_plan_error(v->plan, rank, i, "adds to gradients that were reduced at position %zu: expected it before",
                                   reduced[stage] - 1);
         }
-        if (stage >= 0) {
+        if (adds) {
             last[stage] = i + 1;
         }
         if (list->items[i].kind == MHP_ACTION_REDUCE_GRAD) {
@@ -423,36 +443,24 @@ out:
     return status;
 }
 
-static bool any_message(const validation *v)
-{
-    size_t cells = (size_t)v->plan->stage_count * (size_t)v->plan->microbatch_count;
-
-    for (int k = MHP_DO_SEND_F; k <= MHP_DO_RECV_B; k++) {
-        for (size_t i = 0; i < cells; i++) {
-            if (v->index.position[k][i] >= 0) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 mhp_status mhp_plan_validate(const mhp_plan *plan)
 {
     mhp_status status = MHP_OK;
     validation v = {.plan = plan};
 
     MHP_TRY(out, mhp_plan_index_create(plan, &v.index));
-    v.messages = plan->lowered || any_message(&v);
+    v.messages = plan->lowered || mhp_plan_has_messages(plan);
     MHP_TRY(out, check_cells(&v));
     if (v.messages) {
         MHP_TRY(out, check_channels(&v));
     }
     MHP_TRY(out, check_reductions(&v));
-    MHP_TRY(out, check_slots(&v));
-    MHP_TRY(out, execute(&v));
+    if (plan->lowered) {
+        MHP_TRY(out, mhp_slots_check(plan));
+    }
+    MHP_TRY(out, check_execution(&v));
 out:
+    mhp_execution_destroy(plan, &v.execution);
     mhp_plan_index_destroy(&v.index);
-    mhp_free(v.cursor);
     return status;
 }

@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mhp_plan *plan = NULL;
     FILE *sink;
 
-    if (mhp_plan_parse_csv("fuzz", (const char *)data, size, &plan) == MHP_OK && mhp_plan_lower(plan) == MHP_OK) {
+    if (mhp_plan_parse_csv("fuzz", (const char *)data, size, &plan) == MHP_OK && mhp_plan_lower(plan, NULL) == MHP_OK) {
         if (mhp_plan_validate(plan) != MHP_OK) {
             fprintf(stderr, "%s\n", mhp_error_text());
             abort();

@@ -1,9 +1,9 @@
-/* mpirun -n P golden_model DIR --schedule KIND [--dtype f64|f32] [--data R] [--layers-per-stage a,b,...] [--micro-batch-size N]
- * [--device cpu|test] [--threads N]
+/* mpirun -n P golden_model DIR --schedule KIND|FILE [--chunks V] [--dtype f64|f32] [--data R] [--layers-per-stage a,b,...]
+ * [--micro-batch-size N] [--device cpu|test] [--threads N]
  *
  * Trains each of DIR/model_*.safetensors for its steps on P = pipeline x R ranks and compares logits, losses, gradients, norms and
  * final parameters with the file; the micro-batch losses of step 0 must be the same bits as those of one rank without a plan. A file
- * that the ranks cannot run is skipped with the reason. Exit status 1 on every rank if anything is off. */
+ * that the ranks cannot run is skipped with the reason. Exit status 1 on every rank if anything is off, or if no file was run. */
 #include <argp.h>
 #include <math.h>
 #include <stdio.h>
@@ -15,12 +15,14 @@
 #include "runtime/partition.h"
 #include "runtime/trainer.h"
 #include "scheduler/generator.h"
+#include "scheduler/yaml.h"
 #include "tests/golden/golden.h"
 
 typedef struct golden_settings {
     char *folder, *schedule, *layers;
     int dtype, device;
-    int64_t data, micro_batch_size, threads;
+    int64_t data, micro_batch_size, threads, chunks;
+    int run_count;                  /* files that the ranks could run */
 } golden_settings;
 
 /* One file on this rank. */
@@ -104,6 +106,11 @@ static mhp_status read_model(golden_case *c)
     return mhp_model_params_resolve(&c->model);
 }
 
+static bool is_file(const golden_settings *settings)
+{
+    return strchr(settings->schedule, '/') != NULL;
+}
+
 static mhp_status read_training(golden_case *c)
 {
     size_t count;
@@ -123,9 +130,10 @@ static mhp_status read_training(golden_case *c)
     c->parallel = (mhp_parallel_params){.pipeline = mhp_comm_size(c->comm) / c->settings->data, .data = c->settings->data,
                                         .device = c->settings->device, .threads = c->settings->threads};
     c->schedule = (mhp_schedule_params){
-        .kind = c->settings->schedule, .file = (char[]){""}, .chunks = 1,
+        .kind = is_file(c->settings) ? "custom" : c->settings->schedule,
+        .file = is_file(c->settings) ? c->settings->schedule : "",
+        .chunks = c->settings->chunks,
         .microbatches = c->batch / (c->settings->data * c->settings->micro_batch_size)};
-    c->schedule.file = "";
     return MHP_OK;
 }
 
@@ -145,16 +153,39 @@ static mhp_status read_layers(golden_case *c)
     return MHP_OK;
 }
 
+/* The number of stages of a schedule's file, if it suits. */
+static mhp_status file_stages(const golden_case *c, int *stages_out)
+{
+    mhp_plan *plan = NULL;
+    mhp_status status = mhp_plan_read(c->schedule.file, &plan);
+
+    if (status == MHP_OK && (plan->rank_count != c->parallel.pipeline || plan->microbatch_count != c->schedule.microbatches)) {
+        status = mhp_error_set(MHP_ERR_PLAN, "it is for %d ranks and %d micro-batches, not for %d and %d", plan->rank_count,
+                               plan->microbatch_count, (int)c->parallel.pipeline, (int)c->schedule.microbatches);
+    }
+    *stages_out = status == MHP_OK ? plan->stage_count : 0;
+    mhp_plan_destroy(plan);
+    return status;
+}
+
+static mhp_status generator_stages(const golden_case *c, int *stages_out)
+{
+    const mhp_generator *generator = mhp_generator_find(c->settings->schedule);
+    mhp_schedule_shape shape = {
+        .ranks = (int)c->parallel.pipeline, .microbatches = (int)c->schedule.microbatches, .chunks = (int)c->schedule.chunks};
+
+    MHP_RETURN_IF_ERROR(generator->check(&shape));
+    *stages_out = generator->stage_count(&shape);
+    return MHP_OK;
+}
+
 /* Why the ranks cannot run this file, in the error text; MHP_OK if they can. */
 static mhp_status suits(const golden_case *c)
 {
-    const mhp_generator *generator = mhp_generator_find(c->settings->schedule);
-    mhp_schedule_shape shape = {.ranks = (int)c->parallel.pipeline, .microbatches = (int)c->schedule.microbatches, .chunks = 1};
     mhp_stage_extent extents[64];
     int stages;
 
-    MHP_RETURN_IF_ERROR(generator->check(&shape));
-    stages = generator->stage_count(&shape);
+    MHP_RETURN_IF_ERROR(is_file(c->settings) ? file_stages(c, &stages) : generator_stages(c, &stages));
     if (stages > 64) {
         return mhp_error_set(MHP_ERR_LIMIT, "%d stages", stages);
     }
@@ -354,7 +385,7 @@ out:
     return status;
 }
 
-static mhp_status run_file(const golden_settings *settings, mhp_comm *comm, const char *path)
+static mhp_status run_file(golden_settings *settings, mhp_comm *comm, const char *path)
 {
     mhp_status status = MHP_OK;
     golden_case c = {.settings = settings, .comm = comm, .name = golden_name(path), .good = true};
@@ -368,6 +399,7 @@ static mhp_status run_file(const golden_settings *settings, mhp_comm *comm, cons
             printf("skip %-28s %s: %s\n", c.name, settings->schedule, mhp_error_text());
         }
     } else {
+        settings->run_count++;
         MHP_TRY(out, run_trainer(&c));
     }
 out:
@@ -381,7 +413,8 @@ out:
 /* ---- command line ---- */
 
 static const struct argp_option options[] = {
-    {"schedule", 's', "KIND", 0, "name of a schedule", 0},
+    {"schedule", 's', "KIND|FILE", 0, "name of a schedule, or a file, which has a '/' in its name", 0},
+    {"chunks", 'c', "V", 0, "stages a rank, for interleaved schedules (2)", 0},
     {"dtype", 't', "f64|f32", 0, "element type (f64)", 0},
     {"data", 'd', "R", 0, "replicas of the pipeline (1)", 0},
     {"layers-per-stage", 'l', "a,b,...", 0, "length of every stage", 0},
@@ -398,6 +431,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     switch (key) {
     case 's':
         s->schedule = argument;
+        return 0;
+    case 'c':
+        s->chunks = atoi(argument);
         return 0;
     case 't':
         s->dtype = strcmp(argument, "f32") == 0 ? MHP_DTYPE_F32 : MHP_DTYPE_F64;
@@ -421,7 +457,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         s->folder = argument;
         return 0;
     case ARGP_KEY_END:
-        if (!s->folder || !mhp_generator_find(s->schedule) || s->data < 1 || s->micro_batch_size < 1) {
+        if (!s->folder || (!is_file(s) && !mhp_generator_find(s->schedule)) || s->data < 1 || s->micro_batch_size < 1) {
             argp_usage(state);
         }
         return 0;
@@ -435,7 +471,7 @@ int main(int argc, char **argv)
     static const struct argp argp = {options, parse, "DIR", NULL, NULL, NULL, NULL};
     static golden_files files;
     golden_settings settings = {.schedule = "1f1b", .dtype = MHP_DTYPE_F64, .device = MHP_DEVICE_CPU, .data = 1, .micro_batch_size = 1,
-                         .threads = 1};
+                         .threads = 1, .chunks = 2};
     mhp_device_params device_params = {0};
     mhp_device *device = NULL;
     mhp_comm *comm = NULL;
@@ -450,6 +486,9 @@ int main(int argc, char **argv)
     MHP_TRY(out, mhp_comm_open(device, &comm));
     for (int i = 0; i < files.count; i++) {
         MHP_TRY(out, run_file(&settings, comm, files.paths[i]));
+    }
+    if (settings.run_count == 0) {
+        MHP_RAISE(out, MHP_ERR_INVALID, "%s: none of %d files can be run", settings.schedule, files.count);
     }
 out:
     if (status < 0) {

@@ -13,7 +13,7 @@ int main(void)
     mhp_plan *plan = NULL;
     int failed = 1;
 
-    if (mhp_schedule_generate("dualpipe", &shape, &plan) == MHP_OK && mhp_plan_lower(plan) == MHP_OK &&
+    if (mhp_schedule_generate("dualpipe", &shape, &plan) == MHP_OK && mhp_plan_lower(plan, NULL) == MHP_OK &&
         mhp_device_open(&params, &device) == MHP_OK) {
         printf("%s: %d stages on %d ranks\n", plan->name, plan->stage_count, plan->rank_count);
         failed = plan->stage_count != 4 || plan->rank_count != 4;

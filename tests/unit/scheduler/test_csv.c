@@ -1,36 +1,10 @@
 /* The grammar of actions and plans as CSV: round trips, what is tolerated, and errors with
  * their place. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <regex.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "core/memory.h"
-#include "scheduler/csv.h"
-#include "scheduler/generator.h"
-#include "scheduler/lower.h"
-
-static mhp_status parse(const char *text, mhp_plan **plan_out)
-{
-    return mhp_plan_parse_csv("dir/some.csv", text, strlen(text), plan_out);
-}
-
-static mhp_plan *parsed(const char *text)
-{
-    mhp_plan *plan = NULL;
-
-    if (parse(text, &plan) != MHP_OK) {
-        fail_msg("\"%s\": %s", text, mhp_error_text());
-    }
-    return plan;
-}
+#include "tests/unit/scheduler/support.h"
 
 /* The plan's CSV, released with free. */
 static char *written(const mhp_plan *plan)
@@ -76,7 +50,7 @@ static void every_kind_of_action_survives_a_round_trip(void **state)
 {
     static const char text[] = "0F0,1B2,2I3,3W4,4SEND_F5,5RECV_F6,6SEND_B7,7RECV_B8,8R9\n"
                                "9REDUCE_GRAD,10UNSHARD,11RESHARD,(0F8;7B0)OVERLAP_F_B\n";
-    mhp_plan *plan = parsed(text);
+    mhp_plan *plan = parse_csv(text);
     char *again = written(plan);
     bool seen[MHP_ACTION_KIND_COUNT] = {false};
 
@@ -128,18 +102,16 @@ static void plans_of_all_schedules_survive_a_round_trip(void **state)
     (void)state;
     for (size_t g = 0; mhp_generator_at(g); g++) {
         for (int lowered = 0; lowered < 2; lowered++) {
-            mhp_schedule_shape shape = {.ranks = 4, .microbatches = 10, .chunks = 1};
-            mhp_plan *plan = NULL;
+            mhp_plan *plan = generate(mhp_generator_at(g)->name, 4, 10);
             mhp_plan *again = NULL;
             char *text;
 
-            assert_int_equal(mhp_schedule_generate(mhp_generator_at(g)->name, &shape, &plan), 0);
-            assert_int_equal(lowered ? mhp_plan_lower(plan) : MHP_OK, MHP_OK);
+            assert_int_equal(lowered ? mhp_plan_lower(plan, NULL) : MHP_OK, MHP_OK);
             text = written(plan);
-            again = parsed(text);
+            again = parse_csv(text);
             assert_same_actions(plan, again);
             assert_int_equal(mhp_plan_validate(again), MHP_OK);
-            assert_int_equal(mhp_plan_lower(again), MHP_OK);
+            assert_int_equal(mhp_plan_lower(again, NULL), MHP_OK);
             free(text);
             mhp_plan_destroy(plan);
             mhp_plan_destroy(again);
@@ -149,8 +121,8 @@ static void plans_of_all_schedules_survive_a_round_trip(void **state)
 
 static void forward_only_follows_from_the_cells(void **state)
 {
-    mhp_plan *forward = parsed("0F0,0SEND_F0\n1RECV_F0,1F0\n");
-    mhp_plan *training = parsed("0F0,0B0\n");
+    mhp_plan *forward = parse_csv("0F0,0SEND_F0\n1RECV_F0,1F0\n");
+    mhp_plan *training = parse_csv("0F0,0B0\n");
 
     (void)state;
     assert_true(forward->forward_only);
@@ -170,11 +142,11 @@ static void harmless_variations_are_read_alike(void **state)
         " 0F0 , 0B0 \n1F0,1B0",
         "\"0F0\",\"0B0\"\n,,,1F0,1B0,,,",
     };
-    mhp_plan *plan = parsed("0F0,0B0\n1F0,1B0\n");
+    mhp_plan *plan = parse_csv("0F0,0B0\n1F0,1B0\n");
 
     (void)state;
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
-        mhp_plan *variant = parsed(variants[i]);
+        mhp_plan *variant = parse_csv(variants[i]);
 
         assert_same_actions(plan, variant);
         mhp_plan_destroy(variant);
@@ -184,7 +156,7 @@ static void harmless_variations_are_read_alike(void **state)
 
 static void an_empty_row_is_a_rank_without_work(void **state)
 {
-    mhp_plan *plan = parsed("0F0,0B0\n\n1F0,1B0\n");
+    mhp_plan *plan = parse_csv("0F0,0B0\n\n1F0,1B0\n");
 
     (void)state;
     assert_int_equal(plan->rank_count, 3);
@@ -195,7 +167,7 @@ static void an_empty_row_is_a_rank_without_work(void **state)
 
 static void owners_follow_from_the_forwards(void **state)
 {
-    mhp_plan *plan = parsed("0F0,1F1,0F1\n1F0,(0F2;1B0)OVERLAP_F_B\n");
+    mhp_plan *plan = parse_csv("0F0,1F1,0F1\n1F0,(0F2;1B0)OVERLAP_F_B\n");
 
     (void)state;
     assert_int_equal(mhp_plan_owner(plan, 0, 0), 0);
@@ -294,6 +266,234 @@ static void more_rows_than_ranks_are_refused(void **state)
     mhp_plan_destroy(plan);
 }
 
+/* A short file may not ask for memory of the size of all stages and micro-batches. */
+static void numbers_without_actions_are_refused(void **state)
+{
+    static const char text[] = "0F0,4095F65535\n";
+
+    (void)state;
+    assert_text_refused(text, sizeof text - 1, "dir/some.csv: 2 forwards");
+    assert_non_null(strstr(mhp_error_text(), "268435456"));
+}
+
+static void assert_reads(const char *text, const char *same)
+{
+    mhp_plan *plan = parse_csv(text);
+    mhp_plan *expected = parse_csv(same);
+
+    assert_same_actions(plan, expected);
+    assert_int_equal(mhp_plan_validate(plan), MHP_OK);
+    mhp_plan_destroy(plan);
+    mhp_plan_destroy(expected);
+}
+
+/* BW is full and B the input gradient; without a BW, if every B has a W and there is no I. */
+static void older_files_are_recognised(void **state)
+{
+    (void)state;
+    assert_reads("0F0,0F1,0BW0,0BW1\n", "0F0,0F1,0B0,0B1\n");
+    assert_reads("0F0,0F1,0B0,0BW1,0W0\n", "0F0,0F1,0I0,0B1,0W0\n");
+    assert_reads("0F0,0F1,0B0,0B1,0W0,0W1\n", "0F0,0F1,0I0,0I1,0W0,0W1\n");
+    assert_reads("0F0,0SEND_F0,0RECV_B0,0BW0\n1RECV_F0,1F0,1B0,1SEND_B0,1W0\n",
+                 "0F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1I0,1SEND_B0,1W0\n");
+}
+
+static void files_of_two_readings_are_refused(void **state)
+{
+    static const char *const texts[][2] = {
+        {"0F0,0F1,0BW0,0I1,0W1\n", "dir/some.csv:1: 0I1 beside a BW in line 1: "},
+        {"0F0,(0F1;0B0)OVERLAP_F_B\n1F0,1F1,1BW0,1BW1\n",
+         "dir/some.csv:1: (0F1;0B0)OVERLAP_F_B beside a BW in line 2: "},
+        {"0F0,0F1,0B0,0W0,0B1\n", "dir/some.csv: 0B0 has a W and 0B1 has none: "},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        assert_text_refused(texts[i][0], strlen(texts[i][0]), texts[i][1]);
+    }
+}
+
+static void torch_without_a_meaning_here_does_nothing(void **state)
+{
+    mhp_plan *plan = parse_csv("0UNSHARD,0F0,0B0,0REDUCE_GRAD,0RESHARD,\r\n1UNSHARD,,1F0,1B0,1REDUCE_GRAD,1RESHARD\r\n");
+    mhp_plan *forward = parse_csv("0UNSHARD,0F0,0RESHARD\n");
+
+    (void)state;
+    assert_int_equal(mhp_plan_lower(plan, NULL), MHP_OK);
+    assert_true(forward->forward_only);
+    mhp_plan_destroy(plan);
+    mhp_plan_destroy(forward);
+}
+
+/* ---- what torch.distributed.pipelining asks of a file ---- */
+
+enum { TORCH_STAGES = 16, TORCH_MICROBATCHES = 32 };
+
+/* As its checks count: which passes of (stage, micro-batch) have been seen, and the stage's rank. */
+typedef struct torch_file {
+    regex_t action;
+    bool seen[128][TORCH_STAGES][TORCH_MICROBATCHES];
+    int rank_of[TORCH_STAGES];
+    int stages, microbatches;
+} torch_file;
+
+/* [stage][operation][micro-batch], as the expression that its loader matches cells with. */
+static void open_torch(torch_file *file)
+{
+    memset(file, 0, sizeof *file);
+    memset(file->rank_of, 0xff, sizeof file->rank_of);
+    assert_int_equal(regcomp(&file->action,
+                             "^([0-9]+)(F|I|B|W|UNSHARD|RESHARD|REDUCE_GRAD|SEND_F|RECV_F|SEND_B|"
+                             "RECV_B)([0-9]*)$",
+                             REG_EXTENDED), 0);
+}
+
+/* One action: F before I or B, I before W, a stage on one rank. */
+static void load_torch_action(torch_file *file, int rank, const char *text)
+{
+    regmatch_t parts[4];
+    const char *word = text;
+    int stage, microbatch;
+    size_t length;
+
+    if (regexec(&file->action, text, 4, parts, 0) != 0) {
+        fail_msg("torch does not read \"%s\"", text);
+    }
+    stage = atoi(text);
+    word += parts[2].rm_so;
+    length = (size_t)(parts[2].rm_eo - parts[2].rm_so);
+    microbatch = parts[3].rm_eo > parts[3].rm_so ? atoi(text + parts[3].rm_so) : -1;
+    assert_int_equal(microbatch < 0, memchr(word, 'A', length) != NULL);    /* (RE|UN)SHARD, GRAD */
+    assert_in_range(stage, 0, file->stages - 1);
+    assert_true(file->rank_of[stage] < 0 || file->rank_of[stage] == rank);
+    file->rank_of[stage] = rank;
+    if (length > 1) {
+        return;
+    }
+    assert_in_range(microbatch, 0, file->microbatches - 1);
+    assert_false(file->seen[(int)*word][stage][microbatch]);
+    assert_true(*word == 'F' || file->seen['F'][stage][microbatch]);
+    assert_true(*word != 'W' || file->seen['I'][stage][microbatch]);
+    file->seen[(int)*word][stage][microbatch] = true;
+}
+
+static void load_torch_cell(torch_file *file, int rank, char *cell)
+{
+    char *close = strchr(cell, ')');
+
+    if (*cell != '(') {
+        load_torch_action(file, rank, cell);
+        return;
+    }
+    assert_non_null(close);
+    assert_string_equal(close + 1, "OVERLAP_F_B");
+    *close = '\0';
+    for (char *half = strtok(cell + 1, ";"); half; half = strtok(NULL, ";")) {
+        load_torch_action(file, rank, half);
+    }
+}
+
+/* F of all, and of each stage as many B, and halves of I and W, as there are micro-batches. */
+static void assert_torch_complete(const torch_file *file)
+{
+    for (int s = 0; s < file->stages; s++) {
+        int counts[128] = {0};
+
+        for (int m = 0; m < file->microbatches; m++) {
+            for (int word = 'A'; word <= 'Z'; word++) {
+                counts[word] += file->seen[word][s][m];
+            }
+        }
+        assert_int_equal(counts['F'], file->microbatches);
+        assert_int_equal(counts['I'], counts['W']);
+        assert_int_equal(counts['B'] + counts['I'], file->microbatches);
+    }
+}
+
+static void assert_torch_loads(const mhp_plan *plan)
+{
+    static torch_file file;
+    char *text = NULL, *rest = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&text, &size);
+    int rank = 0;
+
+    assert_non_null(stream);
+    assert_int_equal(mhp_plan_write_csv_as(plan, MHP_CSV_TORCH, stream), MHP_OK);
+    assert_int_equal(fclose(stream), 0);
+    open_torch(&file);
+    file.stages = plan->stage_count;
+    file.microbatches = plan->microbatch_count;
+    for (char *row = text; *row; row = rest, rank++) {
+        char *end = strchr(row, '\n');
+
+        assert_non_null(end);
+        *end = '\0';
+        rest = end + 1;
+        for (char *cell = row; cell; cell = end) {
+            end = strchr(cell, ',');
+            if (end) {
+                *end++ = '\0';
+            }
+            load_torch_cell(&file, rank, cell);
+        }
+    }
+    assert_int_equal(rank, plan->rank_count);
+    assert_torch_complete(&file);
+    regfree(&file.action);
+    free(text);
+}
+
+static void torch_loads_what_is_written_for_it(void **state)
+{
+    int files = 0;
+
+    (void)state;
+    for (size_t g = 0; mhp_generator_at(g); g++) {
+        for (int p = 1; p <= 4; p++) {
+            for (int m = 2 * p; m <= 12; m++) {
+                for (int lowered = 0; lowered < 2; lowered++) {
+                    const char *name = mhp_generator_at(g)->name;
+                    mhp_lower_params params = {.rebuild = true};
+                    mhp_plan *plan;
+
+                    if (strcmp(name, "dualpipe") == 0 || !takes_shape(name, p, m, 2)) {
+                        continue;
+                    }
+                    plan = generate(name, p, m);
+                    if (lowered) {
+                        lower_plan(plan, &params);
+                    }
+                    assert_torch_loads(plan);
+                    files++;
+                    mhp_plan_destroy(plan);
+                }
+            }
+        }
+    }
+    assert_true(files > 100);
+}
+
+static void what_torch_has_no_words_for_is_refused(void **state)
+{
+    mhp_plan *both = generate("dualpipe", 4, 8);
+    mhp_plan *forward = generate_either("1f1b", 2, 4, true);
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&text, &size);
+
+    (void)state;
+    assert_int_equal(mhp_plan_write_csv_as(both, MHP_CSV_TORCH, stream), MHP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(mhp_error_text(), "stage 0 is on rank 0 and on rank 3"));
+    assert_int_equal(mhp_plan_write_csv_as(forward, MHP_CSV_TORCH, stream), MHP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(mhp_error_text(), "backward"));
+    assert_int_equal(fclose(stream), 0);
+    assert_int_equal(size, 0);
+    free(text);
+    mhp_plan_destroy(both);
+    mhp_plan_destroy(forward);
+}
+
 /* A file of our own; the caller unlinks it. */
 static void write_file(char path[64], const char *text)
 {
@@ -333,6 +533,22 @@ static void files_are_read_and_named(void **state)
     assert_null(plan);
 }
 
+/* 100 MB of cells, written as a hole in the file: its size alone is refused. */
+static void files_beyond_the_limit_are_refused(void **state)
+{
+    mhp_plan *plan = NULL;
+    char path[64];
+
+    (void)state;
+    write_file(path, "0F0,0B0\n");
+    assert_int_equal(truncate(path, 100 * 1000 * 1000), 0);
+    assert_int_equal(mhp_plan_read_csv(path, &plan), MHP_ERR_LIMIT);
+    unlink(path);
+    assert_null(plan);
+    assert_non_null(strstr(mhp_error_text(), path));
+    assert_non_null(strstr(mhp_error_text(), "67108864"));
+}
+
 static void a_full_disk_is_an_error(void **state)
 {
     mhp_schedule_shape shape = {.ranks = 8, .microbatches = 64};
@@ -365,6 +581,13 @@ int main(void)
         cmocka_unit_test(overlong_and_binary_cells_are_refused),
         cmocka_unit_test(files_without_actions_are_refused),
         cmocka_unit_test(more_rows_than_ranks_are_refused),
+        cmocka_unit_test(numbers_without_actions_are_refused),
+        cmocka_unit_test(older_files_are_recognised),
+        cmocka_unit_test(files_of_two_readings_are_refused),
+        cmocka_unit_test(torch_without_a_meaning_here_does_nothing),
+        cmocka_unit_test(torch_loads_what_is_written_for_it),
+        cmocka_unit_test(what_torch_has_no_words_for_is_refused),
+        cmocka_unit_test(files_beyond_the_limit_are_refused),
         cmocka_unit_test(files_are_read_and_named),
         cmocka_unit_test(a_full_disk_is_an_error),
     };

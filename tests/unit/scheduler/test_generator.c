@@ -1,44 +1,21 @@
 /* Generators: golden compute orders, refused shapes, counts, activations in flight, evaluation. */
 #include <dirent.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #include "core/file.h"
 #include "core/memory.h"
-#include "scheduler/csv.h"
-#include "scheduler/generator.h"
-#include "scheduler/lower.h"
+#include "tests/unit/scheduler/support.h"
 
 static const char golden_folder[] = MHP_SOURCE_DIR "/tests/golden/schedules";
 
-static mhp_plan *generated(const char *name, int ranks, int microbatches)
-{
-    mhp_schedule_shape shape = {.ranks = ranks, .microbatches = microbatches, .chunks = 1};
-    mhp_plan *plan = NULL;
-
-    if (mhp_schedule_generate(name, &shape, &plan) != MHP_OK) {
-        fail_msg("%s on %d ranks, %d micro-batches: %s", name, ranks, microbatches,
-                 mhp_error_text());
-    }
-    return plan;
-}
-
-static void assert_golden(const char *file, const char *name, int ranks, int microbatches)
+static void assert_golden(const char *file, const char *name, int ranks, int microbatches,
+                          int chunks)
 {
     char path[1024];
     char *expected = NULL;
     char *actual = NULL;
     size_t expected_size = 0;
     size_t actual_size = 0;
-    mhp_plan *plan = generated(name, ranks, microbatches);
+    mhp_plan *plan = generate_chunks(name, ranks, microbatches, chunks);
     FILE *stream = open_memstream(&actual, &actual_size);
 
     assert_non_null(stream);
@@ -64,17 +41,16 @@ static void generated_orders_equal_golden_files(void **state)
     for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
         char name[64];
         int ranks, microbatches;
-        int length = 0;
+        int chunks = 1;
 
-        if (sscanf(entry->d_name, "%63[a-z0-9]_p%d_m%d.csv%n", name, &ranks, &microbatches,
-                   &length) == 3 &&
-            length > 0 && entry->d_name[length] == '\0') {
-            assert_golden(entry->d_name, name, ranks, microbatches);
+        if (sscanf(entry->d_name, "%63[a-z0-9-]_p%d_m%d_c%d.csv", name, &ranks, &microbatches,
+                   &chunks) >= 3) {
+            assert_golden(entry->d_name, name, ranks, microbatches, chunks);
             found++;
         }
     }
     closedir(folder);
-    assert_int_equal(found, 6);
+    assert_int_equal(found, 12);
 }
 
 static void assert_refused(const char *name, int ranks, int microbatches, const char *const *words)
@@ -162,21 +138,6 @@ static void an_unknown_name_lists_the_known_ones(void **state)
     assert_null(mhp_generator_at(SIZE_MAX));
 }
 
-/* The smallest shape from (ranks, microbatches) on that the schedule takes. */
-static mhp_schedule_shape suitable(const char *name, int ranks, int microbatches)
-{
-    mhp_schedule_shape shape = {.ranks = ranks, .microbatches = microbatches, .chunks = 1};
-
-    if (strcmp(name, "dualpipe") == 0) {
-        shape.ranks += ranks % 2;
-        shape.microbatches += microbatches % 2;
-    }
-    if (strncmp(name, "dualpipe", 8) == 0 && shape.microbatches < 2 * shape.ranks) {
-        shape.microbatches = 2 * shape.ranks;
-    }
-    return shape;
-}
-
 /* Halves of F, I and W that a rank runs: 1 for each of them. */
 static void add_counts(const mhp_action_list *list, int counts[3])
 {
@@ -191,34 +152,46 @@ static void add_counts(const mhp_action_list *list, int counts[3])
     }
 }
 
+static void assert_shares(const mhp_generator *generator, int p, int m, int chunks)
+{
+    mhp_schedule_shape shape = {.ranks = p, .microbatches = m, .chunks = chunks};
+    mhp_plan *plan = generate_chunks(generator->name, p, m, chunks);
+    int share = plan->stage_count * m / p;
+
+    assert_string_equal(plan->name, generator->name);
+    assert_int_equal(plan->rank_count, p);
+    assert_int_equal(plan->stage_count, generator->stage_count(&shape));
+    assert_int_equal(plan->microbatch_count, m);
+    assert_false(plan->lowered || plan->forward_only);
+    assert_int_equal(mhp_plan_validate(plan), MHP_OK);
+    for (int r = 0; r < plan->rank_count; r++) {
+        int counts[3] = {0};
+
+        add_counts(&plan->ranks[r].actions, counts);
+        assert_int_equal(counts[0], share);
+        assert_int_equal(counts[1], share);
+        assert_int_equal(counts[2], share);
+    }
+    mhp_plan_destroy(plan);
+}
+
 static void every_rank_does_its_share(void **state)
 {
     (void)state;
     for (size_t g = 0; mhp_generator_at(g); g++) {
+        int suited = 0;
+
         for (int p = 1; p <= 9; p++) {
-            for (int m = 1; m <= 24; m += 3) {
-                const mhp_generator *generator = mhp_generator_at(g);
-                mhp_schedule_shape shape = suitable(generator->name, p, m);
-                mhp_plan *plan = generated(generator->name, shape.ranks, shape.microbatches);
-                int share = plan->stage_count * shape.microbatches / shape.ranks;
-
-                assert_string_equal(plan->name, generator->name);
-                assert_int_equal(plan->rank_count, shape.ranks);
-                assert_int_equal(plan->stage_count, generator->stage_count(&shape));
-                assert_int_equal(plan->microbatch_count, shape.microbatches);
-                assert_false(plan->lowered || plan->forward_only);
-                assert_int_equal(mhp_plan_validate(plan), MHP_OK);
-                for (int r = 0; r < plan->rank_count; r++) {
-                    int counts[3] = {0};
-
-                    add_counts(&plan->ranks[r].actions, counts);
-                    assert_int_equal(counts[0], share);
-                    assert_int_equal(counts[1], share);
-                    assert_int_equal(counts[2], share);
+            for (int m = 1; m <= 24; m++) {
+                for (int chunks = 1; chunks <= 3; chunks++) {
+                    if (takes_shape(mhp_generator_at(g)->name, p, m, chunks)) {
+                        assert_shares(mhp_generator_at(g), p, m, chunks);
+                        suited++;
+                    }
                 }
-                mhp_plan_destroy(plan);
             }
         }
+        assert_true(suited > 50);
     }
 }
 
@@ -250,8 +223,8 @@ static void activations_in_flight_are_those_of_the_schedule(void **state)
     (void)state;
     for (int p = 1; p <= 12; p++) {
         for (int m = 1; m <= 30; m++) {
-            mhp_plan *gpipe = generated("gpipe", p, m);
-            mhp_plan *in_turn = generated("1f1b", p, m);
+            mhp_plan *gpipe = generate("gpipe", p, m);
+            mhp_plan *in_turn = generate("1f1b", p, m);
 
             for (int r = 0; r < p; r++) {
                 assert_int_equal(most_in_flight(&gpipe->ranks[r].actions), m);
@@ -263,18 +236,129 @@ static void activations_in_flight_are_those_of_the_schedule(void **state)
     }
 }
 
+/* The most micro-batches between F and the end of W on the rank. */
+static int most_held(const mhp_action_list *list)
+{
+    int now = 0;
+    int most = 0;
+
+    for (size_t i = 0; i < list->count; i++) {
+        now += runs_forward(&list->items[i]);
+        most = now > most ? now : most;
+        now -= runs_weight_gradient(&list->items[i]);
+    }
+    assert_int_equal(now, 0);
+    return most;
+}
+
+/* As many as the first rank of 1F1B on every rank, whole models counted: a stage of ZB-V is half as long. */
+static void zero_bubble_schedules_hold_as_many_as_ranks(void **state)
+{
+    (void)state;
+    for (int p = 1; p <= 16; p++) {
+        for (int m = 1; m <= 3 * p; m++) {
+            mhp_plan *h1 = generate("zb-h1", p, m);
+            mhp_plan *v = generate("zb-v", p, m);
+
+            for (int r = 0; r < p; r++) {
+                assert_int_equal(most_held(&h1->ranks[r].actions), smaller(p, m));
+                assert_in_range(most_held(&v->ranks[r].actions), 1, 2 * p);
+                assert_in_range(most_in_flight(&v->ranks[r].actions), 1, 2 * p);
+                if (m >= 2 * p) {
+                    assert_int_equal(most_held(&v->ranks[r].actions), 2 * p);
+                }
+            }
+            mhp_plan_destroy(h1);
+            mhp_plan_destroy(v);
+        }
+    }
+}
+
+/* (P-1)(F+B) of GPipe and 1F1B, the chunks' share of it if rounds are as long as there are ranks, (P-1)(F+B-2W) of ZB-H1. */
+static void bubbles_are_those_of_the_formulas(void **state)
+{
+    (void)state;
+    for (int p = 1; p <= 16; p++) {
+        for (int m = p; m <= 4 * p; m++) {
+            mhp_plan *gpipe = generate("gpipe", p, m);
+            mhp_plan *in_turn = generate("1f1b", p, m);
+            mhp_plan *h1 = generate("zb-h1", p, m);
+
+            assert_int_equal(worst_bubble(gpipe), (p - 1) * 3);
+            assert_int_equal(worst_bubble(in_turn), (p - 1) * 3);
+            assert_int_equal(worst_bubble(h1), p - 1);
+            mhp_plan_destroy(gpipe);
+            mhp_plan_destroy(in_turn);
+            mhp_plan_destroy(h1);
+        }
+        for (int chunks = 1; chunks <= 4; chunks++) {
+            for (int rounds = 1; rounds <= 3; rounds++) {
+                /* A unit is F of one chunk here, so that the rank's F + B is 3 chunks long. */
+                mhp_plan *plan = generate_chunks("interleaved", p, rounds * p, chunks);
+
+                assert_int_equal(worst_bubble(plan), (p - 1) * 3);
+                mhp_plan_destroy(plan);
+            }
+        }
+    }
+}
+
+static void zb_v_has_no_bubble_between_first_and_last_action(void **state)
+{
+    (void)state;
+    for (int p = 1; p <= 16; p++) {
+        for (int m = 2 * p; m <= 4 * p; m++) {
+            mhp_plan *plan = generate("zb-v", p, m);
+            unit_times times = run_in_units(plan);
+
+            for (int r = 0; r < p; r++) {
+                assert_int_equal(times.end[r] - times.begin[r], times.busy[r]);
+                assert_int_equal(times.begin[r], r);
+                assert_int_equal(times.busy[r], 6 * m);
+            }
+            free_times(&times);
+            mhp_plan_destroy(plan);
+        }
+    }
+}
+
+static void crossing_directions_have_the_bubble_of_the_formula(void **state)
+{
+    (void)state;
+    for (int p = 2; p <= 16; p += 2) {
+        for (int m = 2 * p; m <= 4 * p; m += 2) {
+            mhp_plan *plan = generate("dualpipe", p, m);
+
+            assert_int_equal(worst_bubble(plan), (p / 2 - 1) * (3 + 2 - 3));
+            mhp_plan_destroy(plan);
+            plan = generate("dualpipev", p / 2, m);
+            assert_int_equal(worst_bubble(plan), (p / 2 - 1) * (3 + 2 - 3));
+            mhp_plan_destroy(plan);
+        }
+    }
+}
+
+static void uneven_rounds_are_refused_with_their_neighbours(void **state)
+{
+    (void)state;
+    assert_refused("interleaved", 4, 9, (const char *[]){"9 micro-b", "rounds", "8 and 10", NULL});
+    assert_refused("interleaved", 4, 13, (const char *[]){"13 micro-b", "rounds", "12 and 15", NULL});
+    assert_true(takes_shape("interleaved", 4, 3, 2));
+    assert_false(takes_shape("interleaved", 4, 8, 0));
+}
+
 static void crossing_directions_hold_one_more_than_ranks(void **state)
 {
     (void)state;
     for (int p = 2; p <= 12; p += 2) {
         for (int m = 2 * p; m <= 4 * p; m += 2) {
-            mhp_plan *plan = generated("dualpipe", p, m);
+            mhp_plan *plan = generate("dualpipe", p, m);
 
             for (int r = 0; r < p; r++) {
                 assert_in_range(most_in_flight(&plan->ranks[r].actions), 1, p + 1);
             }
             mhp_plan_destroy(plan);
-            plan = generated("dualpipev", p / 2, m);
+            plan = generate("dualpipev", p / 2, m);
             for (int r = 0; r < p / 2; r++) {
                 assert_in_range(most_in_flight(&plan->ranks[r].actions), 1, p + 1);
             }
@@ -285,7 +369,7 @@ static void crossing_directions_hold_one_more_than_ranks(void **state)
 
 static void gpipe_runs_all_forwards_first(void **state)
 {
-    mhp_plan *plan = generated("gpipe", 3, 5);
+    mhp_plan *plan = generate("gpipe", 3, 5);
 
     (void)state;
     for (int r = 0; r < 3; r++) {
@@ -333,7 +417,7 @@ static void forward_only_keeps_the_placement(void **state)
     (void)state;
     for (size_t g = 0; mhp_generator_at(g); g++) {
         for (int p = 2; p <= 6; p += 2) {
-            mhp_plan *plan = generated(mhp_generator_at(g)->name, p, 2 * p);
+            mhp_plan *plan = generate(mhp_generator_at(g)->name, p, 2 * p);
 
             for (int m = 1; m <= 4 * p; m++) {
                 mhp_plan *forward = NULL;
@@ -350,7 +434,7 @@ static void forward_only_keeps_the_placement(void **state)
 /* With as many micro-batches the owners are the same; with others each end gets its half. */
 static void forward_only_deals_microbatches_in_proportion(void **state)
 {
-    mhp_plan *plan = generated("dualpipe", 4, 8);
+    mhp_plan *plan = generate("dualpipe", 4, 8);
 
     (void)state;
     for (int m = 2; m <= 20; m += 2) {
@@ -368,7 +452,7 @@ static void forward_only_deals_microbatches_in_proportion(void **state)
 
 static void forward_only_refuses_no_microbatches(void **state)
 {
-    mhp_plan *plan = generated("1f1b", 2, 4);
+    mhp_plan *plan = generate("1f1b", 2, 4);
     mhp_plan *forward = NULL;
 
     (void)state;
@@ -389,6 +473,11 @@ int main(void)
         cmocka_unit_test(an_unknown_name_lists_the_known_ones),
         cmocka_unit_test(every_rank_does_its_share),
         cmocka_unit_test(activations_in_flight_are_those_of_the_schedule),
+        cmocka_unit_test(zero_bubble_schedules_hold_as_many_as_ranks),
+        cmocka_unit_test(bubbles_are_those_of_the_formulas),
+        cmocka_unit_test(zb_v_has_no_bubble_between_first_and_last_action),
+        cmocka_unit_test(crossing_directions_have_the_bubble_of_the_formula),
+        cmocka_unit_test(uneven_rounds_are_refused_with_their_neighbours),
         cmocka_unit_test(crossing_directions_hold_one_more_than_ranks),
         cmocka_unit_test(gpipe_runs_all_forwards_first),
         cmocka_unit_test(forward_only_keeps_the_placement),

@@ -1,71 +1,22 @@
 /* Lowering, checked edge by edge and slot by slot with code of its own: nothing here asks the index
  * or the validator what is right. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "scheduler/csv.h"
-#include "scheduler/generator.h"
-#include "scheduler/lower.h"
+#include "tests/unit/scheduler/support.h"
 
 enum { STAGES = 16, MICROBATCHES = 32, NOBODY = -1 };
-
-static bool is_pair(const mhp_action *action)
-{
-    return action->kind == MHP_ACTION_OVERLAP_F_B;
-}
-
-static bool is_compute(const mhp_action *action)
-{
-    return action->kind <= MHP_ACTION_WEIGHT_GRADIENT || is_pair(action);
-}
-
-static mhp_plan *generated(const char *name, int ranks, int microbatches, bool forward_only)
-{
-    mhp_schedule_shape shape = {.ranks = ranks, .microbatches = microbatches, .chunks = 1};
-    mhp_plan *plan = NULL;
-    mhp_plan *forward = NULL;
-
-    assert_int_equal(mhp_schedule_generate(name, &shape, &plan), MHP_OK);
-    if (!forward_only) {
-        return plan;
-    }
-    assert_int_equal(mhp_schedule_forward_only(plan, microbatches, &forward), MHP_OK);
-    mhp_plan_destroy(plan);
-    return forward;
-}
-
-static void lower(mhp_plan *plan)
-{
-    if (mhp_plan_lower(plan) != MHP_OK) {
-        fail_msg("%s, %d ranks, %d micro-batches: %s", plan->name, plan->rank_count,
-                 plan->microbatch_count, mhp_error_text());
-    }
-    assert_true(plan->lowered);
-}
 
 /* Calls `check` with each plan before and after lowering: schedules x sizes x training or not. */
 static void sweep(void (*check)(const mhp_plan *compute, const mhp_plan *lowered))
 {
     for (size_t g = 0; mhp_generator_at(g); g++) {
         const char *name = mhp_generator_at(g)->name;
-        bool dual = strncmp(name, "dualpipe", 8) == 0;
-        int step = strcmp(name, "dualpipe") == 0 ? 2 : 1;
 
-        for (int p = step; p <= 8; p += step) {
-            for (int m = dual ? 2 * p : 1; m <= 2 * p + 6; m += step) {
-                for (int forward_only = 0; forward_only < 2; forward_only++) {
-                    mhp_plan *compute = generated(name, p, m, forward_only);
-                    mhp_plan *lowered = generated(name, p, m, forward_only);
+        for (int p = 1; p <= 8; p++) {
+            for (int m = 1; m <= 2 * p + 6; m++) {
+                for (int either = 0; either < 2 && takes_shape(name, p, m, 2); either++) {
+                    mhp_plan *compute = generate_either(name, p, m, either);
+                    mhp_plan *lowered = generate_either(name, p, m, either);
 
-                    lower(lowered);
+                    lower_plan(lowered, NULL);
                     check(compute, lowered);
                     mhp_plan_destroy(compute);
                     mhp_plan_destroy(lowered);
@@ -514,21 +465,13 @@ static void outputs_take_turns(void **state)
     sweep(assert_outputs);
 }
 
-static mhp_plan *parsed(const char *text)
-{
-    mhp_plan *plan = NULL;
-
-    assert_int_equal(mhp_plan_parse_csv("some.csv", text, strlen(text), &plan), MHP_OK);
-    return plan;
-}
-
 static void stage_slots_are_those_of_the_ranks_stages(void **state)
 {
-    mhp_plan *plan = generated("dualpipev", 3, 6, false);
+    mhp_plan *plan = generate("dualpipev", 3, 6);
 
     (void)state;
     assert_null(mhp_plan_stage_slots(plan, 1, 1));
-    lower(plan);
+    lower_plan(plan, NULL);
     for (int r = 0; r < 3; r++) {
         for (int s = 0; s < 6; s++) {
             const mhp_stage_slots *slots = mhp_plan_stage_slots(plan, r, s);
@@ -542,13 +485,13 @@ static void stage_slots_are_those_of_the_ranks_stages(void **state)
 
 static void messages_that_are_there_stay(void **state)
 {
-    mhp_plan *plan = parsed("0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,0B1\n"
+    mhp_plan *plan = parse_csv("0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,0B1\n"
                             "1RECV_F0,1RECV_F1,1F0,1B0,1SEND_B0,1F1,1B1,1SEND_B1\n");
     static const mhp_action_kind first[] = {MHP_ACTION_RECV_F, MHP_ACTION_RECV_F,
                                             MHP_ACTION_FORWARD};
 
     (void)state;
-    lower(plan);
+    lower_plan(plan, NULL);
     assert_int_equal(plan->ranks[0].actions.count, 9);
     assert_int_equal(plan->ranks[1].actions.count, 9);
     for (size_t i = 0; i < 3; i++) {
@@ -559,6 +502,168 @@ static void messages_that_are_there_stay(void **state)
     mhp_plan_destroy(plan);
 }
 
+static bool rebuilds(const mhp_action *action)
+{
+    return action->kind == MHP_ACTION_REBUILD;
+}
+
+/* R right before what needs it, one each; all else as without. */
+static void assert_rebuilds(const mhp_plan *without, const mhp_plan *with)
+{
+    for (int r = 0; r < with->rank_count; r++) {
+        const mhp_action_list *list = &with->ranks[r].actions;
+        const mhp_action_list *plain = &without->ranks[r].actions;
+        size_t next = 0;
+
+        for (size_t i = 0; i < list->count; i++) {
+            int s, m;
+
+            backward_cell(&list->items[i], &s, &m);
+            if (runs_input_gradient(&list->items[i])) {
+                assert_true(i > 0 && rebuilds(&list->items[i - 1]));
+                assert_int_equal(list->items[i - 1].stage, s);
+                assert_int_equal(list->items[i - 1].microbatch, m);
+            }
+            if (rebuilds(&list->items[i])) {
+                assert_true(runs_input_gradient(&list->items[i + 1]));
+            } else {
+                assert_true(next < plain->count);
+                assert_memory_equal(&list->items[i], &plain->items[next++], sizeof(mhp_action));
+            }
+        }
+        assert_int_equal(next, plain->count);
+    }
+}
+
+static void rebuilds_stand_right_before_their_gradient(void **state)
+{
+    (void)state;
+    for (size_t g = 0; mhp_generator_at(g); g++) {
+        const char *name = mhp_generator_at(g)->name;
+
+        for (int p = 1; p <= 6; p++) {
+            for (int m = p; m <= 2 * p + 4; m++) {
+                mhp_lower_params params = {.rebuild = true};
+                mhp_plan *without, *with;
+
+                if (!takes_shape(name, p, m, 2)) {
+                    continue;
+                }
+                without = generate(name, p, m);
+                with = generate(name, p, m);
+                lower_plan(without, NULL);
+                lower_plan(with, &params);
+                assert_rebuilds(without, with);
+                mhp_plan_destroy(without);
+                mhp_plan_destroy(with);
+            }
+        }
+    }
+}
+
+static void rebuilds_that_are_there_stay(void **state)
+{
+    mhp_lower_params params = {.rebuild = true};
+    mhp_plan *plan = parse_csv("0F0,0F1,0R0,0I0,0R1,0B1,0W0\n");
+
+    (void)state;
+    lower_plan(plan, &params);
+    assert_int_equal(plan->ranks[0].actions.count, 8);
+    mhp_plan_destroy(plan);
+}
+
+static void assert_rank_reads(const mhp_plan *plan, int rank, const char *expected)
+{
+    char text[512] = "";
+
+    for (size_t i = 0; i < plan->ranks[rank].actions.count; i++) {
+        size_t length = strlen(text);
+
+        text[length] = ' ';
+        mhp_action_format(&plan->ranks[rank].actions.items[i], text + length + (i > 0),
+                          sizeof text - length - 1);
+    }
+    assert_string_equal(text, expected);
+}
+
+/* Rank 0 sends nothing behind F1, and rank 1 has one unit without work behind I0. */
+static void shallow_weights_go_where_no_message_waits(void **state)
+{
+    mhp_lower_params params = {.weight_gradients = MHP_WEIGHTS_SHALLOW};
+    mhp_plan *alone = parse_csv("0F0,0F1,0I0,0I1,0W1,0W0\n");
+    mhp_plan *plan = parse_csv("0F0,0I0,0F1,0I1,0W0,0W1\n1F0,1I0,1F1,1I1,1W0,1W1\n");
+
+    (void)state;
+    lower_plan(alone, &params);
+    assert_rank_reads(alone, 0, "0F0 0F1 0I0 0W0 0I1 0W1 0REDUCE_GRAD");
+    lower_plan(plan, &params);
+    assert_rank_reads(plan, 0,
+                      "0RECV_B0 0F0 0SEND_F0 0I0 0F1 0SEND_F1 0RECV_B1 0W0 0I1 0W1 0REDUCE_GRAD");
+    assert_rank_reads(plan, 1,
+                      "1RECV_F0 1F0 1I0 1SEND_B0 1RECV_F1 1W0 1F1 1I1 1SEND_B1 1W1 1REDUCE_GRAD");
+    mhp_plan_destroy(alone);
+    mhp_plan_destroy(plan);
+}
+
+/* The most slots of a class that a rank has, over its stages. */
+static int slots_of_class(const mhp_plan *plan, int rank, mhp_slot_class class)
+{
+    int count = 0;
+
+    for (int i = 0; i < plan->ranks[rank].stage_count; i++) {
+        count += plan->ranks[rank].stages[i].count[class];
+    }
+    return count;
+}
+
+static void shallow_weights_cost_neither_time_nor_memory(void **state)
+{
+    (void)state;
+    for (size_t g = 0; mhp_generator_at(g); g++) {
+        const char *name = mhp_generator_at(g)->name;
+
+        for (int p = 1; p <= 8; p++) {
+            for (int m = p; m <= 3 * p; m++) {
+                mhp_lower_params params = {.weight_gradients = MHP_WEIGHTS_SHALLOW};
+                mhp_plan *deep, *shallow;
+
+                if (!takes_shape(name, p, m, 2)) {
+                    continue;
+                }
+                deep = generate(name, p, m);
+                shallow = generate(name, p, m);
+                lower_plan(deep, NULL);
+                lower_plan(shallow, &params);
+                assert_in_range(makespan_of(shallow), 1, makespan_of(deep));
+                for (int r = 0; r < p; r++) {
+                    assert_in_range(slots_of_class(shallow, r, MHP_SLOT_PRODUCT_GRADIENT), 0,
+                                    slots_of_class(deep, r, MHP_SLOT_PRODUCT_GRADIENT));
+                    assert_in_range(slots_of_class(shallow, r, MHP_SLOT_PRODUCT_INPUT), 0,
+                                    slots_of_class(deep, r, MHP_SLOT_PRODUCT_INPUT));
+                }
+                mhp_plan_destroy(deep);
+                mhp_plan_destroy(shallow);
+            }
+        }
+    }
+}
+
+/* Rank 0 makes three states before rank 1 takes one: with two slots it would wait for ever. */
+static void late_receives_get_slots_to_send_from(void **state)
+{
+    mhp_plan *plan = parse_csv(
+        "0F0,0SEND_F0,0F1,0SEND_F1,0F2,0SEND_F2,0F3,0SEND_F3,2RECV_F0,2F0,2SEND_F0,"
+        "2RECV_F1,2F1,2SEND_F1,2RECV_F2,2F2,2SEND_F2,2RECV_F3,2F3,2SEND_F3\n"
+        "1RECV_F0,1F0,1SEND_F0,3RECV_F0,3F0,1RECV_F1,1F1,1SEND_F1,3RECV_F1,3F1,"
+        "1RECV_F2,1F2,1SEND_F2,3RECV_F2,3F2,1RECV_F3,1F3,1SEND_F3,3RECV_F3,3F3\n");
+
+    (void)state;
+    lower_plan(plan, NULL);
+    assert_int_equal(mhp_plan_stage_slots(plan, 0, 0)->count[MHP_SLOT_OUTPUT], 4);
+    assert_int_equal(mhp_plan_stage_slots(plan, 1, 1)->count[MHP_SLOT_OUTPUT], 2);
+    mhp_plan_destroy(plan);
+}
+
 static void a_wrong_compute_order_is_not_lowered(void **state)
 {
     static const char *const texts[] = {
@@ -566,9 +671,9 @@ static void a_wrong_compute_order_is_not_lowered(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        mhp_plan *plan = parsed(texts[i]);
+        mhp_plan *plan = parse_csv(texts[i]);
 
-        assert_int_equal(mhp_plan_lower(plan), MHP_ERR_PLAN);
+        assert_int_equal(mhp_plan_lower(plan, NULL), MHP_ERR_PLAN);
         assert_false(plan->lowered);
         assert_non_null(strstr(mhp_error_text(), "position"));
         mhp_plan_destroy(plan);
@@ -587,6 +692,11 @@ int main(void)
         cmocka_unit_test(outputs_take_turns),
         cmocka_unit_test(stage_slots_are_those_of_the_ranks_stages),
         cmocka_unit_test(messages_that_are_there_stay),
+        cmocka_unit_test(rebuilds_stand_right_before_their_gradient),
+        cmocka_unit_test(rebuilds_that_are_there_stay),
+        cmocka_unit_test(shallow_weights_go_where_no_message_waits),
+        cmocka_unit_test(shallow_weights_cost_neither_time_nor_memory),
+        cmocka_unit_test(late_receives_get_slots_to_send_from),
         cmocka_unit_test(a_wrong_compute_order_is_not_lowered),
     };
 

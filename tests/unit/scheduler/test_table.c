@@ -115,7 +115,7 @@ static void every_compute_action_is_printed_once(void **state)
             mhp_plan *forward = NULL;
 
             assert_rows(plan);
-            assert_int_equal(mhp_plan_lower(plan), MHP_OK);
+            assert_int_equal(mhp_plan_lower(plan, NULL), MHP_OK);
             assert_rows(plan);
             assert_int_equal(mhp_schedule_forward_only(plan, 2 * p + 4, &forward), MHP_OK);
             assert_rows(forward);
@@ -207,7 +207,7 @@ static void messages_and_slots_are_listed_for_lowered_plans(void **state)
     table_of(plan, &text);
     assert_null(strstr(text, "sends"));
     free(text);
-    assert_int_equal(mhp_plan_lower(plan), MHP_OK);
+    assert_int_equal(mhp_plan_lower(plan, NULL), MHP_OK);
     table_of(plan, &text);
     assert_non_null(strstr(text, "sends"));
     for (int r = 0; r < 2; r++) {

@@ -1,373 +1,18 @@
 /* The validator against a judge: a step-by-step execution that knows nothing of the validator's
  * index. Lowered plans pass both; of plans with one random change each accepts what the other does.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "scheduler/execute.h"
+#include "tests/unit/scheduler/judge.h"
+#include "tests/unit/scheduler/random_order.h"
 
-#include <cmocka.h>
-
-#include "core/random.h"
-#include "scheduler/csv.h"
-#include "scheduler/generator.h"
-#include "scheduler/lower.h"
-
-enum { RANKS = 8, STAGES = 16, MICROBATCHES = 32, NOBODY = -1 };
-
-/* Messages of one channel so far: (source stage, source rank, target rank), by direction. */
-typedef struct queue {
-    int count;
-    int microbatch[MICROBATCHES];
-} queue;
-
-/* What has happened, by [stage][micro-batch] or by rank. Direction 0 is forward, 1 backward. */
-typedef struct world {
-    const mhp_plan *plan;
-    size_t next[RANKS];
-    int owner[STAGES][MICROBATCHES];
-    bool forward[STAGES][MICROBATCHES];
-    bool input_gradient[STAGES][MICROBATCHES];
-    bool weight_gradient[STAGES][MICROBATCHES];
-    bool arrived[2][STAGES][MICROBATCHES];          /* at the stage that needs it */
-    bool reduced[RANKS][STAGES];
-    queue sent[2][STAGES][RANKS][RANKS], posted[2][STAGES][RANKS][RANKS];
-    int holder[RANKS][STAGES][MHP_SLOT_CLASS_COUNT][MICROBATCHES];
-    const char *wrong;                              /* what the judge objects to; NULL: nothing */
-} world;
-
-static bool is_pair(const mhp_action *action)
+/* With an R for every gradient if that is asked for. */
+static mhp_plan *lowered(const char *name, int ranks, int microbatches, bool forward_only,
+                         bool rebuild)
 {
-    return action->kind == MHP_ACTION_OVERLAP_F_B;
-}
+    mhp_plan *plan = generate_either(name, ranks, microbatches, forward_only);
+    mhp_lower_params params = {.rebuild = rebuild};
 
-static bool demand(world *w, bool condition, const char *wrong)
-{
-    if (!condition && !w->wrong) {
-        w->wrong = wrong;
-    }
-    return condition;
-}
-
-static bool on_rank(const world *w, int rank, int s, int m)
-{
-    return s >= 0 && s < w->plan->stage_count && w->owner[s][m] == rank;
-}
-
-static bool crosses(const world *w, int rank, int neighbour, int m)
-{
-    return neighbour >= 0 && neighbour < w->plan->stage_count && w->owner[neighbour][m] != rank;
-}
-
-static int *slot_of(world *w, int rank, mhp_slot_class class, int s, int m)
-{
-    const mhp_stage_slots *slots = mhp_plan_stage_slots(w->plan, rank, s);
-    static int nowhere;
-
-    nowhere = NOBODY;
-    if (!demand(w, slots && slots->slot[class][m] >= 0 &&
-                       slots->slot[class][m] < slots->count[class], "no slot")) {
-        return &nowhere;
-    }
-    return &w->holder[rank][s][class][slots->slot[class][m]];
-}
-
-static void take(world *w, int rank, mhp_slot_class class, int s, int m)
-{
-    int *holder = slot_of(w, rank, class, s, m);
-
-    demand(w, *holder == NOBODY, "a slot is taken that is in use");
-    *holder = m;
-}
-
-static void release(world *w, int rank, mhp_slot_class class, int s, int m)
-{
-    int *holder = slot_of(w, rank, class, s, m);
-
-    demand(w, *holder == m, "a slot lost its contents");
-    *holder = NOBODY;
-}
-
-/* Whether the input is there and the output's slot is free; both may become so later. */
-static bool can_compute(world *w, int rank, int s, int m, bool forward)
-{
-    int source = forward ? s - 1 : s + 1;
-    int target = forward ? s + 1 : s - 1;
-    mhp_slot_class class = forward ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT;
-
-    if (crosses(w, rank, target, m) && *slot_of(w, rank, class, s, m) != NOBODY) {
-        return false;
-    }
-    if (crosses(w, rank, source, m)) {
-        return w->arrived[!forward][s][m];
-    }
-    return source < 0 || source >= w->plan->stage_count ||
-           (forward ? w->forward[source][m] : w->input_gradient[source][m]);
-}
-
-static bool can_run(world *w, int rank, const mhp_action *action)
-{
-    if (is_pair(action)) {
-        return can_compute(w, rank, action->stage, action->microbatch, true) &&
-               can_compute(w, rank, action->backward_stage, action->backward_microbatch, false);
-    }
-    if (action->kind == MHP_ACTION_FORWARD) {
-        return can_compute(w, rank, action->stage, action->microbatch, true);
-    }
-    if (action->kind == MHP_ACTION_BACKWARD || action->kind == MHP_ACTION_INPUT_GRADIENT) {
-        return can_compute(w, rank, action->stage, action->microbatch, false);
-    }
-    return true;
-}
-
-/* A message is over when both ends have it; then its sender's slot is free. The k-th send of a
- * channel meets the k-th receive, whatever they carry. */
-static void meet(world *w, int source, int target, int from, int to)
-{
-    int backward = target < source;
-    const queue *sent = &w->sent[backward][source][from][to];
-    const queue *posted = &w->posted[backward][source][from][to];
-    int last = (sent->count < posted->count ? sent->count : posted->count) - 1;
-    int m = last < 0 ? NOBODY : sent->microbatch[last];
-
-    if (last < 0 || w->arrived[backward][target][m]) {
-        return;
-    }
-    if (demand(w, posted->microbatch[last] == m, "a message meets another's receive")) {
-        w->arrived[backward][target][m] = true;
-        release(w, from, backward ? MHP_SLOT_GRADIENT_OUTPUT : MHP_SLOT_OUTPUT, source, m);
-    }
-}
-
-static void append(world *w, queue *list, int m)
-{
-    for (int i = 0; i < list->count; i++) {
-        if (!demand(w, list->microbatch[i] != m, "a message twice")) {
-            return;
-        }
-    }
-    list->microbatch[list->count++] = m;
-}
-
-static void run_message(world *w, int rank, const mhp_action *action)
-{
-    bool forward = action->kind == MHP_ACTION_SEND_F || action->kind == MHP_ACTION_RECV_F;
-    bool sends = action->kind == MHP_ACTION_SEND_F || action->kind == MHP_ACTION_SEND_B;
-    int s = action->stage;
-    int m = action->microbatch;
-    int other = sends == forward ? s + 1 : s - 1;
-    int source = sends ? s : other;
-    int target = sends ? other : s;
-
-    if (!demand(w, on_rank(w, rank, s, m) && crosses(w, rank, other, m), "a message of nobody") ||
-        !demand(w, w->owner[other][m] >= 0, "the other end runs nowhere")) {
-        return;
-    }
-    if (sends) {
-        demand(w, forward ? w->forward[s][m] : w->input_gradient[s][m], "sent before it is made");
-        append(w, &w->sent[!forward][source][rank][w->owner[other][m]], m);
-    } else {
-        demand(w, forward ? !w->forward[s][m] : !w->input_gradient[s][m], "received after use");
-        append(w, &w->posted[!forward][source][w->owner[other][m]][rank], m);
-        take(w, rank, forward ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, s, m);
-    }
-    if (!w->wrong) {
-        meet(w, source, target, w->owner[source][m], w->owner[target][m]);
-    }
-}
-
-static void begin_forward(world *w, int rank, int s, int m)
-{
-    demand(w, on_rank(w, rank, s, m) && !w->forward[s][m], "F twice or elsewhere");
-    if (on_rank(w, rank, s + 1, m)) {
-        take(w, rank, MHP_SLOT_INPUT, s + 1, m);
-    } else if (crosses(w, rank, s + 1, m)) {
-        take(w, rank, MHP_SLOT_OUTPUT, s, m);
-    }
-    take(w, rank, MHP_SLOT_ACTIVATION, s, m);
-    take(w, rank, MHP_SLOT_PRODUCT_INPUT, s, m);
-}
-
-static void end_forward(world *w, int rank, int s, int m)
-{
-    w->forward[s][m] = true;
-    if (w->plan->forward_only) {
-        if (s > 0) {
-            release(w, rank, MHP_SLOT_INPUT, s, m);
-        }
-        release(w, rank, MHP_SLOT_ACTIVATION, s, m);
-        release(w, rank, MHP_SLOT_PRODUCT_INPUT, s, m);
-    }
-}
-
-static void begin_input_gradient(world *w, int rank, int s, int m)
-{
-    demand(w, on_rank(w, rank, s, m) && w->forward[s][m], "I before F or elsewhere");
-    demand(w, !w->input_gradient[s][m], "I twice");
-    take(w, rank, MHP_SLOT_PRODUCT_GRADIENT, s, m);
-    if (on_rank(w, rank, s - 1, m)) {
-        take(w, rank, MHP_SLOT_GRADIENT_INPUT, s - 1, m);
-    } else if (crosses(w, rank, s - 1, m)) {
-        take(w, rank, MHP_SLOT_GRADIENT_OUTPUT, s, m);
-    }
-}
-
-static void end_input_gradient(world *w, int rank, int s, int m)
-{
-    w->input_gradient[s][m] = true;
-    release(w, rank, MHP_SLOT_ACTIVATION, s, m);
-    if (s > 0) {
-        release(w, rank, MHP_SLOT_INPUT, s, m);
-    }
-    if (s + 1 < w->plan->stage_count) {
-        release(w, rank, MHP_SLOT_GRADIENT_INPUT, s, m);
-    }
-}
-
-static void run_weight_gradient(world *w, int rank, int s, int m)
-{
-    demand(w, on_rank(w, rank, s, m) && w->input_gradient[s][m], "W before I or elsewhere");
-    demand(w, !w->weight_gradient[s][m], "W twice");
-    w->weight_gradient[s][m] = true;
-    release(w, rank, MHP_SLOT_PRODUCT_INPUT, s, m);
-    release(w, rank, MHP_SLOT_PRODUCT_GRADIENT, s, m);
-}
-
-static void run_reduction(world *w, int rank, int s)
-{
-    bool held = false;
-
-    for (int m = 0; m < w->plan->microbatch_count; m++) {
-        held = held || on_rank(w, rank, s, m);
-        demand(w, !on_rank(w, rank, s, m) || w->weight_gradient[s][m], "reduced before W");
-    }
-    demand(w, held && !w->reduced[rank][s], "reduced twice or elsewhere");
-    w->reduced[rank][s] = true;
-}
-
-/* Inside one action everything is taken before anything is given back. */
-static void run_compute(world *w, int rank, const mhp_action *action)
-{
-    bool pair = is_pair(action);
-    bool forward = pair || action->kind == MHP_ACTION_FORWARD;
-    bool both = pair || action->kind == MHP_ACTION_BACKWARD;
-    bool gradient = both || action->kind == MHP_ACTION_INPUT_GRADIENT;
-    int s = pair ? action->backward_stage : action->stage;
-    int m = pair ? action->backward_microbatch : action->microbatch;
-
-    if (forward) {
-        begin_forward(w, rank, action->stage, action->microbatch);
-    }
-    if (gradient) {
-        begin_input_gradient(w, rank, s, m);
-    }
-    if (forward) {
-        end_forward(w, rank, action->stage, action->microbatch);
-    }
-    if (gradient) {
-        end_input_gradient(w, rank, s, m);
-    }
-    if (both || action->kind == MHP_ACTION_WEIGHT_GRADIENT) {
-        run_weight_gradient(w, rank, s, m);
-    }
-}
-
-static void run(world *w, int rank, const mhp_action *action)
-{
-    if (action->kind == MHP_ACTION_REDUCE_GRAD) {
-        run_reduction(w, rank, action->stage);
-    } else if (action->kind >= MHP_ACTION_SEND_F && action->kind <= MHP_ACTION_RECV_B) {
-        run_message(w, rank, action);
-    } else {
-        run_compute(w, rank, action);
-    }
-}
-
-static void find_owners(world *w)
-{
-    memset(w->owner, 0xff, sizeof w->owner);
-    for (int r = 0; r < w->plan->rank_count; r++) {
-        for (size_t i = 0; i < w->plan->ranks[r].actions.count; i++) {
-            const mhp_action *action = &w->plan->ranks[r].actions.items[i];
-
-            if (action->kind == MHP_ACTION_FORWARD || is_pair(action)) {
-                int *owner = &w->owner[action->stage][action->microbatch];
-
-                demand(w, *owner == NOBODY, "F twice");
-                *owner = r;
-            }
-        }
-    }
-}
-
-static void demand_everything_done(world *w)
-{
-    bool training = !w->plan->forward_only;
-
-    for (int r = 0; r < w->plan->rank_count; r++) {
-        demand(w, w->next[r] == w->plan->ranks[r].actions.count, "a rank waits for ever");
-    }
-    for (int s = 0; s < w->plan->stage_count; s++) {
-        for (int m = 0; m < w->plan->microbatch_count; m++) {
-            int rank = w->owner[s][m];
-
-            demand(w, w->forward[s][m], "F is missing");
-            demand(w, !training || w->input_gradient[s][m], "I is missing");
-            demand(w, !training || w->weight_gradient[s][m], "W is missing");
-            demand(w, !training || w->reduced[rank][s], "REDUCE_GRAD is missing");
-            demand(w, !crosses(w, rank, s + 1, m) || w->arrived[0][s + 1][m], "not received");
-            demand(w, !training || !crosses(w, rank, s - 1, m) || w->arrived[1][s - 1][m],
-                   "not received");
-        }
-    }
-}
-
-/* What is wrong with a lowered plan, NULL if nothing: every rank runs its list in order, compute
- * waits for its input and its output's slot, messages for their other end. */
-static const char *judge(const mhp_plan *plan)
-{
-    static world w;
-    bool moved = true;
-
-    memset(&w, 0, sizeof w);
-    memset(w.holder, 0xff, sizeof w.holder);
-    w.plan = plan;
-    find_owners(&w);
-    while (moved && !w.wrong) {
-        moved = false;
-        for (int r = 0; r < plan->rank_count && !w.wrong; r++) {
-            const mhp_action_list *list = &plan->ranks[r].actions;
-
-            /* One action a rank and round, so that ranks advance side by side. */
-            if (w.next[r] < list->count && can_run(&w, r, &list->items[w.next[r]])) {
-                run(&w, r, &list->items[w.next[r]++]);
-                moved = true;
-            }
-        }
-    }
-    if (!w.wrong) {
-        demand_everything_done(&w);
-    }
-    return w.wrong;
-}
-
-static mhp_plan *lowered(const char *name, int ranks, int microbatches, bool forward_only)
-{
-    mhp_schedule_shape shape = {.ranks = ranks, .microbatches = microbatches, .chunks = 1};
-    mhp_plan *plan = NULL;
-    mhp_plan *forward = NULL;
-
-    assert_int_equal(mhp_schedule_generate(name, &shape, &plan), MHP_OK);
-    if (forward_only) {
-        assert_int_equal(mhp_schedule_forward_only(plan, microbatches, &forward), MHP_OK);
-        mhp_plan_destroy(plan);
-        plan = forward;
-    }
-    assert_int_equal(mhp_plan_lower(plan), MHP_OK);
+    lower_plan(plan, &params);
     return plan;
 }
 
@@ -376,12 +21,11 @@ static void every_lowered_plan_is_accepted(void **state)
     (void)state;
     for (size_t g = 0; mhp_generator_at(g); g++) {
         const char *name = mhp_generator_at(g)->name;
-        int step = strcmp(name, "dualpipe") == 0 ? 2 : 1;
 
-        for (int p = step; p <= RANKS; p += step) {
-            for (int m = strncmp(name, "dual", 4) == 0 ? 2 * p : 1; m <= 2 * p + 6; m += step) {
-                for (int forward_only = 0; forward_only < 2; forward_only++) {
-                    mhp_plan *plan = lowered(name, p, m, forward_only);
+        for (int p = 1; p <= RANKS; p++) {
+            for (int m = 1; m <= 2 * p + 6; m++) {
+                for (int variant = 0; variant < 3 && takes_shape(name, p, m, 2); variant++) {
+                    mhp_plan *plan = lowered(name, p, m, variant == 1, variant == 2);
                     const char *wrong = judge(plan);
 
                     if (wrong || mhp_plan_validate(plan) != MHP_OK) {
@@ -392,69 +36,6 @@ static void every_lowered_plan_is_accepted(void **state)
                 }
             }
         }
-    }
-}
-
-/* Numbers of one seed, in turn. */
-typedef struct dice {
-    uint64_t seed, index;
-} dice;
-
-static size_t roll(dice *d, size_t count)
-{
-    return (size_t)(mhp_random_u64(d->seed, 0, d->index++) % count);
-}
-
-static mhp_action take_out(mhp_action_list *list, size_t place)
-{
-    mhp_action action = list->items[place];
-
-    memmove(&list->items[place], &list->items[place + 1],
-            (--list->count - place) * sizeof action);
-    return action;
-}
-
-static void put_in(mhp_plan *plan, int rank, size_t place, mhp_action action)
-{
-    mhp_action_list *list = &plan->ranks[rank].actions;
-
-    assert_int_equal(mhp_plan_append(plan, rank, action), MHP_OK);
-    memmove(&list->items[place + 1], &list->items[place],
-            (list->count - 1 - place) * sizeof action);
-    list->items[place] = action;
-}
-
-typedef enum change { CHANGE_SWAP, CHANGE_DROP, CHANGE_DUPLICATE, CHANGE_MOVE, CHANGE_AWAY,
-                      CHANGE_COUNT } change;
-
-static void mutate(mhp_plan *plan, change kind, dice *d)
-{
-    int rank = (int)roll(d, (size_t)plan->rank_count);
-    int other = (int)roll(d, (size_t)plan->rank_count);
-    mhp_action_list *list = &plan->ranks[rank].actions;
-    size_t a = roll(d, list->count);
-    size_t b = roll(d, list->count - 1);
-    mhp_action action = list->items[a];
-
-    switch (kind) {
-    case CHANGE_SWAP:
-        b += b >= a;
-        list->items[a] = list->items[b];
-        list->items[b] = action;
-        break;
-    case CHANGE_DROP:
-        take_out(list, a);
-        break;
-    case CHANGE_DUPLICATE:
-        put_in(plan, rank, b, action);
-        break;
-    case CHANGE_MOVE:
-        put_in(plan, rank, b, take_out(list, a));
-        break;
-    default:
-        take_out(list, a);
-        put_in(plan, other, roll(d, plan->ranks[other].actions.count), action);
-        break;
     }
 }
 
@@ -481,31 +62,36 @@ static void assert_names_a_place(const mhp_plan *plan)
     }
 }
 
+/* Validator and judge say the same of a lowered plan; whether they accept it. */
+static bool judged_alike(const mhp_plan *plan, const char *what)
+{
+    const char *wrong = judge(plan);
+    mhp_status status = mhp_plan_validate(plan);
+
+    if ((status == MHP_OK) != (wrong == NULL)) {
+        fail_msg("%s of %s: judge %s, validator %s", what, plan->name, wrong ? wrong : "accepts",
+                 status == MHP_OK ? "accepts" : mhp_error_text());
+    }
+    if (status != MHP_OK) {
+        assert_int_equal(status, MHP_ERR_PLAN);
+        assert_names_a_place(plan);
+    }
+    return status == MHP_OK;
+}
+
 static void assert_mutants_judged_alike(const char *name, int ranks, int microbatches,
-                                        bool forward_only, int count)
+                                        bool forward_only, bool rebuild, int count)
 {
     int verdicts[2] = {0};
 
     for (int i = 0; i < count; i++) {
         dice d = {.seed = (uint64_t)i, .index = 0};
-        mhp_plan *plan = lowered(name, ranks, microbatches, forward_only);
-        change kind = (change)(i % CHANGE_COUNT);
-        const char *wrong;
-        mhp_status status;
+        mhp_plan *plan = lowered(name, ranks, microbatches, forward_only, rebuild);
+        char what[64];
 
-        mutate(plan, kind, &d);
-        wrong = judge(plan);
-        status = mhp_plan_validate(plan);
-        if ((status == MHP_OK) != (wrong == NULL)) {
-            fail_msg("%s, %d ranks, %d micro-batches, change %d, seed %d: judge %s, validator %s",
-                     name, ranks, microbatches, (int)kind, i, wrong ? wrong : "accepts",
-                     status == MHP_OK ? "accepts" : mhp_error_text());
-        }
-        if (status != MHP_OK) {
-            assert_int_equal(status, MHP_ERR_PLAN);
-            assert_names_a_place(plan);
-        }
-        verdicts[status == MHP_OK]++;
+        snprintf(what, sizeof what, "change %d, seed %d", i % CHANGE_COUNT, i);
+        mutate(plan, (change)(i % CHANGE_COUNT), &d);
+        verdicts[judged_alike(plan, what)]++;
         mhp_plan_destroy(plan);
     }
     assert_true(verdicts[0] > count / 2);
@@ -518,10 +104,178 @@ static void changed_plans_are_refused_or_still_right(void **state)
     for (size_t g = 0; mhp_generator_at(g); g++) {
         const char *name = mhp_generator_at(g)->name;
 
-        assert_mutants_judged_alike(name, 2, 4, false, 1000);
-        assert_mutants_judged_alike(name, 4, 10, false, 2000);
-        assert_mutants_judged_alike(name, 4, 8, true, 500);
+        assert_mutants_judged_alike(name, 2, 4, false, false, 1000);
+        assert_mutants_judged_alike(name, 4, 10, false, false, 2000);
+        assert_mutants_judged_alike(name, 4, 8, false, true, 1000);
+        assert_mutants_judged_alike(name, 4, 8, true, false, 500);
     }
+}
+
+/* In units, with the rendezvous and slots of the lowered plan. */
+static int executed_makespan(const mhp_plan *plan)
+{
+    mhp_plan_index index;
+    mhp_execution execution;
+    int makespan;
+
+    assert_int_equal(mhp_plan_index_create(plan, &index), MHP_OK);
+    assert_int_equal(mhp_plan_execute(plan, &index, plan->lowered, &execution), MHP_OK);
+    assert_true(execution.finished);
+    makespan = execution.makespan;
+    mhp_execution_destroy(plan, &execution);
+    mhp_plan_index_destroy(&index);
+    return makespan;
+}
+
+/* Lowering costs no time: nobody waits for a slot or for a receive. Moving W forward costs none. */
+static void random_legal_orders_are_accepted_and_run(void **state)
+{
+    (void)state;
+    for (int seed = 0; seed < 4000; seed++) {
+        mhp_plan *plan = random_order((uint64_t)seed, RANKS);
+        mhp_lower_params params = {
+            .rebuild = seed % 3 == 0,
+            .weight_gradients = seed % 2 ? MHP_WEIGHTS_SHALLOW : MHP_WEIGHTS_DEEP};
+        int makespan = makespan_of(plan);
+        const char *wrong;
+
+        assert_int_equal(executed_makespan(plan), makespan);
+        if (mhp_plan_validate(plan) != MHP_OK || mhp_plan_lower(plan, &params) != MHP_OK) {
+            fail_msg("seed %d: %s", seed, mhp_error_text());
+        }
+        wrong = judge(plan);
+        if (wrong) {
+            fail_msg("seed %d: %s", seed, wrong);
+        }
+        if (params.weight_gradients == MHP_WEIGHTS_DEEP) {
+            assert_int_equal(executed_makespan(plan), makespan);
+        } else {
+            assert_in_range(executed_makespan(plan), 1, makespan);
+        }
+        mhp_plan_destroy(plan);
+    }
+}
+
+static void changed_random_plans_are_refused_or_still_right(void **state)
+{
+    int verdicts[2] = {0};
+
+    (void)state;
+    for (int seed = 0; seed < 10000; seed++) {
+        dice d = {.seed = (uint64_t)seed, .index = 1000000};
+        mhp_plan *plan = random_order((uint64_t)seed, RANKS);
+        mhp_lower_params params = {.rebuild = seed % 3 == 0};
+        char what[64];
+
+        lower_plan(plan, &params);
+        snprintf(what, sizeof what, "change %d", seed % CHANGE_COUNT);
+        mutate(plan, (change)(seed % CHANGE_COUNT), &d);
+        verdicts[judged_alike(plan, what)]++;
+        mhp_plan_destroy(plan);
+    }
+    assert_true(verdicts[0] > 2000 && verdicts[1] > 500);
+}
+
+/* A lowered file has its messages where they are, and is lowered again as it is. */
+static void random_plans_survive_a_file(void **state)
+{
+    (void)state;
+    for (int seed = 0; seed < 500; seed++) {
+        mhp_plan *plan = random_order((uint64_t)seed, RANKS);
+        mhp_plan *again = NULL;
+        char *text = NULL;
+        size_t size = 0;
+        FILE *stream = open_memstream(&text, &size);
+
+        lower_plan(plan, NULL);
+        assert_int_equal(mhp_plan_write_csv(plan, stream), MHP_OK);
+        assert_int_equal(fclose(stream), 0);
+        again = parse_csv(text);
+        lower_plan(again, NULL);
+        assert_null(judge(again));
+        for (int r = 0; r < plan->rank_count; r++) {
+            assert_int_equal(plan->ranks[r].actions.count, again->ranks[r].actions.count);
+            assert_memory_equal(plan->ranks[r].actions.items, again->ranks[r].actions.items,
+                                plan->ranks[r].actions.count * sizeof(mhp_action));
+        }
+        free(text);
+        mhp_plan_destroy(plan);
+        mhp_plan_destroy(again);
+    }
+}
+
+/* Whether every rank can run its list to the end: one action after another, each when what it
+ * needs has been done, nothing twice, nothing left out, nothing on a rank that does not own it. */
+static bool order_runs(const mhp_plan *plan)
+{
+    static order o;
+    size_t next[RANKS] = {0};
+    size_t done = 0, expected = 0, total = 0;
+    bool moved = true;
+
+    memset(&o, 0, sizeof o);
+    o.plan = (mhp_plan *)plan;
+    while (moved) {
+        moved = false;
+        for (int r = 0; r < plan->rank_count; r++) {
+            const mhp_action_list *list = &plan->ranks[r].actions;
+            const mhp_action *action = &list->items[next[r]];
+            int s, m;
+
+            if (next[r] == list->count) {
+                continue;
+            }
+            backward_cell(action, &s, &m);
+            if ((runs_forward(action) && !forward_is_ready(&o, action->stage, action->microbatch)) ||
+                (runs_input_gradient(action) && !gradient_is_ready(&o, s, m)) ||
+                (action->kind == MHP_ACTION_WEIGHT_GRADIENT && !weight_is_ready(&o, s, m)) ||
+                mhp_plan_owner(plan, action->stage, action->microbatch) != r ||
+                mhp_plan_owner(plan, s, m) != r) {
+                continue;
+            }
+            o.forward[action->stage][action->microbatch] |= runs_forward(action);
+            o.gradient[s][m] |= runs_input_gradient(action);
+            o.weight[s][m] |= runs_weight_gradient(action);
+            done += (size_t)units_of(action);
+            next[r]++;
+            moved = true;
+        }
+    }
+    for (int r = 0; r < plan->rank_count; r++) {
+        total += plan->ranks[r].actions.count - next[r];
+    }
+    expected = 3 * (size_t)plan->stage_count * (size_t)plan->microbatch_count;
+    return total == 0 && done == expected;
+}
+
+/* What the validator accepts of changed compute orders runs, also after lowering; what it refuses
+ * does not run. */
+static void changed_compute_orders_are_refused_or_run(void **state)
+{
+    int verdicts[2] = {0};
+
+    (void)state;
+    for (int seed = 0; seed < 10000; seed++) {
+        dice d = {.seed = (uint64_t)seed, .index = 1000000};
+        mhp_plan *plan = random_order((uint64_t)seed, RANKS);
+        mhp_status status;
+
+        mutate(plan, (change)(seed % CHANGE_COUNT), &d);
+        status = mhp_plan_validate(plan);
+        if ((status == MHP_OK) != order_runs(plan)) {
+            fail_msg("seed %d: it %s, validator %s", seed, order_runs(plan) ? "runs" : "does not run",
+                     status == MHP_OK ? "accepts" : mhp_error_text());
+        }
+        if (status == MHP_OK) {
+            lower_plan(plan, NULL);
+            assert_null(judge(plan));
+        } else {
+            assert_names_a_place(plan);
+        }
+        verdicts[status == MHP_OK]++;
+        mhp_plan_destroy(plan);
+    }
+    assert_true(verdicts[0] > 2000 && verdicts[1] > 500);
 }
 
 static void assert_refused(const char *text, const char *place, const char *reason)
@@ -546,9 +300,17 @@ static void wrong_compute_orders_are_named(void **state)
     assert_refused("0B0,0F0\n", "rank 0, position 0, 0B0", "stands before 0F0");
     assert_refused("0F0,0W0,0I0\n", "rank 0, position 1, 0W0", "stands before 0I0");
     assert_refused("0F0,0F0,0B0\n", "rank 0, position 1, 0F0", "done already at position 0");
-    assert_refused("0F0,0B0,0W0\n", "rank 0, position 2, 0W0", "done already at position 1");
+    assert_refused("0F0,0I0,0W0,0W0\n", "rank 0, position 3, 0W0", "done already at position 2");
+    assert_refused("0F0,0I0,0B0\n", "rank 0, position 2, 0B0", "done already at position 1");
+    assert_refused("0F0,0B0\n0F0,0B0\n", "rank 1, position 0, 0F0", "reverse direction");
     assert_refused("0F0\n0B0\n", "rank 1, position 0, 0B0", "belongs to rank 0");
     assert_refused("1F0,0F1\n1F1,0F0\n", "rank 0, position 0, 1F0", "deadlock");
+    assert_refused("1F0,0F1\n1F1,0F0\n", "waits for 0F0 of rank 1, position 1, which waits for 0F1",
+                   "rank 0: >>1F0<< 0F1\n    rank 1: >>1F1<< 0F0");
+    assert_refused("0F0,0R0,0B0,0F1,0B1\n", "rank 0, position 4, 0B1", "0R1 is missing");
+    assert_refused("0F0,0B0,0R0\n", "rank 0, position 2, 0R0", "stands behind 0I0");
+    assert_refused("0R0,0F0,0B0\n", "rank 0, position 0, 0R0", "stands before 0F0");
+    assert_refused("0F0,0R0,0R0,0B0\n", "rank 0, position 2, 0R0", "done already");
     assert_refused("(0F0;0B0)OVERLAP_F_B\n", "rank 0, position 0, (0F0;0B0)", "stands before");
 }
 
@@ -560,6 +322,10 @@ static void wrong_messages_are_named(void **state)
     assert_refused("0SEND_F0,0F0\n1RECV_F0,1F0\n", "rank 0, position 0", "made at position 1");
     assert_refused("0F0,0SEND_F0\n1F0,1RECV_F0\n", "rank 1, position 1", "needed at position 0");
     assert_refused("0F0,0SEND_F0,1F0,1RECV_F0\n", "rank 0, position 1", "expected no message");
+    assert_refused("0F0,0SEND_F0\n", "rank 0, position 1, 0SEND_F0", "no stage 1");
+    assert_refused("0RECV_F0,0F0\n", "rank 0, position 0, 0RECV_F0", "no stage -1");
+    assert_refused("0F0,0B0,0SEND_B0\n", "rank 0, position 2, 0SEND_B0", "no stage -1");
+    assert_refused("0F0,0RECV_B0,0B0\n", "rank 0, position 1, 0RECV_B0", "no stage 1");
     assert_refused("0F0,0SEND_F0,0F1,0SEND_F1\n1RECV_F1,1RECV_F0,1F0,1F1\n",
                    "rank 1, position 0, 1RECV_F1", "rank 0 sends 0");
 }
@@ -575,7 +341,7 @@ static void the_neighbourhood_is_shown(void **state)
 /* F2 needs the slot of F0, whose send stands behind it: nothing else can make room. */
 static void a_send_behind_the_next_use_of_its_slot_is_a_deadlock(void **state)
 {
-    mhp_plan *plan = lowered("gpipe", 2, 4, true);
+    mhp_plan *plan = lowered("gpipe", 2, 4, true, false);
     mhp_action_list *list = &plan->ranks[0].actions;
 
     (void)state;
@@ -599,7 +365,7 @@ static void shared_slots_are_refused(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
-        mhp_plan *plan = lowered("gpipe", 2, 4, false);
+        mhp_plan *plan = lowered("gpipe", 2, 4, false, false);
         int *slot = plan->ranks[1].stages[0].slot[classes[i]];
 
         slot[3] = slot[2];
@@ -619,6 +385,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_lowered_plan_is_accepted),
         cmocka_unit_test(changed_plans_are_refused_or_still_right),
+        cmocka_unit_test(random_legal_orders_are_accepted_and_run),
+        cmocka_unit_test(changed_random_plans_are_refused_or_still_right),
+        cmocka_unit_test(changed_compute_orders_are_refused_or_run),
+        cmocka_unit_test(random_plans_survive_a_file),
         cmocka_unit_test(wrong_compute_orders_are_named),
         cmocka_unit_test(wrong_messages_are_named),
         cmocka_unit_test(the_neighbourhood_is_shown),
