@@ -5,6 +5,13 @@
 
 #include "core/device/backend.h"
 
+int mhp_device_count(mhp_device_kind kind)
+{
+    const mhp_device_ops *ops = kind == MHP_DEVICE_CUDA ? mhp_device_cuda_backend() : &mhp_device_cpu_ops;
+
+    return ops ? ops->count() : 0;
+}
+
 mhp_status mhp_device_open(const mhp_device_params *params, mhp_device **device_out)
 {
     const mhp_device_ops *ops = params->kind == MHP_DEVICE_CUDA ? mhp_device_cuda_backend() : &mhp_device_cpu_ops;

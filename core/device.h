@@ -39,12 +39,14 @@ typedef mhp_status (*mhp_task_fn)(void *native, const void *argument);
 
 typedef struct mhp_device_params {
     mhp_device_kind kind;
-    int index;                  /* which card, for backends with several */
+    int index;                  /* which card, from 0; 0 for backends without cards */
     int threads;                /* CPU: threads of matrix products and OpenMP regions on the compute thread; > 0 */
     uint64_t seed;              /* test backend: its choices */
     size_t queue_items;         /* per stream; 0 for the default */
 } mhp_device_params;
 
+/* Devices of a kind that this process can open; 0 if there is none, or no backend. */
+int mhp_device_count(mhp_device_kind kind);
 /* Opens a device and starts its threads. Any process may hold several. Close releases the streams and events that were made from it and
  * are still there, and on CUDA its memory; NULL is allowed. MHP_ERR_UNSUPPORTED and MHP_ERR_DEVICE say what is missing and what would
  * work: the backend, a driver, its version, a card, a card's abilities. */

@@ -54,6 +54,9 @@ int mhp_print_error(void);
  * is initialised; 0 without a launcher. */
 int mhp_launched_rank(void);
 
+/* Its number among those on this machine, likewise. */
+int mhp_launched_local_rank(void);
+
 /* Whether a person's terminal shows stdout; behind mpirun, whether mpirun's stdout is one. */
 bool mhp_stdout_is_terminal(void);
 

@@ -5,6 +5,7 @@
 #include "core/device.h"
 
 typedef struct mhp_device_ops {
+    int (*count)(void);
     mhp_status (*open)(const mhp_device_params *params, mhp_device **device_out);
     void (*close)(mhp_device *device);
     mhp_status (*alloc)(mhp_device *device, size_t bytes, void **pointer_out);

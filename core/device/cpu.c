@@ -19,6 +19,11 @@ static void cpu_close(mhp_device *base)
     mhp_free(base);
 }
 
+static int cpu_count(void)
+{
+    return 1;
+}
+
 static mhp_status cpu_open(const mhp_device_params *params, mhp_device **device_out)
 {
     mhp_status status = MHP_OK;
@@ -94,6 +99,7 @@ static mhp_status cpu_memory(mhp_device *base, size_t *free_out, size_t *total_o
 }
 
 const mhp_device_ops mhp_device_cpu_ops = {
+    .count = cpu_count,
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,

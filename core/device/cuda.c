@@ -49,6 +49,20 @@ static void check_card(host_device *base)
 
 /* ---- finding the card ---- */
 
+/* CUDA reads this at its first call. With 1, streams run one after the other. */
+static void prepare_environment(void)
+{
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+}
+
+static int cuda_count(void)
+{
+    int count = 0;
+
+    prepare_environment();
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
 static mhp_status find_driver(int *count_out)
 {
     int driver = 0, runtime = 0;
@@ -101,7 +115,7 @@ static mhp_status open_card(cuda_device *device, int index)
     struct cudaDeviceProp properties;
     int count = 0;
 
-    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);         /* read at CUDA's first call; with 1, streams run one after the other */
+    prepare_environment();
     MHP_RETURN_IF_ERROR(find_driver(&count));
     if (index < 0 || index >= count) {
         return mhp_error_set(MHP_ERR_DEVICE, "card %d is not there: the cards that are visible have the numbers 0 to %d", index, count - 1);
@@ -308,6 +322,7 @@ static void cuda_close(mhp_device *base)
 static mhp_status cuda_open(const mhp_device_params *params, mhp_device **device_out);
 
 static const mhp_device_ops cuda_ops = {
+    .count = cuda_count,
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,
