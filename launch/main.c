@@ -18,6 +18,7 @@ static const mhp_command commands[] = {
     {"config", "prints a configuration with all defaults, or documents every key",
      mhp_command_config},
     {"data", "makes and inspects token files", mhp_command_data},
+    {"doctor", "says what this machine has, what is missing and what that costs", mhp_command_doctor},
 };
 
 static void print_usage(FILE *stream)
