@@ -28,7 +28,8 @@ typedef enum mhp_device_kind {
     MHP_DEVICE_CUDA,
 } mhp_device_kind;
 
-typedef enum mhp_stream_kind { MHP_STREAM_COMPUTE, MHP_STREAM_COMM } mhp_stream_kind;
+/* A copy stream moves messages on a card, beside the compute streams; without a card the compute thread serves it. */
+typedef enum mhp_stream_kind { MHP_STREAM_COMPUTE, MHP_STREAM_COMM, MHP_STREAM_COPY } mhp_stream_kind;
 
 enum { MHP_PRIORITY_NORMAL = 0, MHP_PRIORITY_HIGH = 1 };
 enum { MHP_TASK_ARGUMENT_MAX = 448 };   /* bytes of a task's argument */
@@ -90,7 +91,8 @@ mhp_status mhp_stream_synchronize(mhp_stream *stream);
 /* The stream's sticky error, or MHP_OK; does not wait. */
 mhp_status mhp_stream_check(mhp_stream *stream);
 /* Nanoseconds that the stream worked since it was made. CPU: for which a thread ran its tasks. CUDA: the time that passed, less that
- * which the stream spent waiting for events; time without anything submitted counts as work. */
+ * which the stream spent waiting for what the host or a copy stream completes (messages); time without anything submitted counts as
+ * work. */
 uint64_t mhp_stream_busy_ns(const mhp_stream *stream);
 
 /* An event is destroyed when nothing that completes it or waits for it is under way. Its records and arms complete in the order in

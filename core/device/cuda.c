@@ -37,7 +37,7 @@ static void check_card(host_device *base)
     cuda_device *device = cuda_of(&base->base);
 
     for (host_stream *stream = base->streams; stream && base->poison == MHP_OK; stream = stream->next) {
-        cudaError_t code = stream->kind == MHP_STREAM_COMPUTE ? cudaStreamQuery(cuda_stream_of(&stream->base)->native) : cudaSuccess;
+        cudaError_t code = stream->kind != MHP_STREAM_COMM ? cudaStreamQuery(cuda_stream_of(&stream->base)->native) : cudaSuccess;
 
         if (code == cudaErrorNotReady) {
             (void)cudaGetLastError();

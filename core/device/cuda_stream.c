@@ -297,7 +297,7 @@ mhp_status mhp_cuda_wait(mhp_stream *base, mhp_event *base_event)
     if (complete || source == &stream->host) {
         return MHP_OK;
     }
-    pair = take_stamps(stream);
+    pair = stream->host.kind == MHP_STREAM_COMPUTE && (!source || source->kind == MHP_STREAM_COPY) ? take_stamps(stream) : NULL;
     if (pair) {
         MHP_RETURN_IF_ERROR(stamp(stream, &pair->before_ns));
     }

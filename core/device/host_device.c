@@ -1,10 +1,11 @@
 /* What a device holds on the host: its first error, its poison, its counts, and how a host thread waits. */
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "core/device/host.h"
 
-enum { CARD_PAUSE_MIN_NS = 10000, CARD_PAUSE_MAX_NS = 50000, CHECK_PAUSE_NS = 1000000, SECOND_NS = 1000000000 };
+enum { CARD_PAUSE_MIN_NS = 10000, CARD_PAUSE_MAX_NS = 50000, CHECK_PAUSE_NS = 1000000, CARD_TIMER_SLACK_NS = 2000, SECOND_NS = 1000000000 };
 
 void mhp_host_keep_error(host_device *device, mhp_status status, const char *text)
 {
@@ -57,6 +58,7 @@ void mhp_host_wait(host_device *device, uint64_t until_ns, bool on_card, uint64_
     if (!on_card) {
         *pause_ns = CHECK_PAUSE_NS;
     } else if (*pause_ns == 0) {
+        prctl(PR_SET_TIMERSLACK, CARD_TIMER_SLACK_NS);
         *pause_ns = CARD_PAUSE_MIN_NS;
     } else {
         *pause_ns = *pause_ns * 2 < CARD_PAUSE_MAX_NS ? *pause_ns * 2 : CARD_PAUSE_MAX_NS;

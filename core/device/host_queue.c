@@ -40,7 +40,7 @@ mhp_status mhp_host_stream_create(mhp_device *base, mhp_stream_kind kind, int pr
     MHP_TRY(out, mhp_calloc(&stream, 1, sizeof *stream));
     stream->capacity = device->queue_items;
     MHP_TRY(out, mhp_calloc(&stream->items, stream->capacity, sizeof *stream->items));
-    mhp_host_stream_init(stream, device, kind, priority, name);
+    mhp_host_stream_init(stream, device, kind == MHP_STREAM_COMM ? kind : MHP_STREAM_COMPUTE, priority, name);
     *stream_out = &stream->base;
     stream = NULL;
 out:

