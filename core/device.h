@@ -4,7 +4,8 @@
  * made with MHP_STREAM_COMPUTE, highest priority first whenever the head of a queue may run; the comm thread serves those made with
  * MHP_STREAM_COMM and calls the progress function (MPI polling) between items. On CUDA a compute stream is a CUDA stream, and the comm
  * thread is the same. The host thread only submits; nothing here but the functions named "synchronize" waits for work. If a queue is
- * full, submitting waits for space.
+ * full, submitting waits for space: what is submitted may not need the submitting thread to go on. (A card's queue takes about 1000
+ * items, but no more than some 50 host calls between others.)
  *
  * An error of a task sticks to its stream: later items of that stream are skipped (events they record still complete, carrying the
  * error to whoever waits for them), and the error with its text surfaces at the next check or synchronize. On CUDA work may be on the

@@ -25,6 +25,9 @@ void mhp_staging_close(mhp_staging *staging)
 {
     mhp_stream_destroy(staging->stream);
     for (int i = 0; i < MHP_STAGING_BUFFERS; i++) {
+        if (staging->buffers[i].moved) {        /* a message may still leave that its sender is done with */
+            (void)mhp_event_synchronize(staging->buffers[i].moved, 0);
+        }
         mhp_event_destroy(staging->buffers[i].moved);
         mhp_event_destroy(staging->buffers[i].copied);
         mhp_device_free_host(staging->device, staging->buffers[i].memory);
