@@ -8,8 +8,12 @@ foreach(folder ${mhp_folders})
 endforeach()
 set_target_properties(libmhcpipe PROPERTIES OUTPUT_NAME mhcpipe EXPORT_NAME mhcpipe VERSION ${PROJECT_VERSION}
     SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
-target_link_libraries(libmhcpipe PRIVATE mhp_flags ${MHP_LIBRARIES})
-set_target_properties(libmhcpipe PROPERTIES LINKER_LANGUAGE C)
+target_link_libraries(libmhcpipe PRIVATE mhp_flags ${MHP_LIBRARIES} ${MHP_CUDA_LIBRARIES})
+if(MHP_CUDA_FOUND)      # CUDA's libraries often lie where the loader does not look; cuDNN's front end is C++
+    set_target_properties(libmhcpipe PROPERTIES LINKER_LANGUAGE CXX INSTALL_RPATH_USE_LINK_PATH ON)
+else()
+    set_target_properties(libmhcpipe PROPERTIES LINKER_LANGUAGE C)
+endif()
 target_include_directories(libmhcpipe INTERFACE
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/mhcpipe>)
 
@@ -17,7 +21,7 @@ install(TARGETS libmhcpipe EXPORT mhcpipe-targets LIBRARY DESTINATION ${CMAKE_IN
 install(TARGETS mhcpipe RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 foreach(folder ${mhp_folders})
     install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/mhcpipe
-        FILES_MATCHING PATTERN "*.h" PATTERN "*_internal.h" EXCLUDE PATTERN cpu EXCLUDE PATTERN mpi EXCLUDE PATTERN device EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" PATTERN "*_internal.h" EXCLUDE PATTERN cpu EXCLUDE PATTERN cuda EXCLUDE PATTERN mpi EXCLUDE PATTERN device EXCLUDE)
 endforeach()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/launch/examples DESTINATION ${CMAKE_INSTALL_DATADIR}/mhcpipe)
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -12,13 +12,13 @@ typedef struct mhp_group mhp_group;
 typedef enum mhp_reduce_op { MHP_REDUCE_SUM, MHP_REDUCE_MAX, MHP_REDUCE_MIN } mhp_reduce_op;
 
 /* Members are world ranks, ascending, the same list on each member. Collective over the members only, and blocking. A group of one
- * member is allowed: its operations copy. `id` is unique in the world. */
+ * member is allowed: its operations only keep the order. `id` is unique in the world. */
 mhp_status mhp_group_open(mhp_comm *comm, const char *name, int id, const int *members, int member_count, mhp_group **group_out);
 void mhp_group_close(mhp_group *group);
 int mhp_group_size(const mhp_group *group);
 int mhp_group_index(const mhp_group *group);    /* this rank's place among the members */
 
-/* dtype is F32, F64 or I64. Counts are elements, beyond 2^31 too. */
+/* Data is device memory or the host's. dtype is F32, F64 or I64, in an all-gather also BF16. Counts are elements, beyond 2^31 too. */
 /* In place over `count` elements. */
 mhp_status mhp_group_all_reduce(mhp_group *group, void *data, int64_t count, mhp_dtype dtype, mhp_reduce_op op, mhp_event *after,
                                 mhp_event *done);

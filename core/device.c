@@ -5,16 +5,22 @@
 
 #include "core/device/backend.h"
 
+int mhp_device_count(mhp_device_kind kind)
+{
+    const mhp_device_ops *ops = kind == MHP_DEVICE_CUDA ? mhp_device_cuda_backend() : &mhp_device_cpu_ops;
+
+    return ops ? ops->count() : 0;
+}
+
 mhp_status mhp_device_open(const mhp_device_params *params, mhp_device **device_out)
 {
-    switch (params->kind) {
-    case MHP_DEVICE_CPU:
-    case MHP_DEVICE_TEST:
-        return mhp_device_cpu_ops.open(params, device_out);
-    case MHP_DEVICE_CUDA:
-        break;
+    const mhp_device_ops *ops = params->kind == MHP_DEVICE_CUDA ? mhp_device_cuda_backend() : &mhp_device_cpu_ops;
+
+    if (!ops) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "this build has no CUDA backend: build it with CUDA's toolkit and -DMHP_CUDA=on, or "
+                                                  "compute on the cpu device");
     }
-    return mhp_error_set(MHP_ERR_UNSUPPORTED, "this build has no backend for device kind %d", (int)params->kind);
+    return ops->open(params, device_out);
 }
 
 void mhp_device_close(mhp_device *device)
@@ -27,6 +33,11 @@ void mhp_device_close(mhp_device *device)
 mhp_device_kind mhp_device_get_kind(const mhp_device *device)
 {
     return device->kind;
+}
+
+bool mhp_device_is_host_memory(const mhp_device *device)
+{
+    return device->kind != MHP_DEVICE_CUDA;
 }
 
 mhp_status mhp_device_alloc(mhp_device *device, size_t bytes, void **pointer_out)
@@ -61,6 +72,11 @@ size_t mhp_device_bytes(const mhp_device *device)
 size_t mhp_device_bytes_peak(const mhp_device *device)
 {
     return device->ops->bytes(device, true);
+}
+
+mhp_status mhp_device_memory(mhp_device *device, size_t *free_out, size_t *total_out)
+{
+    return device->ops->memory(device, free_out, total_out);
 }
 
 mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out)

@@ -2,12 +2,14 @@
  *
  * A stream is a queue whose items run in order. Two kinds of threads serve queues on a CPU: the compute thread serves the streams
  * made with MHP_STREAM_COMPUTE, highest priority first whenever the head of a queue may run; the comm thread serves those made with
- * MHP_STREAM_COMM and calls the progress function (MPI polling) between items. On CUDA a compute stream is a CUDA stream and the comm
- * thread stays. The host thread only submits; nothing here but the functions named "synchronize" waits for work. If a queue is full,
- * submitting waits for space.
+ * MHP_STREAM_COMM and calls the progress function (MPI polling) between items. On CUDA a compute stream is a CUDA stream, and the comm
+ * thread is the same. The host thread only submits; nothing here but the functions named "synchronize" waits for work. If a queue is
+ * full, submitting waits for space: what is submitted may not need the submitting thread to go on. (A card's queue takes about 1000
+ * items, but no more than some 50 host calls between others.)
  *
  * An error of a task sticks to its stream: later items of that stream are skipped (events they record still complete, carrying the
- * error to whoever waits for them), and the error with its text surfaces at the next check or synchronize. */
+ * error to whoever waits for them), and the error with its text surfaces at the next check or synchronize. On CUDA work may be on the
+ * card already when something that it waits for fails: then it runs, and every compute stream of the device surfaces the error. */
 #ifndef MHP_CORE_DEVICE_H
 #define MHP_CORE_DEVICE_H
 
@@ -27,38 +29,46 @@ typedef enum mhp_device_kind {
     MHP_DEVICE_CUDA,
 } mhp_device_kind;
 
-typedef enum mhp_stream_kind { MHP_STREAM_COMPUTE, MHP_STREAM_COMM } mhp_stream_kind;
+/* A copy stream moves messages on a card, beside the compute streams; without a card the compute thread serves it. */
+typedef enum mhp_stream_kind { MHP_STREAM_COMPUTE, MHP_STREAM_COMM, MHP_STREAM_COPY } mhp_stream_kind;
 
 enum { MHP_PRIORITY_NORMAL = 0, MHP_PRIORITY_HIGH = 1 };
 enum { MHP_TASK_ARGUMENT_MAX = 448 };   /* bytes of a task's argument */
 
-/* One task. `native` is the backend's stream (CUDA: cudaStream_t; CPU: NULL); `argument` is the queue's own copy.
- * Touches device memory only; runs now or later, exactly once unless the stream holds an error. */
+/* One task. `native` is the backend's stream (CUDA: cudaStream_t; CPU, comm streams and host calls: NULL); `argument` is the queue's
+ * own copy. Touches device memory only; runs now or later, exactly once unless the stream holds an error. */
 typedef mhp_status (*mhp_task_fn)(void *native, const void *argument);
 
 typedef struct mhp_device_params {
     mhp_device_kind kind;
-    int index;                  /* which card, for backends with several */
+    int index;                  /* which card, from 0; 0 for backends without cards */
     int threads;                /* CPU: threads of matrix products and OpenMP regions on the compute thread; > 0 */
     uint64_t seed;              /* test backend: its choices */
     size_t queue_items;         /* per stream; 0 for the default */
 } mhp_device_params;
 
-/* Opens a device and starts its threads. Any process may hold several. Close releases everything that was made from it and is
- * still there; NULL is allowed. */
+/* Devices of a kind that this process can open; 0 if there is none, or no backend. */
+int mhp_device_count(mhp_device_kind kind);
+/* Opens a device and starts its threads. Any process may hold several. Close releases the streams and events that were made from it and
+ * are still there, and on CUDA its memory; NULL is allowed. MHP_ERR_UNSUPPORTED and MHP_ERR_DEVICE say what is missing and what would
+ * work: the backend, a driver, its version, a card, a card's abilities. */
 mhp_status mhp_device_open(const mhp_device_params *params, mhp_device **device_out);
 void mhp_device_close(mhp_device *device);
 mhp_device_kind mhp_device_get_kind(const mhp_device *device);
+/* Whether the host may read and write device memory, between tasks. */
+bool mhp_device_is_host_memory(const mhp_device *device);
 
 /* Device memory, 64-byte aligned (CUDA: 256), contents undefined (the test backend fills it with signalling NaNs). */
 mhp_status mhp_device_alloc(mhp_device *device, size_t bytes, void **pointer_out);
 void mhp_device_free(mhp_device *device, void *pointer);
-/* Host memory that the device copies from and to at full speed. */
+/* Host memory that the device copies from and to at full speed, and without blocking the host; zeroed. */
 mhp_status mhp_device_alloc_host(mhp_device *device, size_t bytes, void **pointer_out);
 void mhp_device_free_host(mhp_device *device, void *pointer);
 /* Bytes that mhp_device_alloc handed out and that are not freed; and the most there ever were. */
 size_t mhp_device_bytes(const mhp_device *device);
 size_t mhp_device_bytes_peak(const mhp_device *device);
+/* Bytes of the card that are free now, and in all; both SIZE_MAX where memory is the machine's own. */
+mhp_status mhp_device_memory(mhp_device *device, size_t *free_out, size_t *total_out);
 
 /* `name` shows in traces and errors; it is copied. Destroying waits for the stream's items; NULL is allowed. */
 mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out);
@@ -66,9 +76,11 @@ void mhp_stream_destroy(mhp_stream *stream);
 
 /* Appends a task; `bytes` of `argument` are copied (at most MHP_TASK_ARGUMENT_MAX). */
 mhp_status mhp_stream_submit(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes);
-/* Appends a function that runs on the host in stream order (on a comm stream: on the comm thread). */
+/* Appends a function that runs on the host in stream order (on a comm stream: on the comm thread). It calls nothing of this header but
+ * mhp_event_signal, mhp_time_ns, mhp_stream_busy_ns and the byte counts. */
 mhp_status mhp_stream_host_call(mhp_stream *stream, mhp_task_fn call, const void *argument, size_t bytes);
-/* Appends a copy between any two of host and device memory. */
+/* Appends a copy between any two of host and device memory; on a comm stream of a CUDA device between host memory alone. Host memory
+ * that mhp_device_alloc_host did not give may block the host meanwhile. */
 mhp_status mhp_stream_copy(mhp_stream *stream, void *target, const void *source, size_t bytes);
 /* Appends a fill with zero bytes. */
 mhp_status mhp_stream_zero(mhp_stream *stream, void *target, size_t bytes);
@@ -79,9 +91,13 @@ mhp_status mhp_stream_wait(mhp_stream *stream, mhp_event *event);
 mhp_status mhp_stream_synchronize(mhp_stream *stream);
 /* The stream's sticky error, or MHP_OK; does not wait. */
 mhp_status mhp_stream_check(mhp_stream *stream);
-/* Nanoseconds for which the stream's thread ran this stream's tasks since the stream was made (CPU; waiting not counted). */
+/* Nanoseconds that the stream worked since it was made. CPU: for which a thread ran its tasks. CUDA: the time that passed, less that
+ * which the stream spent waiting for what the host or a copy stream completes (messages); time without anything submitted counts as
+ * work. */
 uint64_t mhp_stream_busy_ns(const mhp_stream *stream);
 
+/* An event is destroyed when nothing that completes it or waits for it is under way. Its records and arms complete in the order in
+ * which they were asked for: they are of one stream, or ordered by other events. */
 mhp_status mhp_event_create(mhp_device *device, mhp_event **event_out);
 void mhp_event_destroy(mhp_event *event);
 /* Appends to `stream` a mark that completes the event when all earlier items ran; keeps the time. */
@@ -94,7 +110,7 @@ void mhp_event_signal(mhp_event *event, mhp_status status);
 mhp_status mhp_event_query(mhp_event *event);
 /* Blocks the calling thread until complete, at most `timeout_ns` (0: for ever); MHP_ERR_TIMEOUT. Never spins. */
 mhp_status mhp_event_synchronize(mhp_event *event, uint64_t timeout_ns);
-/* Time of completion on mhp_time_ns's clock; the event must be complete. */
+/* Time of completion on mhp_time_ns's clock; the event must be complete. Host thread. */
 uint64_t mhp_event_time_ns(const mhp_event *event);
 
 /* Called on the comm thread, again and again while it returns a positive number of operations under way (with back-off between

@@ -51,19 +51,33 @@ int mhp_print_error(void)
     return MHP_EXIT_ERROR;
 }
 
-int mhp_launched_rank(void)
+/* The number in the first of these variables that is set, else 0. */
+static int number_from_environment(const char *const *names)
 {
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
-                                        "SLURM_PROCID"};
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *text = getenv(names[i]);
+    for (; *names; names++) {
+        const char *text = getenv(*names);
 
         if (text) {
             return atoi(text);
         }
     }
     return 0;
+}
+
+int mhp_launched_rank(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
+                                        "SLURM_PROCID", NULL};
+
+    return number_from_environment(names);
+}
+
+int mhp_launched_local_rank(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                                        "SLURM_LOCALID", NULL};
+
+    return number_from_environment(names);
 }
 
 /* Open MPI gives every rank a terminal of its own for stdout, wherever mpirun's own goes. */

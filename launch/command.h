@@ -21,6 +21,7 @@ int mhp_command_plan(int argc, char **argv);
 int mhp_command_config(int argc, char **argv);
 int mhp_command_data(int argc, char **argv);
 int mhp_command_bench(int argc, char **argv);
+int mhp_command_doctor(int argc, char **argv);
 
 enum { MHP_EXIT_ERROR = 1, MHP_EXIT_USAGE = 2, MHP_OVERRIDES_MAX = 256 };
 
@@ -54,6 +55,9 @@ int mhp_print_error(void);
 /* This process's number among those that a launcher started, as its environment says before MPI
  * is initialised; 0 without a launcher. */
 int mhp_launched_rank(void);
+
+/* Its number among those on this machine, likewise. */
+int mhp_launched_local_rank(void);
 
 /* Whether a person's terminal shows stdout; behind mpirun, whether mpirun's stdout is one. */
 bool mhp_stdout_is_terminal(void);

@@ -26,12 +26,35 @@ const mhp_option mhp_config_options[] = {
     {.key = NULL},
 };
 
+/* What a device computes in, and which widths. */
+static mhp_status check_device(const mhp_config *config)
+{
+    const mhp_model_params *model = &config->model;
+    bool cuda = config->parallel.device == MHP_DEVICE_CUDA;
+
+    if (!cuda && model->dtype == MHP_DTYPE_BF16) {
+        return mhp_error_set(MHP_ERR_CONFIG, "model.dtype is bf16 and parallel.device a CPU: expected "
+                                             "f32 or f64, or parallel.device: cuda");
+    }
+    if (cuda && model->dtype == MHP_DTYPE_F64) {
+        return mhp_error_set(MHP_ERR_CONFIG, "model.dtype is f64 and parallel.device is cuda: expected "
+                                             "bf16 or f32, or parallel.device: cpu");
+    }
+    if (cuda && model->hidden_size % 8 != 0) {
+        return mhp_error_set(MHP_ERR_CONFIG, "model.hidden_size is %lld and parallel.device is cuda: "
+                                             "expected a multiple of 8",
+                             (long long)model->hidden_size);
+    }
+    return MHP_OK;
+}
+
 mhp_status mhp_config_load(mhp_config *config, const char *path, char *const *overrides,
                            size_t override_count)
 {
     MHP_RETURN_IF_ERROR(
         mhp_options_load(mhp_config_options, config, path, overrides, override_count));
-    return mhp_error_prefix(mhp_model_params_resolve(&config->model), "%s: ", path);
+    MHP_RETURN_IF_ERROR(mhp_error_prefix(mhp_model_params_resolve(&config->model), "%s: ", path));
+    return mhp_error_prefix(check_device(config), "%s: ", path);
 }
 
 void mhp_config_release(mhp_config *config)

@@ -2,32 +2,57 @@
 
 #include <stdio.h>
 
-static mhp_status open_device(mhp_session *session, mhp_status status)
+/* The cards of a host go round its ranks. */
+static int choose_card(const mhp_parallel_params *parallel)
 {
-    mhp_device_params params = {.kind = MHP_DEVICE_CPU, .threads = 1}; /* enough to tell the error */
+    int count = mhp_device_count((mhp_device_kind)parallel->device);
 
-    if (status == MHP_OK) {
-        params.kind = (mhp_device_kind)session->config.parallel.device;
-        params.threads = (int)session->config.parallel.threads;
-        params.seed = (uint64_t)session->config.train.seed;
+    if (parallel->device != MHP_DEVICE_CUDA) {
+        return 0;
     }
+    if (parallel->gpu >= 0) {
+        return (int)parallel->gpu;
+    }
+    return count > 0 ? mhp_launched_local_rank() % count : 0;
+}
+
+static mhp_status open_device(mhp_session *session)
+{
+    const mhp_parallel_params *parallel = &session->config.parallel;
+    mhp_device_params params = {
+        .kind = (mhp_device_kind)parallel->device,
+        .index = choose_card(parallel),
+        .threads = (int)parallel->threads,
+        .seed = (uint64_t)session->config.train.seed,
+    };
+
     return mhp_device_open(&params, &session->device);
+}
+
+/* What this rank can do alone. */
+static mhp_status prepare(mhp_session *session, const char *path, const mhp_overrides *overrides)
+{
+    MHP_RETURN_IF_ERROR(
+        mhp_config_load(&session->config, path, overrides->items, overrides->count));
+    return open_device(session);
 }
 
 mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides)
 {
-    mhp_status config_status =
-        mhp_config_load(&session->config, path, overrides->items, overrides->count);
-    char config_error[MHP_ERROR_TEXT_MAX];
+    mhp_status status = prepare(session, path, overrides);
+    mhp_device_params messenger = {.kind = MHP_DEVICE_CPU, .threads = 1};
+    char text[MHP_ERROR_TEXT_MAX];
 
-    snprintf(config_error, sizeof config_error, "%s", mhp_error_text());
-    MHP_RETURN_IF_ERROR(open_device(session, config_status));
+    snprintf(text, sizeof text, "%s", mhp_error_text());
+    if (!session->device) { /* enough of one to tell the others */
+        MHP_RETURN_IF_ERROR(mhp_device_open(&messenger, &session->device));
+    }
     MHP_RETURN_IF_ERROR(mhp_comm_open(session->device, &session->comm));
     session->root = mhp_comm_rank(session->comm) == 0;
-    if (config_status != MHP_OK) {
-        mhp_error_set(config_status, "%s", config_error);
+    if (status != MHP_OK) {
+        mhp_error_set(status, "%s", text);
     }
-    return mhp_comm_agree(session->comm, config_status, NULL);
+    return mhp_comm_agree(session->comm, status, NULL);
 }
 
 static void end_on_error(mhp_session *session, mhp_status status)

@@ -2,6 +2,7 @@
 #include "model/kernels.h"
 
 #include "model/cpu/tables.h"
+#include "model/cuda/cuda.h"
 
 #if MHP_CPU_X86
 static bool has_v3(void)
@@ -40,5 +41,5 @@ const mhp_kernels *mhp_cpu_kernels(mhp_dtype dtype, int index)
 
 const mhp_kernels *mhp_kernels_find(mhp_device_kind kind, mhp_dtype dtype)
 {
-    return kind == MHP_DEVICE_CPU || kind == MHP_DEVICE_TEST ? mhp_cpu_kernels(dtype, 0) : NULL;
+    return kind == MHP_DEVICE_CUDA ? mhp_cuda_kernels(dtype) : mhp_cpu_kernels(dtype, 0);
 }

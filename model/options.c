@@ -7,7 +7,7 @@ static const mhp_option_choice connection_kinds[] = {
     {"residual", MHP_CONNECTION_RESIDUAL}, {"hc", MHP_CONNECTION_HC}, {"mhc", MHP_CONNECTION_MHC}, {NULL, 0}};
 static const mhp_option_choice readout_kinds[] = {{"head", MHP_READOUT_HEAD}, {"sum", MHP_READOUT_SUM}, {NULL, 0}};
 static const mhp_option_choice pre_inits[] = {{"uniform", MHP_PRE_INIT_UNIFORM}, {"rotate", MHP_PRE_INIT_ROTATE}, {NULL, 0}};
-static const mhp_option_choice dtypes[] = {{"f32", MHP_DTYPE_F32}, {"f64", MHP_DTYPE_F64}, {NULL, 0}};
+static const mhp_option_choice dtypes[] = {{"f32", MHP_DTYPE_F32}, {"f64", MHP_DTYPE_F64}, {"bf16", MHP_DTYPE_BF16}, {NULL, 0}};
 
 static const mhp_option connection_options[] = {
     {.key = "kind", .type = MHP_OPTION_ENUM, .offset = CONNECTION_FIELD(kind), .default_text = "mhc", .choices = connection_kinds,
@@ -53,7 +53,7 @@ const mhp_option mhp_model_options[] = {
     {.key = "initializer_range", .type = MHP_OPTION_FLOAT, .offset = FIELD(initializer_range), .default_text = "0.02",
      .minimum = 0, .maximum = 10, .help = "standard deviation of the matrices at the start"},
     {.key = "dtype", .type = MHP_OPTION_ENUM, .offset = FIELD(dtype), .default_text = "f32", .choices = dtypes,
-     .help = "element type of weights, activations and messages"},
+     .help = "element type of matrices, activations and messages; cpu computes in f32 and f64, cuda in bf16 and f32"},
     {.key = "connections", .type = MHP_OPTION_SECTION, .offset = FIELD(connections), .section = connection_options,
      .help = "how the sublayers are joined"},
     {.key = NULL},

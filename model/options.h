@@ -31,7 +31,7 @@ typedef struct mhp_model_params {
     double rms_norm_eps;
     double rope_theta;
     double initializer_range;       /* standard deviation of the matrices at the start */
-    int dtype;                      /* mhp_dtype: F32 or F64 */
+    int dtype;                      /* mhp_dtype: F32, F64 or BF16 */
     mhp_connection_params connections;
 } mhp_model_params;
 

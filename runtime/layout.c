@@ -137,6 +137,27 @@ mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *m
     return MHP_OK;
 }
 
+mhp_status mhp_layout_check_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
+                                   const mhp_train_params *train, int rank, mhp_device *device)
+{
+    const double gib = 1024.0 * 1024.0 * 1024.0;
+    mhp_rank_memory memory;
+    size_t left, total;
+
+    MHP_RETURN_IF_ERROR(mhp_layout_memory(layout, model, parallel, train, rank, &memory));
+    MHP_RETURN_IF_ERROR(mhp_device_memory(device, &left, &total));
+    if (memory.total <= left) {
+        return MHP_OK;
+    }
+    return mhp_error_set(MHP_ERR_NO_MEMORY,
+                         "the run needs %.2f GiB on the card (weights %.2f, gradients %.2f, optimizer %.2f, slots %.2f, workspace %.2f) "
+                         "and %.2f of its %.2f GiB are free: expected a smaller train.micro_batch_size or sequence_length (slots), or "
+                         "more ranks (weights, gradients, optimizer)",
+                         (double)memory.total / gib, (double)memory.weights / gib, (double)memory.gradients / gib,
+                         (double)memory.optimizer / gib, (double)memory.slots / gib, (double)memory.workspace / gib, (double)left / gib,
+                         (double)total / gib);
+}
+
 mhp_status mhp_layout_print_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
                                    const mhp_train_params *train, FILE *stream)
 {

@@ -32,6 +32,10 @@ typedef struct mhp_rank_memory {
 mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
                              const mhp_train_params *train, int rank, mhp_rank_memory *memory_out);
 
+/* MHP_ERR_NO_MEMORY, with the parts and what would help, if a rank's memory does not fit into what is free on the device. */
+mhp_status mhp_layout_check_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
+                                   const mhp_train_params *train, int rank, mhp_device *device);
+
 /* A table of all ranks. */
 mhp_status mhp_layout_print_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
                                    const mhp_train_params *train, FILE *stream);

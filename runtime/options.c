@@ -7,7 +7,7 @@
 #define OPTIMIZER(name) offsetof(mhp_optimizer_params, name)
 #define TRAIN(name) offsetof(mhp_train_params, name)
 
-static const mhp_option_choice devices[] = {{"cpu", MHP_DEVICE_CPU}, {"test", MHP_DEVICE_TEST}, {NULL, 0}};
+static const mhp_option_choice devices[] = {{"cpu", MHP_DEVICE_CPU}, {"test", MHP_DEVICE_TEST}, {"cuda", MHP_DEVICE_CUDA}, {NULL, 0}};
 static const mhp_option_choice decays[] = {
     {"constant", MHP_DECAY_CONSTANT}, {"cosine", MHP_DECAY_COSINE}, {"step", MHP_DECAY_STEP}, {NULL, 0}};
 
@@ -18,6 +18,8 @@ const mhp_option mhp_parallel_options[] = {
      .help = "replicas of the pipeline; the world has pipeline x data ranks"},
     {.key = "device", .type = MHP_OPTION_ENUM, .offset = PARALLEL(device), .default_text = "cpu", .choices = devices,
      .help = "what computes; test is the CPU running every task at the worst allowed moment"},
+    {.key = "gpu", .type = MHP_OPTION_INT, .offset = PARALLEL(gpu), .default_text = "-1", .minimum = -1, .maximum = 1023,
+     .help = "cuda: number of the card for every rank; -1: the cards of a host go round its ranks"},
     {.key = "threads", .type = MHP_OPTION_INT, .offset = PARALLEL(threads), .default_text = "1", .minimum = 1, .maximum = 1024,
      .help = "threads of a rank's matrix products"},
     {.key = NULL},

@@ -9,6 +9,7 @@ typedef struct mhp_parallel_params {
     int64_t pipeline;               /* ranks of one replica */
     int64_t data;                   /* replicas; the world has pipeline * data ranks */
     int device;                     /* mhp_device_kind */
+    int64_t gpu;                    /* card of every rank; -1: by the rank's number on its host */
     int64_t threads;                /* of a rank's products */
 } mhp_parallel_params;
 

@@ -61,7 +61,9 @@ static mhp_status create_layout(mhp_trainer *trainer)
                              world, (long long)trainer->params.parallel->pipeline, (long long)trainer->params.parallel->data,
                              (long long)expected);
     }
-    return mhp_layout_create(trainer->params.model, trainer->params.parallel, trainer->params.schedule, &trainer->layout);
+    MHP_RETURN_IF_ERROR(mhp_layout_create(trainer->params.model, trainer->params.parallel, trainer->params.schedule, &trainer->layout));
+    return mhp_layout_check_memory(&trainer->layout, trainer->params.model, trainer->params.parallel, trainer->params.train,
+                                   mhp_comm_rank(trainer->params.comm) % trainer->layout.plan->rank_count, trainer->device);
 }
 
 static mhp_status create_store(mhp_trainer *trainer)

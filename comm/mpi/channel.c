@@ -1,8 +1,10 @@
-/* Channels over MPI: messages go from the sender's buffer straight into the receiver's slot. */
+/* Channels over MPI: messages go from the sender's buffer straight into the receiver's slot, or, where memory is a card's, by way of the
+ * host. */
 #include <assert.h>
 #include <stdio.h>
 
 #include "comm/mpi/engine.h"
+#include "comm/mpi/staging.h"
 #include "comm/transport.h"
 #include "core/memory.h"
 
@@ -13,6 +15,8 @@ typedef struct mpi_channel {
     mhp_channel_params params;
     char name[NAME_MAX_BYTES];
     mhp_stream *stream;
+    bool staged;
+    mhp_staging staging;            /* if staged */
     atomic_uint_fast64_t messages, bytes, wait_ns;
 } mpi_channel;
 
@@ -73,6 +77,40 @@ static mhp_status transfer(mpi_channel *channel, const transfer_call *call, mhp_
     return mhp_stream_host_call(channel->stream, post_transfer, call, sizeof *call);
 }
 
+/* `done` says that the buffer was read; the message may leave later. */
+static mhp_status send_staged(mpi_channel *channel, const void *buffer, mhp_event *after, mhp_event *done)
+{
+    mhp_stream *copies = channel->staging.stream;
+    mhp_staging_buffer *staged = mhp_staging_take(&channel->staging);
+    transfer_call call = {.channel = channel, .buffer = staged->memory, .done = staged->moved, .receives = false};
+
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, staged->moved));        /* what it held before has left */
+    if (after) {
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, after));
+    }
+    MHP_RETURN_IF_ERROR(mhp_stream_copy(copies, staged->memory, buffer, channel->params.slot_bytes));
+    MHP_RETURN_IF_ERROR(mhp_event_record(staged->copied, copies));
+    MHP_RETURN_IF_ERROR(mhp_event_record(done, copies));
+    return transfer(channel, &call, staged->copied);
+}
+
+/* The message may come before its slot is free. */
+static mhp_status receive_staged(mpi_channel *channel, void *slot, mhp_event *after, mhp_event *done)
+{
+    mhp_stream *copies = channel->staging.stream;
+    mhp_staging_buffer *staged = mhp_staging_take(&channel->staging);
+    transfer_call call = {.channel = channel, .buffer = staged->memory, .done = staged->moved, .receives = true};
+
+    MHP_RETURN_IF_ERROR(transfer(channel, &call, staged->copied));      /* what it held before is in its slot */
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, staged->moved));
+    if (after) {
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, after));
+    }
+    MHP_RETURN_IF_ERROR(mhp_stream_copy(copies, slot, staged->memory, channel->params.slot_bytes));
+    MHP_RETURN_IF_ERROR(mhp_event_record(staged->copied, copies));
+    return mhp_event_record(done, copies);
+}
+
 static mhp_status mpi_send(void *state, const void *buffer, int slot, mhp_event *after, mhp_event *done)
 {
     mpi_channel *channel = state;
@@ -80,6 +118,9 @@ static mhp_status mpi_send(void *state, const void *buffer, int slot, mhp_event 
 
     assert(slot >= 0 && slot < channel->params.slot_count);
     (void)slot;                         /* the receive that meets this send names it */
+    if (channel->staged) {
+        return send_staged(channel, buffer, after, done);
+    }
     return transfer(channel, &call, after);
 }
 
@@ -90,6 +131,9 @@ static mhp_status mpi_receive(void *state, int slot, mhp_event *after, mhp_event
 
     assert(slot >= 0 && slot < channel->params.slot_count);
     call.buffer = (char *)channel->params.slots + (size_t)slot * channel->params.slot_stride;
+    if (channel->staged) {
+        return receive_staged(channel, call.buffer, after, done);
+    }
     return transfer(channel, &call, after);
 }
 
@@ -98,6 +142,7 @@ static void mpi_close(void *state)
     mpi_channel *channel = state;
 
     mhp_stream_destroy(channel->stream);
+    mhp_staging_close(&channel->staging);
     mhp_free(channel);
 }
 
@@ -111,11 +156,17 @@ static mhp_status mpi_open(mhp_comm *comm, const mhp_channel_params *params, voi
     channel->params = *params;
     snprintf(channel->name, sizeof channel->name, "%s", params->name);
     channel->params.name = channel->name;
+    channel->staged = mhp_staging_is_needed(mhp_comm_device(comm));
+    if (channel->staged) {
+        MHP_TRY(out, mhp_staging_open(&channel->staging, mhp_comm_device(comm), channel->name, params->slot_bytes));
+    }
     MHP_TRY(out, mhp_stream_create(mhp_comm_device(comm), MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, channel->name, &channel->stream));
     *state_out = channel;
     channel = NULL;
 out:
-    mhp_free(channel);
+    if (channel) {
+        mpi_close(channel);
+    }
     return status;
 }
 

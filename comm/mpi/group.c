@@ -1,4 +1,5 @@
-/* Groups over MPI's non-blocking collectives, one communicator a group; posted by the comm thread in the order of the calls. */
+/* Groups over MPI's non-blocking collectives, one communicator a group; posted by the comm thread in the order of the calls. A card's
+ * memory goes by way of the host in parts: while one is under way in MPI, the next is copied. */
 #include <assert.h>
 #include <limits.h>
 #include <stdio.h>
@@ -6,16 +7,19 @@
 
 #include "comm/group.h"
 #include "comm/mpi/engine.h"
+#include "comm/mpi/staging.h"
 #include "core/memory.h"
 
-enum { NAME_MAX_BYTES = 64, TRANSFER_TAG = 7, PART_ELEMENTS_MAX = 1 << 27 };
+enum { NAME_MAX_BYTES = 64, TRANSFER_TAG = 7, PART_ELEMENTS_MAX = 1 << 27, STAGED_PART_BYTES = 8 << 20, EVERY_MEMBER = -1 };
 
 struct mhp_group {
     mhp_comm *comm;
     char name[NAME_MAX_BYTES];
     MPI_Comm communicator;
-    mhp_stream *stream;
+    mhp_stream *stream;             /* of calls to MPI; in a group of one, of the order of events alone */
     mhp_event *event;               /* of blocking calls */
+    bool staged;
+    mhp_staging staging;            /* if staged */
     int size, index;
 };
 
@@ -29,6 +33,7 @@ typedef struct group_call {
     mhp_dtype dtype;
     mhp_reduce_op op;
     int from, to;
+    int member;                     /* whose chunk it is, where there are chunks, or EVERY_MEMBER */
     mhp_event *done;
 } group_call;
 
@@ -41,6 +46,8 @@ static MPI_Datatype mpi_type(mhp_dtype dtype)
         return MPI_DOUBLE;
     case MHP_DTYPE_I64:
         return MPI_INT64_T;
+    case MHP_DTYPE_BF16:            /* moved, never added */
+        return MPI_UINT16_T;
     default:
         return MPI_BYTE;
     }
@@ -100,27 +107,144 @@ static mhp_status post_group(void *native, const void *argument)
     mhp_group *group = call->group;
     mhp_status status = MHP_OK;
     mhp_mpi_operation *operation = NULL;
-    bool chunks = call->operation == GROUP_REDUCE_SCATTER || call->operation == GROUP_ALL_GATHER;
+    int members = call->member == EVERY_MEMBER ? group->size : 1;
 
     (void)native;
     MHP_RETURN_IF_ERROR(mhp_mpi_begin(group->comm, group->name, call->done, &operation));
-    for (int member = 0; group->size > 1 && member < (chunks ? group->size : 1); member++) {
-        size_t offset = (size_t)member * (size_t)call->count * mhp_dtype_bytes(call->dtype);
+    for (int i = 0; i < members; i++) {
+        size_t offset = (size_t)i * (size_t)call->count * mhp_dtype_bytes(call->dtype);
 
-        MHP_TRY(out, post_range(call, operation, call->data + offset, member));
+        MHP_TRY(out, post_range(call, operation, call->data + offset, call->member == EVERY_MEMBER ? i : call->member));
     }
 out:
     mhp_mpi_launch(group->comm, operation, status);
     return MHP_OK;
 }
 
-static mhp_status start(const group_call *call, mhp_event *after)
+/* Hands one call to MPI. */
+static mhp_status post(const group_call *call, mhp_event *after)
 {
     if (after) {                        /* before the arm: `after` may be the same event */
         MHP_RETURN_IF_ERROR(mhp_stream_wait(call->group->stream, after));
     }
     MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
     return mhp_stream_host_call(call->group->stream, post_group, call, sizeof *call);
+}
+
+/* ---- by way of the host ---- */
+
+/* Where the part that a staging buffer holds goes back to; NULL: nowhere. */
+typedef struct staged_part {
+    mhp_staging_buffer *buffer;
+    char *target;
+    size_t bytes;
+} staged_part;
+
+/* Whether this member gives what MPI reads, and takes what it leaves. */
+static bool gives(const group_call *call, int member)
+{
+    int own = call->group->index;
+
+    switch (call->operation) {
+    case GROUP_ALL_GATHER:
+        return own == member;
+    case GROUP_BROADCAST:
+    case GROUP_TRANSFER:
+        return own == call->from;
+    default:
+        return true;
+    }
+}
+
+static bool takes(const group_call *call, int member)
+{
+    int own = call->group->index;
+
+    switch (call->operation) {
+    case GROUP_REDUCE_SCATTER:
+        return own == member;
+    case GROUP_ALL_GATHER:
+        return own != member;
+    case GROUP_BROADCAST:
+        return own != call->from;
+    case GROUP_TRANSFER:
+        return own == call->to;
+    default:
+        return true;
+    }
+}
+
+static mhp_status end_part(mhp_stream *copies, staged_part *part)
+{
+    if (part->target) {
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, part->buffer->moved));
+        MHP_RETURN_IF_ERROR(mhp_stream_copy(copies, part->target, part->buffer->memory, part->bytes));
+    }
+    part->target = NULL;
+    return MHP_OK;
+}
+
+static mhp_status begin_part(const group_call *call, int member, int64_t first, int64_t count, staged_part *part)
+{
+    mhp_stream *copies = call->group->staging.stream;
+    size_t element = mhp_dtype_bytes(call->dtype);
+    char *data = call->data + (size_t)first * element;
+    group_call staged = *call;
+
+    part->bytes = (size_t)count * element;
+    part->target = takes(call, member) ? data : NULL;
+    staged.data = part->buffer->memory;
+    staged.count = count;
+    staged.member = member;
+    staged.done = part->buffer->moved;
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, part->buffer->moved));          /* MPI is done with what it held before */
+    if (gives(call, member)) {
+        MHP_RETURN_IF_ERROR(mhp_stream_copy(copies, part->buffer->memory, data, part->bytes));
+    }
+    MHP_RETURN_IF_ERROR(mhp_event_record(part->buffer->copied, copies));
+    return post(&staged, part->buffer->copied);
+}
+
+static mhp_status post_staged(const group_call *call, mhp_event *after)
+{
+    mhp_staging *staging = &call->group->staging;
+    int members = call->member == EVERY_MEMBER ? call->group->size : 1;
+    int64_t part_count = STAGED_PART_BYTES / (int64_t)mhp_dtype_bytes(call->dtype);
+    staged_part parts[MHP_STAGING_BUFFERS] = {0};
+    unsigned turn = 0;
+
+    if (after) {
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(staging->stream, after));
+    }
+    for (int64_t first = 0; first < call->count * members;) {
+        int member = (int)(first / call->count);
+        int64_t rest = call->count * (member + 1) - first;
+        staged_part *part = &parts[turn++ % MHP_STAGING_BUFFERS];
+
+        MHP_RETURN_IF_ERROR(end_part(staging->stream, part));
+        part->buffer = mhp_staging_take(staging);
+        MHP_RETURN_IF_ERROR(begin_part(call, member, first, rest < part_count ? rest : part_count, part));
+        first += rest < part_count ? rest : part_count;
+    }
+    for (int i = 0; i < MHP_STAGING_BUFFERS; i++) {
+        MHP_RETURN_IF_ERROR(end_part(staging->stream, &parts[turn++ % MHP_STAGING_BUFFERS]));
+    }
+    return mhp_event_record(call->done, staging->stream);
+}
+
+/* ---- operations ---- */
+
+static mhp_status start(const group_call *call, mhp_event *after)
+{
+    mhp_group *group = call->group;
+
+    if (group->size == 1) {             /* nothing to do but to keep the order */
+        if (after) {
+            MHP_RETURN_IF_ERROR(mhp_stream_wait(group->stream, after));
+        }
+        return mhp_event_record(call->done, group->stream);
+    }
+    return group->staged && call->operation != GROUP_BARRIER ? post_staged(call, after) : post(call, after);
 }
 
 mhp_status mhp_group_all_reduce(mhp_group *group, void *data, int64_t count, mhp_dtype dtype, mhp_reduce_op op, mhp_event *after,
@@ -133,14 +257,16 @@ mhp_status mhp_group_all_reduce(mhp_group *group, void *data, int64_t count, mhp
 
 mhp_status mhp_group_reduce_scatter(mhp_group *group, void *data, int64_t chunk, mhp_dtype dtype, mhp_event *after, mhp_event *done)
 {
-    group_call call = {.group = group, .operation = GROUP_REDUCE_SCATTER, .data = data, .count = chunk, .dtype = dtype, .done = done};
+    group_call call = {.group = group, .operation = GROUP_REDUCE_SCATTER, .data = data, .count = chunk, .dtype = dtype,
+                       .member = EVERY_MEMBER, .done = done};
 
     return start(&call, after);
 }
 
 mhp_status mhp_group_all_gather(mhp_group *group, void *data, int64_t chunk, mhp_dtype dtype, mhp_event *after, mhp_event *done)
 {
-    group_call call = {.group = group, .operation = GROUP_ALL_GATHER, .data = data, .count = chunk, .dtype = dtype, .done = done};
+    group_call call = {.group = group, .operation = GROUP_ALL_GATHER, .data = data, .count = chunk, .dtype = dtype,
+                       .member = EVERY_MEMBER, .done = done};
 
     return start(&call, after);
 }
@@ -227,7 +353,12 @@ mhp_status mhp_group_open(mhp_comm *comm, const char *name, int id, const int *m
     group->communicator = MPI_COMM_NULL;
     snprintf(group->name, sizeof group->name, "%s", name);
     MHP_TRY(out, mhp_event_create(mhp_comm_device(comm), &group->event));
-    MHP_TRY(out, mhp_stream_create(mhp_comm_device(comm), MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, group->name, &group->stream));
+    group->staged = member_count > 1 && mhp_staging_is_needed(mhp_comm_device(comm));
+    if (group->staged) {
+        MHP_TRY(out, mhp_staging_open(&group->staging, mhp_comm_device(comm), group->name, STAGED_PART_BYTES));
+    }
+    MHP_TRY(out, mhp_stream_create(mhp_comm_device(comm), member_count > 1 ? MHP_STREAM_COMM : MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL,
+                                   group->name, &group->stream));
     if (member_count > 1) {
         call.group = group;
         MHP_TRY(out, mhp_stream_host_call(group->stream, create_communicator, &call, sizeof call));
@@ -245,10 +376,11 @@ void mhp_group_close(mhp_group *group)
     if (!group) {
         return;
     }
-    if (group->stream) {
+    if (group->stream && group->size > 1) {
         (void)mhp_stream_host_call(group->stream, free_communicator, &group, sizeof group);
-        mhp_stream_destroy(group->stream);
     }
+    mhp_stream_destroy(group->stream);
+    mhp_staging_close(&group->staging);
     mhp_event_destroy(group->event);
     mhp_free(group);
 }

@@ -5,6 +5,7 @@
 #include "core/device.h"
 
 typedef struct mhp_device_ops {
+    int (*count)(void);
     mhp_status (*open)(const mhp_device_params *params, mhp_device **device_out);
     void (*close)(mhp_device *device);
     mhp_status (*alloc)(mhp_device *device, size_t bytes, void **pointer_out);
@@ -12,6 +13,7 @@ typedef struct mhp_device_ops {
     mhp_status (*alloc_host)(mhp_device *device, size_t bytes, void **pointer_out);
     void (*free_host)(mhp_device *device, void *pointer);
     size_t (*bytes)(const mhp_device *device, bool peak);
+    mhp_status (*memory)(mhp_device *device, size_t *free_out, size_t *total_out);
     mhp_status (*stream_create)(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out);
     void (*stream_destroy)(mhp_stream *stream);
     mhp_status (*submit)(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes);
@@ -50,5 +52,6 @@ struct mhp_event {
 };
 
 extern const mhp_device_ops mhp_device_cpu_ops;         /* serves MHP_DEVICE_CPU and MHP_DEVICE_TEST */
+const mhp_device_ops *mhp_device_cuda_backend(void);    /* NULL in a build without CUDA */
 
 #endif

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/device/cpu_internal.h"
+#include "core/device/host.h"
 #include "core/memory.h"
 
-enum { QUEUE_ITEMS_DEFAULT = 1024, MEMORY_ALIGNMENT = 64 };
+enum { MEMORY_ALIGNMENT = 64 };
 
 typedef struct memory_header {
     size_t bytes;
@@ -15,35 +15,23 @@ typedef struct memory_header {
 
 static void cpu_close(mhp_device *base)
 {
-    cpu_device *device = cpu(base);
+    mhp_host_device_deinit(host_of(base));
+    mhp_free(base);
+}
 
-    mhp_cpu_stop_threads(device);
-    while (device->streams) {
-        cpu_stream *stream = device->streams;
-
-        device->streams = stream->next;
-        mhp_cpu_free_stream(stream);
-    }
-    pthread_cond_destroy(&device->compute_wake);
-    pthread_cond_destroy(&device->comm_wake);
-    pthread_cond_destroy(&device->host_wake);
-    pthread_mutex_destroy(&device->lock);
-    mhp_free(device);
+static int cpu_count(void)
+{
+    return 1;
 }
 
 static mhp_status cpu_open(const mhp_device_params *params, mhp_device **device_out)
 {
     mhp_status status = MHP_OK;
-    cpu_device *device = NULL;
+    host_device *device = NULL;
 
     assert(params->threads > 0);
-    MHP_TRY(out, mhp_calloc(&device, 1, sizeof *device));
-    device->base.ops = &mhp_device_cpu_ops;
-    device->base.kind = params->kind;
-    device->queue_items = params->queue_items > 0 ? params->queue_items : QUEUE_ITEMS_DEFAULT;
-    device->threads = params->threads;
-    device->random = params->seed * 2 + 1;
-    MHP_TRY(out, mhp_cpu_start_threads(device));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&device, 1, sizeof *device));
+    MHP_TRY(out, mhp_host_device_init(device, params, &mhp_device_cpu_ops));
     *device_out = &device->base;
     device = NULL;
 out:
@@ -65,7 +53,7 @@ static void fill_with_nans(void *pointer, size_t bytes)
 
 static mhp_status cpu_alloc(mhp_device *base, size_t bytes, void **pointer_out)
 {
-    cpu_device *device = cpu(base);
+    host_device *device = host_of(base);
     size_t whole = (bytes + 2 * MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
     char *memory = bytes <= SIZE_MAX - 2 * MEMORY_ALIGNMENT ? aligned_alloc(MEMORY_ALIGNMENT, whole) : NULL;
 
@@ -77,21 +65,15 @@ static mhp_status cpu_alloc(mhp_device *base, size_t bytes, void **pointer_out)
     if (base->kind == MHP_DEVICE_TEST) {
         fill_with_nans(*pointer_out, bytes);
     }
-    pthread_mutex_lock(&device->lock);
-    device->bytes += bytes;
-    device->bytes_peak = device->bytes > device->bytes_peak ? device->bytes : device->bytes_peak;
-    pthread_mutex_unlock(&device->lock);
+    mhp_host_add_bytes(device, bytes);
     return MHP_OK;
 }
 
 static void cpu_free(mhp_device *base, void *pointer)
 {
-    cpu_device *device = cpu(base);
     char *memory = (char *)pointer - MEMORY_ALIGNMENT;
 
-    pthread_mutex_lock(&device->lock);
-    device->bytes -= ((memory_header *)(void *)memory)->bytes;
-    pthread_mutex_unlock(&device->lock);
+    mhp_host_remove_bytes(host_of(base), ((memory_header *)(void *)memory)->bytes);
     free(memory);
 }
 
@@ -107,79 +89,44 @@ static void cpu_free_host(mhp_device *base, void *pointer)
     mhp_free(pointer);
 }
 
-static size_t cpu_bytes(const mhp_device *base, bool peak)
+/* The machine's memory is shared with others: nothing is promised. */
+static mhp_status cpu_memory(mhp_device *base, size_t *free_out, size_t *total_out)
 {
-    cpu_device *device = cpu(base);
-    size_t bytes;
-
-    pthread_mutex_lock(&device->lock);
-    bytes = peak ? device->bytes_peak : device->bytes;
-    pthread_mutex_unlock(&device->lock);
-    return bytes;
-}
-
-static mhp_status cpu_set_progress(mhp_device *base, mhp_progress_fn progress, void *context)
-{
-    cpu_device *device = cpu(base);
-
-    pthread_mutex_lock(&device->lock);
-    device->progress = progress;
-    device->progress_context = context;
-    mhp_cpu_wake_all(device);
-    pthread_mutex_unlock(&device->lock);
+    (void)base;
+    *free_out = SIZE_MAX;
+    *total_out = SIZE_MAX;
     return MHP_OK;
 }
 
-static void cpu_wake_comm(mhp_device *base)
-{
-    cpu_device *device = cpu(base);
-
-    pthread_mutex_lock(&device->lock);
-    device->comm_pending = true;
-    pthread_cond_signal(&device->comm_wake);
-    pthread_mutex_unlock(&device->lock);
-}
-
-static void cpu_poison(mhp_device *base, mhp_status status)
-{
-    cpu_device *device = cpu(base);
-
-    pthread_mutex_lock(&device->lock);
-    mhp_cpu_keep_error(device, mhp_error_text());
-    if (device->poison == MHP_OK) {
-        device->poison = status;
-    }
-    mhp_cpu_wake_all(device);
-    pthread_mutex_unlock(&device->lock);
-}
-
 const mhp_device_ops mhp_device_cpu_ops = {
+    .count = cpu_count,
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .alloc_host = cpu_alloc_host,
     .free_host = cpu_free_host,
-    .bytes = cpu_bytes,
-    .stream_create = mhp_cpu_stream_create,
-    .stream_destroy = mhp_cpu_stream_destroy,
-    .submit = mhp_cpu_submit,
-    .host_call = mhp_cpu_submit,
-    .copy = mhp_cpu_copy,
-    .zero = mhp_cpu_zero,
-    .wait = mhp_cpu_wait,
-    .synchronize = mhp_cpu_synchronize,
-    .check = mhp_cpu_check,
-    .busy_ns = mhp_cpu_busy_ns,
-    .event_create = mhp_cpu_event_create,
-    .event_destroy = mhp_cpu_event_destroy,
-    .event_record = mhp_cpu_event_record,
-    .event_arm = mhp_cpu_event_arm,
-    .event_signal = mhp_cpu_event_signal,
-    .event_query = mhp_cpu_event_query,
-    .event_synchronize = mhp_cpu_event_synchronize,
-    .event_time_ns = mhp_cpu_event_time_ns,
-    .set_progress = cpu_set_progress,
-    .wake_comm = cpu_wake_comm,
-    .poison = cpu_poison,
+    .bytes = mhp_host_bytes,
+    .memory = cpu_memory,
+    .stream_create = mhp_host_stream_create,
+    .stream_destroy = mhp_host_stream_destroy,
+    .submit = mhp_host_submit,
+    .host_call = mhp_host_submit,
+    .copy = mhp_host_copy,
+    .zero = mhp_host_zero,
+    .wait = mhp_host_stream_wait,
+    .synchronize = mhp_host_synchronize,
+    .check = mhp_host_check,
+    .busy_ns = mhp_host_busy_ns,
+    .event_create = mhp_host_event_create,
+    .event_destroy = mhp_host_event_destroy,
+    .event_record = mhp_host_event_record,
+    .event_arm = mhp_host_event_arm,
+    .event_signal = mhp_host_event_signal,
+    .event_query = mhp_host_event_query,
+    .event_synchronize = mhp_host_event_synchronize,
+    .event_time_ns = mhp_host_event_time_ns,
+    .set_progress = mhp_host_set_progress,
+    .wake_comm = mhp_host_wake_comm,
+    .poison = mhp_host_poison,
 };

@@ -33,7 +33,8 @@ int64_t mhp_cuda_attention_workspace(int sequences, int length, int heads, int k
 /* MHP_OK, or MHP_ERR_DEVICE with the place and CUDA's words for the last launch's error. */
 mhp_status mhp_cuda_launched(const char *kernel);
 
-extern const mhp_kernels mhp_cuda_kernels_f32, mhp_cuda_kernels_bf16;
+/* NULL if there are none for this element type, or in this build. */
+const mhp_kernels *mhp_cuda_kernels(mhp_dtype dtype);
 
 #ifdef __cplusplus
 }

@@ -3,7 +3,7 @@
 
 #define ENTRY(kernel, type) .kernel = mhp_cuda_##kernel##_##type,
 
-const mhp_kernels mhp_cuda_kernels_f32 = {
+static const mhp_kernels kernels_f32 = {
     .name = "cuda f32",
     .dtype = MHP_DTYPE_F32,
     .full_dtype = MHP_DTYPE_F32,
@@ -13,7 +13,7 @@ const mhp_kernels mhp_cuda_kernels_f32 = {
     .attention_workspace = mhp_cuda_attention_workspace,
 };
 
-const mhp_kernels mhp_cuda_kernels_bf16 = {
+static const mhp_kernels kernels_bf16 = {
     .name = "cuda bf16",
     .dtype = MHP_DTYPE_BF16,
     .full_dtype = MHP_DTYPE_F32,
@@ -22,3 +22,8 @@ const mhp_kernels mhp_cuda_kernels_bf16 = {
     .connection_workspace = mhp_cuda_connection_workspace,
     .attention_workspace = mhp_cuda_attention_workspace,
 };
+
+const mhp_kernels *mhp_cuda_kernels(mhp_dtype dtype)
+{
+    return dtype == MHP_DTYPE_F32 ? &kernels_f32 : dtype == MHP_DTYPE_BF16 ? &kernels_bf16 : NULL;
+}

@@ -31,6 +31,12 @@ sed 's/hidden_size/hiden_size/' config.yaml >typing.yaml
 expect 'typing.yaml:2:3: .*hidden_size' launch 2 train typing.yaml
 expect '--set train.steps=0: steps is "0": expected an integer' launch 2 train config.yaml --set train.steps=0
 
+echo "== devices"
+expect 'model.dtype is bf16 and parallel.device a CPU' launch 2 train config.yaml --set model.dtype=bf16
+expect 'model.dtype is f64 and parallel.device is cuda' launch 2 train config.yaml --set model.dtype=f64 --set parallel.device=cuda
+expect 'model.hidden_size is 20 .* multiple of 8' launch 2 train config.yaml --set model.hidden_size=20 --set parallel.device=cuda
+CUDA_VISIBLE_DEVICES= expect 'no CUDA backend\|no NVIDIA' launch 2 train config.yaml --set parallel.device=cuda
+
 echo "== data"
 expect 'no data at data/nothing' launch 2 train config.yaml --set data.path=data/nothing
 cp data/words.idx data/short.idx

@@ -1,4 +1,5 @@
-/* mpirun -n P test_comm [test]: channels, groups, agreement and the failure notice, on the CPU device or the test device.
+/* mpirun -n P test_comm [test|cuda]: channels, groups, agreement and the failure notice, on the CPU device, the test device, or one card
+ * for all ranks; without a card it exits with 77.
  *
  * A check that fails ends its rank, and with it the whole launch: the others may wait for it. */
 #include <math.h>
@@ -11,7 +12,7 @@
 #include "comm/group.h"
 #include "core/memory.h"
 
-enum { SLOTS = 3, MESSAGES = 60, MESSAGE_VALUES = 500, LONG_BYTES = 9 << 20, PATIENCE_S = 60 };
+enum { SLOTS = 3, MESSAGES = 60, MESSAGE_VALUES = 500, LONG_BYTES = 9 << 20, PATIENCE_S = 60, EXIT_SKIPPED = 77 };
 
 typedef struct world {
     mhp_device *device;
@@ -43,6 +44,26 @@ static mhp_event *make_event(world *w)
 static void wait_for(world *w, mhp_event *event)
 {
     CHECK_OK(mhp_event_synchronize(event, PATIENCE_S * 1000000000ull));
+}
+
+/* Device memory may be out of the host's reach. */
+static void copy_now(world *w, void *target, const void *source, size_t bytes)
+{
+    CHECK_OK(mhp_stream_copy(w->compute, target, source, bytes));
+    CHECK_OK(mhp_stream_synchronize(w->compute));
+}
+
+static double read_value(world *w, const double *at)
+{
+    double value;
+
+    copy_now(w, &value, at, sizeof value);
+    return value;
+}
+
+static void write_value(world *w, double *at, double value)
+{
+    copy_now(w, at, &value, sizeof value);
 }
 
 /* ---- channels ---- */
@@ -86,11 +107,13 @@ static void send_all(world *w, pipe_end *end)
 {
     for (int m = 0; m < MESSAGES; m++) {
         double *slot = end->memory + m % SLOTS * MESSAGE_VALUES;
+        double values[MESSAGE_VALUES];
 
         wait_for(w, end->done[m % SLOTS]);
         for (int i = 0; i < MESSAGE_VALUES; i++) {
-            slot[i] = value_of(m, i);
+            values[i] = value_of(m, i);
         }
+        copy_now(w, slot, values, sizeof values);
         CHECK_OK(mhp_channel_send(end->channel, slot, m % SLOTS, NULL, end->done[m % SLOTS]));
     }
     for (int i = 0; i < SLOTS; i++) {
@@ -106,11 +129,12 @@ static void receive_all(world *w, pipe_end *end)
         CHECK_OK(mhp_channel_receive(end->channel, m, NULL, end->done[m]));
     }
     for (int m = 0; m < MESSAGES; m++) {
-        const double *slot = end->memory + m % SLOTS * MESSAGE_VALUES;
+        double values[MESSAGE_VALUES];
 
         wait_for(w, end->done[m % SLOTS]);
+        copy_now(w, values, end->memory + m % SLOTS * MESSAGE_VALUES, sizeof values);
         for (int i = 0; i < MESSAGE_VALUES; i++) {
-            CHECK(slot[i] == value_of(m, i));
+            CHECK(values[i] == value_of(m, i));
         }
         if (m + SLOTS < MESSAGES) {
             CHECK_OK(mhp_channel_receive(end->channel, m % SLOTS, NULL, end->done[m % SLOTS]));
@@ -176,18 +200,25 @@ static void messages_travel_while_compute_runs(world *w)
     }
     out = open_end(w, w->rank, next, LONG_BYTES, w->channels + w->rank);
     in = open_end(w, before, w->rank, LONG_BYTES, w->channels + before);
-    bytes = (char *)in.memory;
-    memset(out.memory, w->rank + 1, LONG_BYTES);
-    memset(bytes, 0, LONG_BYTES);
+    CHECK_OK(mhp_calloc(&bytes, LONG_BYTES, 1));
+    CHECK_OK(mhp_stream_zero(w->compute, in.memory, LONG_BYTES));
+    memset(bytes, w->rank + 1, LONG_BYTES);
+    copy_now(w, out.memory, bytes, LONG_BYTES);
     gate.arrived = in.done[0];
     CHECK_OK(mhp_channel_receive(in.channel, 0, NULL, in.done[0]));
-    CHECK_OK(mhp_stream_submit(w->compute, wait_at_gate, &gate, sizeof gate));
+    if (mhp_device_is_host_memory(w->device)) {
+        CHECK_OK(mhp_stream_submit(w->compute, wait_at_gate, &gate, sizeof gate));
+    }
     CHECK_OK(mhp_channel_send(out.channel, out.memory, 0, NULL, out.done[0]));
-    CHECK_OK(mhp_stream_synchronize(w->compute));
+    if (!mhp_device_is_host_memory(w->device)) { /* this thread runs the task, and it has sent */
+        CHECK_OK(mhp_stream_submit(w->compute, wait_at_gate, &gate, sizeof gate));
+    }
+    copy_now(w, bytes, in.memory, LONG_BYTES);
     for (size_t i = 0; i < LONG_BYTES; i++) {
         CHECK(bytes[i] == before + 1);
     }
     wait_for(w, out.done[0]);
+    mhp_free(bytes);
     close_end(w, &in);
     close_end(w, &out);
 }
@@ -201,21 +232,18 @@ static void sends_wait_for_their_event(world *w)
 
     if (w->size > 1 && (source || target)) {
         end = open_end(w, 0, 1, sizeof(double), w->channels);
-        end.memory[0] = -1;
+        write_value(w, end.memory, -1);
         if (target) {
             CHECK_OK(mhp_channel_receive(end.channel, 0, NULL, end.done[0]));
         } else {
-            static const double seven = 7;
-
             CHECK_OK(mhp_event_arm(filled));
             CHECK_OK(mhp_channel_send(end.channel, end.memory, 0, filled, end.done[0]));
             CHECK(mhp_event_query(end.done[0]) == MHP_IN_PROGRESS);
-            CHECK_OK(mhp_stream_copy(w->compute, end.memory, &seven, sizeof seven));
-            CHECK_OK(mhp_stream_synchronize(w->compute));
+            write_value(w, end.memory, 7);
             mhp_event_signal(filled, MHP_OK);
         }
         wait_for(w, end.done[0]);
-        CHECK(end.memory[0] == 7);
+        CHECK(read_value(w, end.memory) == 7);
         close_end(w, &end);
     }
     mhp_event_destroy(filled);
@@ -233,7 +261,7 @@ static void waiting_does_not_spin(world *w)
     }
     end = open_end(w, 0, 1, sizeof(double), w->channels);
     if (w->rank == 0) {
-        end.memory[0] = 1;
+        write_value(w, end.memory, 1);
         nanosleep(&late, NULL);
         CHECK_OK(mhp_channel_send(end.channel, end.memory, 0, NULL, end.done[0]));
         wait_for(w, end.done[0]);
@@ -292,29 +320,34 @@ static void groups_reduce_every_type(world *w)
 
 static void groups_scatter_gather_and_broadcast(world *w)
 {
-    enum { CHUNK = 1000 };
+    enum { CHUNK = 1200000 };   /* by way of the host: more than one part */
     mhp_group *group = open_world_group(w);
     mhp_event *done = make_event(w);
-    double *data;
+    size_t bytes = (size_t)w->size * CHUNK * sizeof(double);
+    double *data, *values;
 
-    CHECK_OK(mhp_device_alloc(w->device, (size_t)w->size * CHUNK * sizeof *data, (void **)&data));
+    CHECK_OK(mhp_device_alloc(w->device, bytes, (void **)&data));
+    CHECK_OK(mhp_calloc(&values, bytes, 1));
     for (int i = 0; i < w->size * CHUNK; i++) {
-        data[i] = i * (w->rank + 1.0);
+        values[i] = i * (w->rank + 1.0);
     }
+    copy_now(w, data, values, bytes);
     CHECK_OK(mhp_group_reduce_scatter(group, data, CHUNK, MHP_DTYPE_F64, NULL, done));
     CHECK_OK(mhp_group_all_gather(group, data, CHUNK, MHP_DTYPE_F64, done, done));
     wait_for(w, done);
+    copy_now(w, values, data, bytes);
     for (int i = 0; i < w->size * CHUNK; i++) {
-        CHECK(data[i] == i * (w->size * (w->size + 1) / 2.0));
+        CHECK(values[i] == i * (w->size * (w->size + 1) / 2.0));
     }
-    data[0] = w->rank;
+    mhp_free(values);
+    write_value(w, data, w->rank);
     CHECK_OK(mhp_group_broadcast(group, data, sizeof *data, w->size - 1, NULL, done));
     wait_for(w, done);
-    CHECK(data[0] == w->size - 1);
-    data[0] = w->rank;
+    CHECK(read_value(w, data) == w->size - 1);
+    write_value(w, data, w->rank);
     CHECK_OK(mhp_group_transfer(group, data, sizeof *data, w->size - 1, 0, NULL, done));
     wait_for(w, done);
-    CHECK(data[0] == (w->rank == 0 ? w->size - 1 : w->rank));
+    CHECK(read_value(w, data) == (w->rank == 0 ? w->size - 1 : w->rank));
     mhp_device_free(w->device, data);
     mhp_event_destroy(done);
     mhp_group_close(group);
@@ -373,10 +406,15 @@ int main(int argc, char **argv)
         waiting_does_not_spin,            groups_reduce_every_type,           groups_scatter_gather_and_broadcast,
         groups_of_some_ranks_do_not_meet, ranks_agree_on_the_worst,
     };
-    bool test = argc > 1 && strcmp(argv[1], "test") == 0;
-    mhp_device_params params = {.kind = test ? MHP_DEVICE_TEST : MHP_DEVICE_CPU, .threads = 1, .seed = 3};
+    const char *kind = argc > 1 ? argv[1] : "cpu";
+    mhp_device_params params = {.kind = MHP_DEVICE_CPU, .threads = 1, .seed = 3};
     world world_of_rank = {0}, *w = &world_of_rank;
 
+    params.kind = strcmp(kind, "test") == 0 ? MHP_DEVICE_TEST : strcmp(kind, "cuda") == 0 ? MHP_DEVICE_CUDA : MHP_DEVICE_CPU;
+    if (mhp_device_count(params.kind) == 0) {
+        printf("skipped: no card\n");
+        return EXIT_SKIPPED;
+    }
     if (mhp_device_open(&params, &w->device) != MHP_OK || mhp_comm_open(w->device, &w->comm) != MHP_OK) {
         fprintf(stderr, "%s\n", mhp_error_text());
         return 1;

@@ -1,11 +1,11 @@
-/* The threads that serve the queues of the CPU backend: one for compute, one for communication. */
+/* The threads that serve the queues of the host: one for compute, one for communication. */
 #include <cblas.h>
 #include <omp.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
 
-#include "core/device/cpu_internal.h"
+#include "core/device/host.h"
 
 enum {
     COMM_SLEEP_MIN_NS = 20000,
@@ -14,62 +14,31 @@ enum {
     TEST_DELAY_MAX_NS = 100000,
 };
 
-void mhp_cpu_keep_error(cpu_device *device, const char *text)
-{
-    if (!device->has_error) {
-        device->has_error = true;
-        strncpy(device->error_text, text, sizeof device->error_text - 1);
-    }
-}
-
-mhp_status mhp_cpu_surface(cpu_device *device, mhp_status status)
-{
-    return status < 0 ? mhp_error_set(status, "%s", device->error_text) : status;
-}
-
-void mhp_cpu_wake_all(cpu_device *device)
-{
-    device->comm_pending = true;
-    pthread_cond_broadcast(&device->compute_wake);
-    pthread_cond_broadcast(&device->comm_wake);
-    pthread_cond_broadcast(&device->host_wake);
-}
-
-void mhp_cpu_complete_event(cpu_event *event, uint64_t generation, mhp_status status)
-{
-    if (generation > event->completed) {
-        event->completed = generation;
-        event->status = status;
-        event->time_ns = mhp_time_ns();
-    }
-    mhp_cpu_wake_all(event->device);
-}
-
-static uint64_t next_random(cpu_device *device)
+static uint64_t next_random(host_device *device)
 {
     device->random = device->random * 6364136223846793005u + 1442695040888963407u;
     return device->random >> 33;
 }
 
 /* Whether the head of the queue may be taken now. */
-static bool is_runnable(const cpu_stream *stream)
+static bool is_runnable(const host_stream *stream)
 {
     const queue_item *item = &stream->items[stream->head];
 
     if (stream->count == 0 || stream->running) {
         return false;
     }
-    return item->kind != ITEM_WAIT || cpu_event_of(item->event)->completed >= item->generation || stream->status < 0 ||
-           stream->device->poison < 0;
+    return item->kind != ITEM_WAIT || stream->status < 0 || stream->device->poison < 0 ||
+           mhp_host_is_complete(host_event_of(item->event), item->generation);
 }
 
 /* The stream to serve next: highest priority, or any for the test backend. */
-static cpu_stream *pick_stream(cpu_device *device, mhp_stream_kind kind)
+static host_stream *pick_stream(host_device *device, mhp_stream_kind kind)
 {
-    cpu_stream *best = NULL;
+    host_stream *best = NULL;
     uint64_t seen = 0;
 
-    for (cpu_stream *stream = device->streams; stream; stream = stream->next) {
+    for (host_stream *stream = device->streams; stream; stream = stream->next) {
         if (stream->kind != kind || !is_runnable(stream)) {
             continue;
         }
@@ -81,23 +50,15 @@ static cpu_stream *pick_stream(cpu_device *device, mhp_stream_kind kind)
     return best;
 }
 
-static void pop(cpu_stream *stream)
+static void pop(host_stream *stream)
 {
     stream->head = (stream->head + 1) % stream->capacity;
     stream->count--;
     pthread_cond_broadcast(&stream->device->host_wake);
 }
 
-static void fail_stream(cpu_stream *stream, mhp_status status, const char *text)
-{
-    mhp_cpu_keep_error(stream->device, text);
-    if (stream->status == MHP_OK) {
-        stream->status = status;
-    }
-}
-
 /* The test backend holds an item back, so that code which relies on an early run fails. */
-static void hold_back(cpu_device *device)
+static void hold_back(host_device *device)
 {
     struct timespec delay = {0, (long)(next_random(device) % TEST_DELAY_MAX_NS)};
 
@@ -109,9 +70,9 @@ static void hold_back(cpu_device *device)
 }
 
 /* Runs the head task with the lock released. */
-static void run_task(cpu_stream *stream, queue_item *item)
+static void run_task(host_stream *stream, queue_item *item)
 {
-    cpu_device *device = stream->device;
+    host_device *device = stream->device;
     uint64_t start_ns;
     mhp_status status;
 
@@ -127,15 +88,15 @@ static void run_task(cpu_stream *stream, queue_item *item)
     stream->busy_ns += start_ns;
     stream->running = false;
     if (status < 0) {
-        fail_stream(stream, status, mhp_error_text());
+        mhp_host_fail_stream(stream, status, mhp_error_text());
     }
 }
 
 /* Takes one item of the stream; the lock is held. */
-static void serve(cpu_stream *stream)
+static void serve(host_stream *stream)
 {
     queue_item *item = &stream->items[stream->head];
-    cpu_device *device = stream->device;
+    host_device *device = stream->device;
 
     if (device->poison < 0 && stream->status == MHP_OK) {
         stream->status = device->poison;
@@ -147,12 +108,12 @@ static void serve(cpu_stream *stream)
         }
         break;
     case ITEM_WAIT:
-        if (stream->status == MHP_OK && cpu_event_of(item->event)->status < 0) {
-            stream->status = cpu_event_of(item->event)->status;
+        if (stream->status == MHP_OK) {
+            stream->status = mhp_host_event_error(host_event_of(item->event));
         }
         break;
     case ITEM_RECORD:
-        mhp_cpu_complete_event(cpu_event_of(item->event), item->generation, stream->status);
+        mhp_host_complete_event(host_event_of(item->event), item->generation, stream->status);
         break;
     }
     pop(stream);
@@ -160,13 +121,13 @@ static void serve(cpu_stream *stream)
 
 static void *compute_main(void *context)
 {
-    cpu_device *device = context;
+    host_device *device = context;
 
-    omp_set_num_threads(device->threads);
-    openblas_set_num_threads(device->threads);
+    omp_set_num_threads(device->product_threads);
+    openblas_set_num_threads(device->product_threads);
     pthread_mutex_lock(&device->lock);
     while (!device->stopping) {
-        cpu_stream *stream = pick_stream(device, MHP_STREAM_COMPUTE);
+        host_stream *stream = pick_stream(device, MHP_STREAM_COMPUTE);
 
         if (stream) {
             serve(stream);
@@ -178,11 +139,25 @@ static void *compute_main(void *context)
     return NULL;
 }
 
-static void sleep_comm(cpu_device *device, int outstanding, long *sleep_ns)
+/* Whether a comm stream waits for what a card completes, which wakes nobody. */
+static bool waits_for_card(const host_device *device)
+{
+    for (const host_stream *stream = device->streams; stream; stream = stream->next) {
+        const queue_item *item = stream->items + stream->head;
+
+        if (stream->kind == MHP_STREAM_COMM && stream->count > 0 && !stream->running && item->kind == ITEM_WAIT &&
+            host_event_of(item->event)->source) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void sleep_comm(host_device *device, int outstanding, long *sleep_ns)
 {
     struct timespec until;
 
-    if (outstanding <= 0) {
+    if (outstanding <= 0 && !waits_for_card(device)) {
         pthread_cond_wait(&device->comm_wake, &device->lock);
         return;
     }
@@ -196,17 +171,17 @@ static void sleep_comm(cpu_device *device, int outstanding, long *sleep_ns)
     pthread_cond_timedwait(&device->comm_wake, &device->lock, &until);
 }
 
-static void fail_comm_streams(cpu_device *device, mhp_status status, const char *text)
+static void fail_comm_streams(host_device *device, mhp_status status, const char *text)
 {
-    for (cpu_stream *stream = device->streams; stream; stream = stream->next) {
+    for (host_stream *stream = device->streams; stream; stream = stream->next) {
         if (stream->kind == MHP_STREAM_COMM) {
-            fail_stream(stream, status, text);
+            mhp_host_fail_stream(stream, status, text);
         }
     }
 }
 
 /* Polls once with the lock released; an error sticks to every comm stream. */
-static int poll_progress(cpu_device *device)
+static int poll_progress(host_device *device)
 {
     mhp_progress_fn progress = device->progress;
     void *context = device->progress_context;
@@ -226,13 +201,13 @@ static int poll_progress(cpu_device *device)
 
 static void *comm_main(void *context)
 {
-    cpu_device *device = context;
+    host_device *device = context;
     long sleep_ns = COMM_SLEEP_MIN_NS;
 
     prctl(PR_SET_TIMERSLACK, COMM_TIMER_SLACK_NS);
     pthread_mutex_lock(&device->lock);
     while (!device->stopping) {
-        cpu_stream *stream;
+        host_stream *stream;
         int outstanding;
 
         device->comm_pending = false;
@@ -252,38 +227,32 @@ static void *comm_main(void *context)
     return NULL;
 }
 
-mhp_status mhp_cpu_start_threads(cpu_device *device)
+static mhp_status start_thread(host_device *device, void *(*body)(void *), const char *name)
 {
-    pthread_condattr_t attributes;
+    int code = pthread_create(&device->threads[device->thread_count], NULL, body, device);
 
-    pthread_mutex_init(&device->lock, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&device->compute_wake, &attributes);
-    pthread_cond_init(&device->comm_wake, &attributes);
-    pthread_cond_init(&device->host_wake, &attributes);
-    pthread_condattr_destroy(&attributes);
-    if (pthread_create(&device->compute_thread, NULL, compute_main, device) != 0) {
-        return mhp_error_set(MHP_ERR_DEVICE, "cannot start the compute thread");
+    if (code != 0) {
+        return mhp_error_set(MHP_ERR_DEVICE, "cannot start the %s thread: %s", name, strerror(code));
     }
-    device->started_threads++;
-    if (pthread_create(&device->comm_thread, NULL, comm_main, device) != 0) {
-        return mhp_error_set(MHP_ERR_DEVICE, "cannot start the comm thread");
-    }
-    device->started_threads++;
+    device->thread_count++;
     return MHP_OK;
 }
 
-void mhp_cpu_stop_threads(cpu_device *device)
+mhp_status mhp_host_start_threads(host_device *device, bool compute)
+{
+    if (compute) {
+        MHP_RETURN_IF_ERROR(start_thread(device, compute_main, "compute"));
+    }
+    return start_thread(device, comm_main, "comm");
+}
+
+void mhp_host_stop_threads(host_device *device)
 {
     pthread_mutex_lock(&device->lock);
     device->stopping = true;
-    mhp_cpu_wake_all(device);
+    mhp_host_wake_all(device);
     pthread_mutex_unlock(&device->lock);
-    if (device->started_threads > 0) {
-        pthread_join(device->compute_thread, NULL);
-    }
-    if (device->started_threads > 1) {
-        pthread_join(device->comm_thread, NULL);
+    while (device->thread_count > 0) {
+        pthread_join(device->threads[--device->thread_count], NULL);
     }
 }
