@@ -4,8 +4,11 @@
  * A block keeps a tile of ROWS rows (queries, or keys for their own gradients) in shared memory and streams tiles of STEPS rows of
  * the other side past it. 16 x 16 threads: thread (y, x) holds rows y, y + 16, ... and, of a tile of scores, columns x, x + 16, ...;
  * of a tile as wide as a head, columns 4x .. 4x + 3, then 64 further on, and so forth. */
-#include "model/cuda/attention.h"
 #include "model/cuda/vector.cuh"
+
+extern "C" {
+#include "model/cuda/attention.h"
+}
 
 using namespace mhp;
 

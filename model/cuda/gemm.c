@@ -22,17 +22,17 @@ typedef struct plan_key {
     int alignment_a, alignment_b, alignment_c;
 } plan_key;
 
-typedef struct plan {
+typedef struct gemm_plan {
     plan_key key;
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algorithm;
-} plan;
+} gemm_plan;
 
 static struct {
     pthread_mutex_t lock;
     cublasLtHandle_t handle[MHP_CUDA_STREAMS_MAX];      /* by device */
-    plan plans[PLANS_MAX];
+    gemm_plan plans[PLANS_MAX];
     int count;
 } library = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -72,7 +72,7 @@ static plan_key plan_key_of(const mhp_gemm_args *args, int device, cudaDataType 
     return key;
 }
 
-static void plan_release(plan *plan)
+static void plan_release(gemm_plan *plan)
 {
     (void)cublasLtMatrixLayoutDestroy(plan->c);
     (void)cublasLtMatrixLayoutDestroy(plan->b);
@@ -88,7 +88,7 @@ static mhp_status layout_create(cublasLtMatrixLayout_t *layout, int type, int ro
 }
 
 /* F32 means F32: neither TF32 nor emulation. */
-static mhp_status describe(plan *plan)
+static mhp_status describe(gemm_plan *plan)
 {
     const plan_key *key = &plan->key;
     cublasOperation_t operation_a = key->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -136,7 +136,7 @@ static mhp_status set_preferences(cublasLtMatmulPreference_t preference, const p
     return MHP_OK;
 }
 
-static mhp_status choose(plan *plan, cublasLtHandle_t handle)
+static mhp_status choose(gemm_plan *plan, cublasLtHandle_t handle)
 {
     mhp_status status = MHP_OK;
     const plan_key *key = &plan->key;
@@ -159,10 +159,10 @@ out:
 }
 
 /* The plan of `key`, made if there is none; `library.lock` is held. */
-static mhp_status plan_find(const plan_key *key, plan **plan_out)
+static mhp_status plan_find(const plan_key *key, gemm_plan **plan_out)
 {
     mhp_status status = MHP_OK;
-    plan *fresh = &library.plans[library.count];
+    gemm_plan *fresh = &library.plans[library.count];
 
     for (int i = 0; i < library.count; i++) {
         if (memcmp(&library.plans[i].key, key, sizeof *key) == 0) {
@@ -185,7 +185,7 @@ out:
     return status;
 }
 
-static mhp_status plan_of(const mhp_gemm_args *args, cudaDataType type, plan **plan_out, cublasLtHandle_t *handle_out)
+static mhp_status plan_of(const mhp_gemm_args *args, cudaDataType type, gemm_plan **plan_out, cublasLtHandle_t *handle_out)
 {
     mhp_status status = MHP_OK;
     int device = 0;
@@ -213,7 +213,7 @@ static mhp_status gemm(void *native, const mhp_gemm_args *args, cudaDataType typ
     float beta = (float)args->beta;
     mhp_cuda_scratch scratch;
     cublasLtHandle_t handle = NULL;
-    plan *plan = NULL;
+    gemm_plan *plan = NULL;
 
     MHP_RETURN_IF_ERROR(plan_of(args, type, &plan, &handle));
     MHP_RETURN_IF_ERROR(mhp_cuda_scratch_get(stream, &scratch));
