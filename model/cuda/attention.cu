@@ -491,7 +491,6 @@ template <typename real, int SIZE> mhp_status gradient(cudaStream_t stream, cons
 {
     using tile = tiling<SIZE>;
     attention_shape shape = attention_shape_of(args, args.dout);
-    int64_t rows = (int64_t)args.sequences * args.length * args.heads;
     dim3 query_grid(blocks_for(args.length, tile::ROWS), (unsigned)args.heads, (unsigned)args.sequences);
     dim3 key_grid(blocks_for(args.length, tile::ROWS), (unsigned)args.kv_heads, (unsigned)args.sequences);
     gradient_tensors<real> tensors = {
@@ -505,10 +504,18 @@ template <typename real, int SIZE> mhp_status gradient(cudaStream_t stream, cons
 
     MHP_RETURN_IF_ERROR(allow_shared(query_gradient_kernel<real, SIZE>, tile::GRADIENT_BYTES));
     MHP_RETURN_IF_ERROR(allow_shared(key_gradient_kernel<real, SIZE>, tile::GRADIENT_BYTES));
-    delta_kernel<real><<<blocks_for(rows * WARP, THREADS), THREADS, 0, stream>>>(
-        rows, shape, static_cast<const real *>(args.out), tensors.dout, static_cast<float *>(args.workspace));
     key_gradient_kernel<real, SIZE><<<key_grid, THREADS, tile::GRADIENT_BYTES, stream>>>(shape, tensors);
     query_gradient_kernel<real, SIZE><<<query_grid, THREADS, tile::GRADIENT_BYTES, stream>>>(shape, tensors);
+    return mhp_cuda_launched("attention_gradient");
+}
+
+template <typename real> mhp_status delta(cudaStream_t stream, const mhp_attention_gradient_args &args)
+{
+    int64_t rows = (int64_t)args.sequences * args.length * args.heads;
+
+    delta_kernel<real><<<blocks_for(rows * WARP, THREADS), THREADS, 0, stream>>>(
+        rows, attention_shape_of(args, args.dout), static_cast<const real *>(args.out), static_cast<const real *>(args.dout),
+        static_cast<float *>(args.workspace));
     return mhp_cuda_launched("attention_gradient");
 }
 
@@ -531,6 +538,9 @@ template <typename real> mhp_status attention(cudaStream_t stream, const mhp_att
     if (sizeof(real) == sizeof(bf16) && by_cudnn(args)) {
         return mhp_cudnn_attention(stream, &args);
     }
+    if (sizeof(real) == sizeof(bf16) && mhp_mma_attention_serves(args.head_size, args.qkv, args.out)) {
+        return mhp_mma_attention(stream, &args);
+    }
     MHP_RETURN_IF_ERROR(check_head_size(args.head_size));
     return args.head_size <= 64    ? forward<real, 64>(stream, args)
            : args.head_size <= 128 ? forward<real, 128>(stream, args)
@@ -543,6 +553,10 @@ template <typename real> mhp_status attention_gradient(cudaStream_t stream, cons
         return mhp_cudnn_attention_gradient(stream, &args);
     }
     MHP_RETURN_IF_ERROR(check_head_size(args.head_size));
+    MHP_RETURN_IF_ERROR(delta<real>(stream, args));
+    if (sizeof(real) == sizeof(bf16) && mhp_mma_attention_serves(args.head_size, args.qkv, args.dout)) {
+        return mhp_mma_attention_gradient(stream, &args);
+    }
     return args.head_size <= 64    ? gradient<real, 64>(stream, args)
            : args.head_size <= 128 ? gradient<real, 128>(stream, args)
                                    : gradient<real, 256>(stream, args);

@@ -46,8 +46,9 @@ template <typename real> mhp_status embedding(cudaStream_t stream, const mhp_emb
 }
 
 /* A block serves one token's row if no earlier token is the same; it then adds the gradients of all equal tokens in order, a window
- * of tokens at a time. Reading all tokens in every block costs T^2 comparisons and no memory traffic to speak of. */
-constexpr int WINDOW = 4 * THREADS;
+ * of tokens at a time, to COLUMN_THREADS vectors of columns. Reading all tokens in every block costs T^2 comparisons and no memory
+ * traffic to speak of. */
+constexpr int COLUMN_THREADS = 128, WINDOW = 8 * COLUMN_THREADS;
 
 __device__ bool seen_before(const int32_t *token, int t)
 {
@@ -56,7 +57,7 @@ __device__ bool seen_before(const int32_t *token, int t)
     for (int end = t; end > 0; end -= WINDOW) {
         bool seen = false;
 
-        for (int i = end - 1 - (int)threadIdx.x; i >= 0 && i >= end - WINDOW; i -= THREADS) {
+        for (int i = end - 1 - (int)threadIdx.x; i >= 0 && i >= end - WINDOW; i -= COLUMN_THREADS) {
             seen |= token[i] == own;
         }
         if (__syncthreads_or(seen)) {
@@ -66,33 +67,43 @@ __device__ bool seen_before(const int32_t *token, int t)
     return false;
 }
 
-/* Lists in order the tokens of [begin, end) that equal `own`; end - begin is at most WINDOW. Returns how many. */
-__device__ int list_equal(const int32_t *token, int32_t own, int begin, int end, int *list)
+/* Lists in order the tokens of [begin, begin + WINDOW) that equal `own`. Returns how many. */
+__device__ int list_equal(const int32_t *token, int32_t own, int begin, int tokens, int *list)
 {
-    __shared__ int counts[THREADS / WARP];
-    int total = 0;
+    constexpr int ROUNDS = WINDOW / COLUMN_THREADS, WARPS = COLUMN_THREADS / WARP;
+    static_assert(ROUNDS * WARPS == WARP, "one warp sums the counts of all");
+    __shared__ int counts[WARP];
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
+    unsigned ballot[ROUNDS];
+    int before;                 /* equal tokens up to and including group `lane` of WARP */
 
-    for (int base = begin; base < end; base += THREADS) {
-        int i = base + (int)threadIdx.x;
-        int warp = (int)threadIdx.x / WARP;
-        bool equal = i < end && token[i] == own;
-        unsigned ballot = __ballot_sync(0xffffffffu, equal);
-        int place = total;
+#pragma unroll
+    for (int r = 0; r < ROUNDS; r++) {
+        int i = begin + r * COLUMN_THREADS + (int)threadIdx.x;
 
-        if (threadIdx.x % WARP == 0) {
-            counts[warp] = __popc(ballot);
+        ballot[r] = __ballot_sync(0xffffffffu, i < tokens && token[i] == own);
+        if (lane == 0) {
+            counts[r * WARPS + warp] = __popc(ballot[r]);
         }
-        __syncthreads();
-        for (int w = 0; w < THREADS / WARP; w++) {
-            place += w < warp ? counts[w] : 0;
-            total += counts[w];
-        }
-        if (equal) {
-            list[place + __popc(ballot & ((1u << (threadIdx.x % WARP)) - 1))] = i;
-        }
-        __syncthreads();
     }
-    return total;
+    __syncthreads();
+    before = counts[lane];
+#pragma unroll
+    for (int step = 1; step < WARP; step *= 2) {
+        int other = __shfl_up_sync(0xffffffffu, before, step);
+
+        before += lane >= step ? other : 0;
+    }
+#pragma unroll
+    for (int r = 0; r < ROUNDS; r++) {
+        int place = __shfl_sync(0xffffffffu, before, r * WARPS + warp) - __popc(ballot[r]);
+
+        if (ballot[r] >> lane & 1) {
+            list[place + __popc(ballot[r] & ((1u << lane) - 1))] = begin + r * COLUMN_THREADS + (int)threadIdx.x;
+        }
+    }
+    __syncthreads();
+    return __shfl_sync(0xffffffffu, before, WARP - 1);
 }
 
 template <typename real, int N>
@@ -100,19 +111,20 @@ __global__ void embedding_gradient_kernel(int tokens, int width, const int32_t *
 {
     __shared__ int list[WINDOW];
     int t = (int)blockIdx.x;
+    int c = ((int)blockIdx.y * COLUMN_THREADS + (int)threadIdx.x) * N;
     float *row = dtable + (int64_t)token[t] * width;
 
     if (seen_before(token, t)) {
         return;
     }
     for (int begin = t; begin < tokens; begin += WINDOW) {
-        int count = list_equal(token, token[t], begin, min(begin + WINDOW, tokens), list);
+        int count = list_equal(token, token[t], begin, tokens, list);
 
-        for (int c = (int)threadIdx.x * N; c < width && count > 0; c += THREADS * N) {
+        if (c < width && count > 0) {
             float sum[N];
 
             load<N>(sum, row + c);
-#pragma unroll 4
+#pragma unroll 8
             for (int i = 0; i < count; i++) {
                 float value[N];
 
@@ -128,16 +140,20 @@ __global__ void embedding_gradient_kernel(int tokens, int width, const int32_t *
     }
 }
 
+template <typename real, int N> void embedding_gradient_launch(cudaStream_t stream, const mhp_embedding_gradient_args &args)
+{
+    dim3 grid((unsigned)args.tokens, blocks_for(args.hidden, COLUMN_THREADS * N));
+
+    embedding_gradient_kernel<real, N><<<grid, COLUMN_THREADS, 0, stream>>>(
+        args.tokens, args.hidden, args.token, static_cast<const real *>(args.grad), static_cast<float *>(args.dtable));
+}
+
 template <typename real> mhp_status embedding_gradient(cudaStream_t stream, const mhp_embedding_gradient_args &args)
 {
-    const real *grad = static_cast<const real *>(args.grad);
-    float *dtable = static_cast<float *>(args.dtable);
-
-    if (vectorizable<real>(args.hidden, grad, dtable)) {
-        embedding_gradient_kernel<real, LANES<real>>
-            <<<args.tokens, THREADS, 0, stream>>>(args.tokens, args.hidden, args.token, grad, dtable);
+    if (vectorizable<real>(args.hidden, args.grad, args.dtable)) {
+        embedding_gradient_launch<real, LANES<real>>(stream, args);
     } else {
-        embedding_gradient_kernel<real, 1><<<args.tokens, THREADS, 0, stream>>>(args.tokens, args.hidden, args.token, grad, dtable);
+        embedding_gradient_launch<real, 1>(stream, args);
     }
     return mhp_cuda_launched("embedding_gradient");
 }

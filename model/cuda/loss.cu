@@ -8,8 +8,10 @@ namespace {
 /* ---- Cross-entropy ---- */
 
 constexpr int LOSS_THREADS = 512;
+constexpr float LOG2_E = 1.4426950408889634f;
+constexpr double LN_2 = 0.693147180559945309417;
 
-/* The largest value so far and the sum of exp(value - largest). */
+/* The largest value so far and the sum of exp(value - largest), values in units of log 2. */
 struct softmax_part {
     float largest, sum;
 };
@@ -21,7 +23,7 @@ __device__ __forceinline__ softmax_part join(softmax_part a, softmax_part b)
     if (largest == -INFINITY) {         /* nothing yet on either side */
         return a;
     }
-    return softmax_part{largest, a.sum * __expf(a.largest - largest) + b.sum * __expf(b.largest - largest)};
+    return softmax_part{largest, a.sum * exp2f(a.largest - largest) + b.sum * exp2f(b.largest - largest)};
 }
 
 __device__ softmax_part block_join(softmax_part part, softmax_part *shared)
@@ -42,66 +44,125 @@ __device__ softmax_part block_join(softmax_part part, softmax_part *shared)
     return part;
 }
 
+/* x LOG2_E rounds once, in the fused difference from `largest`; that one rounding of the largest itself is common to the row. */
 template <int N> __device__ __forceinline__ softmax_part include(softmax_part part, const float (&value)[N])
 {
-    float largest = part.largest;
+    float largest = value[0];
     float sum = 0;
 
 #pragma unroll
-    for (int k = 0; k < N; k++) {
+    for (int k = 1; k < N; k++) {
         largest = fmaxf(largest, value[k]);
     }
+    largest = fmaxf(part.largest, largest * LOG2_E);
 #pragma unroll
     for (int k = 0; k < N; k++) {
-        sum += expf(value[k] - largest);
+        sum += exp2f(fmaf(value[k], LOG2_E, -largest));
     }
-    return softmax_part{largest, (part.sum > 0 ? part.sum * expf(part.largest - largest) : 0) + sum};
+    return softmax_part{largest, part.sum * exp2f(part.largest - largest) + sum};
 }
 
-/* One block a row: one pass for the largest and the sum, one that writes the gradient; the second finds the row in the L2 cache.
- * losses [T]. `dlogits` may be `logits`. */
+template <int N>
+__device__ __forceinline__ void softmax_gradient(float (&value)[N], softmax_part part, float factor, float scale, int target)
+{
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        value[k] = exp2f(fmaf(value[k], LOG2_E, -part.largest)) * factor;
+    }
+    if ((unsigned)target < (unsigned)N) {
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            value[k] -= k == target ? scale : 0.0f;
+        }
+    }
+}
+
+/* A row in three parts: up to `lead` and from `tail` on single elements, between them vectors of N at 16-byte boundaries, so that
+ * rows of any width move fast. */
+struct row_parts {
+    int lead, tail;
+};
+
+template <int N, typename real> __device__ row_parts parts_of(const real *row, int width)
+{
+    int lead = min(width, (int)(-reinterpret_cast<uintptr_t>(row) / sizeof(real) % N));
+
+    return row_parts{lead, lead + (width - lead) / N * N};
+}
+
+/* function(c) for the single elements of this thread: fewer than 2N. */
+template <typename function> __device__ __forceinline__ void each_single(row_parts parts, int width, function &&apply)
+{
+    int c = (int)threadIdx.x;
+
+    if (c < parts.lead) {
+        apply(c);
+    }
+    if (parts.tail + c < width) {
+        apply(parts.tail + c);
+    }
+}
+
+/* One block a row: a pass for the largest and the sum, which keeps the row in shared memory if it fits (`kept`), and one that writes
+ * the gradient. losses [T]. dlogits may be logits; if not NULL it is aligned like them. */
 template <typename real, int N>
 __global__ void __launch_bounds__(LOSS_THREADS)
-    cross_entropy_kernel(int tokens, int width, float scale, const int32_t *target, const real *logits, real *dlogits, double *losses,
-                         double *loss_sum, unsigned *ticket)
+    cross_entropy_kernel(int tokens, int width, bool kept, float scale, const int32_t *target, const real *logits, real *dlogits,
+                         double *losses, double *loss_sum, unsigned *ticket)
 {
-    __shared__ softmax_part parts[LOSS_THREADS / WARP];
+    extern __shared__ uint4 memory[];
+    __shared__ softmax_part joined[LOSS_THREADS / WARP];
     __shared__ double shared[WARP];
-    int64_t row = (int64_t)blockIdx.x * width;
+    real *copy = reinterpret_cast<real *>(memory);
+    const real *row = logits + (int64_t)blockIdx.x * width;
+    real *drow = dlogits ? dlogits + (int64_t)blockIdx.x * width : nullptr;
+    row_parts parts = parts_of<N>(row, width);
     int at = target[blockIdx.x];
-    softmax_part part = {-INFINITY, 0};
 
     if (at != -100) {
-        float at_target = to_float(logits[row + at]);
+        float at_target = to_float(row[at]);
+        softmax_part part = {-INFINITY, 0};
         float factor;
 
-#pragma unroll 4
-        for (int c = (int)threadIdx.x * N; c < width; c += LOSS_THREADS * N) {
+#pragma unroll 8
+        for (int c = parts.lead + (int)threadIdx.x * N; c < parts.tail; c += LOSS_THREADS * N) {
+            packed<real, N> raw = load_packed<N>(row + c);
             float value[N];
 
-            load<N>(value, logits + row + c);
+            if (kept) {
+                store_packed<N>(copy + (c - parts.lead), raw);
+            }
+            unpack(value, raw);
             part = include<N>(part, value);
         }
-        part = block_join(part, parts);         /* its barrier: at_target is read before anything is written */
+        each_single(parts, width, [&](int c) {
+            float value[1] = {to_float(row[c])};
+
+            part = include<1>(part, value);
+        });
+        part = block_join(part, joined);        /* its barrier: at_target is read before anything is written */
         factor = scale / part.sum;
-        for (int c = (int)threadIdx.x * N; dlogits && c < width; c += LOSS_THREADS * N) {
+        for (int c = parts.lead + (int)threadIdx.x * N; drow && c < parts.tail; c += LOSS_THREADS * N) {
             float value[N];
 
-            load<N>(value, logits + row + c);
-#pragma unroll
-            for (int k = 0; k < N; k++) {
-                value[k] = expf(value[k] - part.largest) * factor - (c + k == at ? scale : 0.0f);
-            }
-            store<N>(dlogits + row + c, value);
+            load<N>(value, kept ? copy + (c - parts.lead) : row + c);
+            softmax_gradient<N>(value, part, factor, scale, at - c);
+            store<N>(drow + c, value);
+        }
+        if (drow) {
+            each_single(parts, width, [&](int c) {
+                float value[1] = {to_float(row[c])};
+
+                softmax_gradient<1>(value, part, factor, scale, at - c);
+                drow[c] = from_float<real>(value[0]);
+            });
         }
         if (threadIdx.x == 0) {
-            losses[blockIdx.x] = (double)(part.largest - at_target) + log((double)part.sum);
+            losses[blockIdx.x] = ((double)part.largest + log2((double)part.sum)) * LN_2 - (double)at_target;
         }
     } else {
-        for (int c = (int)threadIdx.x * N; dlogits && c < width; c += LOSS_THREADS * N) {
-            float zero[N] = {};
-
-            store<N>(dlogits + row + c, zero);
+        for (int c = (int)threadIdx.x; drow && c < width; c += LOSS_THREADS) {
+            drow[c] = from_float<real>(0.0f);
         }
         if (threadIdx.x == 0) {
             losses[blockIdx.x] = 0;
@@ -116,25 +177,30 @@ __global__ void __launch_bounds__(LOSS_THREADS)
     }
 }
 
+/* Rows are kept in shared memory while two blocks still fit a multiprocessor; wider ones are read again, from the L2 cache. */
+constexpr size_t KEPT_BYTES_MAX = 104 << 10;
+
 template <typename real, int N>
-void cross_entropy_launch(cudaStream_t stream, const mhp_cross_entropy_args &args, const mhp_cuda_scratch &scratch)
+mhp_status cross_entropy_launch(cudaStream_t stream, const mhp_cross_entropy_args &args, const mhp_cuda_scratch &scratch)
 {
-    cross_entropy_kernel<real, N><<<args.tokens, LOSS_THREADS, 0, stream>>>(
-        args.tokens, args.vocabulary, (float)args.scale, args.target, static_cast<const real *>(args.logits),
+    size_t bytes = (size_t)args.vocabulary * sizeof(real);
+    bool kept = N > 1 && args.dlogits && bytes <= KEPT_BYTES_MAX &&
+                cudaFuncSetAttribute(cross_entropy_kernel<real, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) == cudaSuccess;
+
+    cross_entropy_kernel<real, N><<<args.tokens, LOSS_THREADS, kept ? bytes : 0, stream>>>(
+        args.tokens, args.vocabulary, kept, (float)args.scale, args.target, static_cast<const real *>(args.logits),
         static_cast<real *>(args.dlogits), static_cast<double *>(scratch.memory), args.loss_sum, scratch.ticket);
+    return mhp_cuda_launched("cross_entropy");
 }
 
 template <typename real> mhp_status cross_entropy(cudaStream_t stream, const mhp_cross_entropy_args &args)
 {
+    uintptr_t apart = args.dlogits ? reinterpret_cast<uintptr_t>(args.dlogits) - reinterpret_cast<uintptr_t>(args.logits) : 0;
     mhp_cuda_scratch scratch;
 
     MHP_RETURN_IF_ERROR(mhp_cuda_scratch_get(stream, &scratch));
-    if (vectorizable<real>(args.vocabulary, args.logits, args.dlogits)) {
-        cross_entropy_launch<real, LANES<real>>(stream, args, scratch);
-    } else {
-        cross_entropy_launch<real, 1>(stream, args, scratch);
-    }
-    return mhp_cuda_launched("cross_entropy");
+    return apart % 16 == 0 ? cross_entropy_launch<real, LANES<real>>(stream, args, scratch)
+                           : cross_entropy_launch<real, 1>(stream, args, scratch);
 }
 
 /* ---- Gain ---- */

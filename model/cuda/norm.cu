@@ -30,9 +30,10 @@ row_shape row_shape_of(int width, int lanes)
         if (c < width)
 
 template <typename real, int N, int VECTORS>
-__global__ void rms_norm_kernel(int width, float epsilon, const real *x, const float *weight, real *y, float *rrms_out)
+__global__ void __launch_bounds__(THREADS_MAX) rms_norm_kernel(int width, float epsilon, const real *x, const float *weight, real *y, float *rrms_out)
 {
     __shared__ float shared[WARP];
+    packed<float, N> w[VECTORS];
     float value[VECTORS][N];
     float sum = 0;
     float rrms;
@@ -41,71 +42,94 @@ __global__ void rms_norm_kernel(int width, float epsilon, const real *x, const f
     y += (int64_t)blockIdx.x * width;
     EACH_VECTOR(v, c) {
         load<N>(value[v], x + c);
+        w[v] = load_packed<N>(weight + c);
 #pragma unroll
         for (int k = 0; k < N; k++) {
             sum += value[v][k] * value[v][k];
         }
     }
-    rrms = 1.0f / sqrtf(block_sum(sum, shared) / (float)width + epsilon);
+    rrms = 1.0f / sqrtf(block_sum_fresh(sum, shared) / (float)width + epsilon);
     if (threadIdx.x == 0) {
         rrms_out[blockIdx.x] = rrms;
     }
     EACH_VECTOR(v, c) {
-        float w[N];
-
-        load<N>(w, weight + c);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            value[v][k] = value[v][k] * rrms * w[k];
+            value[v][k] = value[v][k] * rrms * w[v].at[k];
         }
         store<N>(y + c, value[v]);
     }
 }
 
-/* Block b takes rows b, b + grid, ... and keeps its part of dweight in registers until the end; partial [grid, width].
- * dx may be dy or residual: a thread reads what it overwrites before. */
-template <typename real, int N, int VECTORS>
-__global__ void rms_norm_gradient_kernel(int tokens, int width, const real *x, const float *weight, const float *rrms, const real *dy,
-                                         const real *residual, real *dx, float *partial)
-{
-    __shared__ float shared[WARP];
-    float dweight[VECTORS][N] = {};
+/* What a thread holds of one row. */
+template <typename real, int N, int VECTORS> struct gradient_row {
+    packed<real, N> x[VECTORS], dy[VECTORS], residual[VECTORS];
+    float rrms;
+};
 
-    for (int t = (int)blockIdx.x; t < tokens; t += (int)gridDim.x) {
-        int64_t row = (int64_t)t * width;
-        packed<real, N> kept_x[VECTORS], kept_dy[VECTORS];
-        float factor = rrms[t];
+template <typename real, int N, int VECTORS>
+__device__ __forceinline__ void load_row(gradient_row<real, N, VECTORS> &row, int t, int width, const real *x, const real *dy,
+                                         const real *residual, const float *rrms)
+{
+    int64_t at = (int64_t)t * width;
+
+    row.rrms = rrms[t];
+    EACH_VECTOR(v, c) {
+        row.x[v] = load_packed<N>(x + at + c);
+        row.dy[v] = load_packed<N>(dy + at + c);
+        if (residual) {
+            row.residual[v] = load_packed<N>(residual + at + c);
+        }
+    }
+}
+
+/* Block b takes rows b, b + grid, ..., each on its way while the one before is worked on, and keeps its part of dweight in registers
+ * until the end; partial [grid, width]. dx may be dy or residual: a row is read whole before it is written. */
+template <typename real, int N, int VECTORS>
+__global__ void __launch_bounds__(THREADS_MAX)
+    rms_norm_gradient_kernel(int tokens, int width, const real *x, const float *weight, const float *rrms, const real *dy,
+                             const real *residual, real *dx, float *partial)
+{
+    __shared__ float shared[2][WARP];
+    gradient_row<real, N, VECTORS> row, next;
+    float dweight[VECTORS][N] = {};
+    int turn = 0;
+
+    load_row(next, (int)blockIdx.x, width, x, dy, residual, rrms);
+    for (int t = (int)blockIdx.x; t < tokens; t += (int)gridDim.x, turn ^= 1) {
         float dot = 0;
 
+        row = next;
+        if (t + (int)gridDim.x < tokens) {
+            load_row(next, t + (int)gridDim.x, width, x, dy, residual, rrms);
+        }
         EACH_VECTOR(v, c) {
             float a[N], d[N], w[N];
 
-            kept_x[v] = load_packed<N>(x + row + c);
-            kept_dy[v] = load_packed<N>(dy + row + c);
-            unpack(a, kept_x[v]);
-            unpack(d, kept_dy[v]);
+            unpack(a, row.x[v]);
+            unpack(d, row.dy[v]);
             load<N>(w, weight + c);
 #pragma unroll
             for (int k = 0; k < N; k++) {
                 dot += a[k] * d[k] * w[k];
-                dweight[v][k] += d[k] * a[k] * factor;
+                dweight[v][k] += d[k] * a[k] * row.rrms;
             }
         }
-        dot = block_sum(dot, shared) * factor * factor * factor / (float)width;
+        dot = block_sum_fresh(dot, shared[turn]) * row.rrms * row.rrms * row.rrms / (float)width;
         EACH_VECTOR(v, c) {
             float a[N], d[N], w[N], out[N] = {};
 
-            unpack(a, kept_x[v]);
-            unpack(d, kept_dy[v]);
+            unpack(a, row.x[v]);
+            unpack(d, row.dy[v]);
             load<N>(w, weight + c);
             if (residual) {
-                load<N>(out, residual + row + c);
+                unpack(out, row.residual[v]);
             }
 #pragma unroll
             for (int k = 0; k < N; k++) {
-                out[k] += d[k] * w[k] * factor - a[k] * dot;
+                out[k] += d[k] * w[k] * row.rrms - a[k] * dot;
             }
-            store<N>(dx + row + c, out);
+            store<N>(dx + (int64_t)t * width + c, out);
         }
     }
     EACH_VECTOR(v, c) {

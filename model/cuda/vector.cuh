@@ -4,6 +4,7 @@
 #ifndef MHP_MODEL_CUDA_VECTOR_CUH
 #define MHP_MODEL_CUDA_VECTOR_CUH
 
+#include <climits>
 #include <cstdint>
 
 #include <cuda_bf16.h>
@@ -92,18 +93,24 @@ template <typename T> __device__ __forceinline__ T warp_sum(T value)
     return value;
 }
 
-/* `shared` holds WARP values; all threads call. Safe to call again with the same `shared`. */
-template <typename T> __device__ __forceinline__ T block_sum(T value, T *shared)
+/* `shared` holds WARP values that no thread may still be reading; all threads call. */
+template <typename T> __device__ __forceinline__ T block_sum_fresh(T value, T *shared)
 {
     int warps = blockDim.x / WARP;
     T total = warp_sum(value);
 
-    __syncthreads();            /* earlier readers of `shared` are done */
     if (threadIdx.x % WARP == 0) {
         shared[threadIdx.x / WARP] = total;
     }
     __syncthreads();
     return warp_sum((int)(threadIdx.x % WARP) < warps ? shared[threadIdx.x % WARP] : T(0));
+}
+
+/* The same where `shared` may just have been read. */
+template <typename T> __device__ __forceinline__ T block_sum(T value, T *shared)
+{
+    __syncthreads();
+    return block_sum_fresh(value, shared);
 }
 
 /* True for exactly one block, the last of the grid to come here, which then sees what all others wrote before. All threads call.

@@ -1,5 +1,6 @@
 /* Every CUDA kernel but the connections against plain F64 formulas on fresh random inputs: odd sizes, outputs poisoned before, two
- * runs equal to the bit. Arguments: the seed (default: the time), which is printed. Errors are |out - expected| / |expected| in the
+ * runs equal to the bit. Arguments: the seed (default: the time), which is printed, and "small" for the small cases alone, as for
+ * compute-sanitizer. Errors are |out - expected| / |expected| in the
  * Euclidean norm; the bounds are written at each kernel. */
 #include <ctime>
 #include <functional>
@@ -10,6 +11,7 @@
 
 static random_numbers generator;
 static int failures, checks;
+static bool small_only;
 static cudaStream_t stream;
 
 typedef std::unique_ptr<gpu_tensor> tensor;
@@ -24,7 +26,7 @@ struct precision {
 
 static const precision PRECISIONS[] = {
     {&mhp_cuda_kernels_f32, 4e-7, "f32"},
-    {&mhp_cuda_kernels_bf16, 2.5e-3, "bf16"},
+    {&mhp_cuda_kernels_bf16, 4e-3, "bf16"},
 };
 
 static tensor normal(mhp_dtype dtype, size_t count, double deviation = 1, double mean = 0)
@@ -175,8 +177,8 @@ static void test_gemm_shape(const precision &p, int m, int n, int k, int form, b
         out.push_back(all[(size_t)i * (size_t)n + (size_t)j]);
         expected.push_back(0.5 * sum + (beta != 0 ? beta * c->host[(size_t)i * (size_t)n + (size_t)j] : 0));
     }
-    /* Sums in float; TF32 would be near 3e-4. */
-    check(what, out, expected, full_c || real == MHP_DTYPE_F32 ? 3e-6 : p.rounding);
+    /* Sums in float (tensor cores truncate); TF32 would be near 3e-4. */
+    check(what, out, expected, real == MHP_DTYPE_F32 ? 3e-6 : full_c ? 1e-5 : p.rounding);
 }
 
 static void test_gemm(const precision &p)
@@ -184,8 +186,10 @@ static void test_gemm(const precision &p)
     for (int form = 0; form < 4; form++) {
         test_gemm_shape(p, 1, 8, 8, form, false, 0);
         test_gemm_shape(p, 7, 24, 40, form, false, 0);
-        test_gemm_shape(p, 331, 1280, 512, form, false, form % 2);
-        test_gemm_shape(p, 1280, 648, 4099, form, true, 1);     /* a weight's gradient: sums over tokens in F32 */
+        if (!small_only) {
+            test_gemm_shape(p, 331, 1280, 512, form, false, form % 2);
+            test_gemm_shape(p, 1280, 648, 4099, form, true, 1);         /* a weight's gradient: sums over tokens in F32 */
+        }
     }
 }
 
@@ -497,10 +501,13 @@ static void test_attentions(const precision &p)
     static const attention_case CASES[] = {
         {1, 1, 1, 1, 8, 0},     {2, 7, 2, 1, 16, 3},     {1, 65, 3, 3, 34, 0},     {3, 130, 4, 2, 64, 0},
         {2, 333, 6, 2, 64, 40}, {2, 333, 4, 1, 80, 20},  {1, 700, 4, 4, 128, 150}, {2, 300, 2, 2, 128, 0},
-        {1, 200, 4, 2, 256, 0}, {1, 259, 2, 1, 192, 30}, {1, 4099, 2, 1, 128, 0},  {1, 2048, 4, 4, 128, 300},
+        {1, 200, 4, 2, 256, 0}, {1, 259, 2, 1, 192, 30}, {1, 2051, 2, 1, 128, 0},  {1, 1536, 4, 4, 128, 300}, {2, 515, 3, 3, 128, 60},
     };
 
     for (const attention_case &shape : CASES) {
+        if (small_only && shape.length > 300) {
+            continue;
+        }
         test_attention(p, shape, false);
         if (shape.documents == 0) {
             test_attention(p, shape, true);
@@ -581,7 +588,7 @@ static void test_cross_entropy(const precision &p, int tokens, int vocabulary, d
     args.loss_sum = static_cast<double *>(loss->device());
     run(what, p.table->cross_entropy, args, {{logits.get(), true}, {loss.get(), false}});
     check(what + " loss", loss->values(), {total}, 2e-6);
-    check(what, logits->values(), with_gradient ? expected : logits->host, with_gradient ? p.rounding : 0);
+    check(what, logits->values(), with_gradient ? expected : logits->host, with_gradient ? std::fmax(p.rounding, 1e-6) : 0);
 }
 
 /* ---- Gain ---- */
@@ -682,9 +689,9 @@ static void test_adamw(const precision &p, int count, bool with_weight)
                       args.rate * (first[i] / (1 - std::pow(args.beta1, 3))) / (std::sqrt(second[i] / (1 - std::pow(args.beta2, 3))) + args.epsilon);
     }
     run(what, p.table->adamw, args, {{parameter.get(), true}, {moment1.get(), true}, {moment2.get(), true}, {weight.get(), false}});
-    check(what, parameter->values(), expected, 4e-7);
-    check(what + " moment1", moment1->values(), first, 4e-7);
-    check(what + " moment2", moment2->values(), second, 4e-7);
+    check(what, parameter->values(), expected, 2e-6);
+    check(what + " moment1", moment1->values(), first, 2e-6);
+    check(what + " moment2", moment2->values(), second, 2e-6);
     if (with_weight) {
         check(what + " weight", weight->values(), expected, p.rounding);
     }
@@ -722,7 +729,13 @@ static void test_precision(const precision &p)
 {
     test_gemm(p);
     for (int tokens : TOKENS) {
+        if (small_only && tokens > 1000) {
+            continue;
+        }
         for (int width : WIDTHS) {
+            if ((tokens > 1000 && width != 20 && width != 1280) || (small_only && width > 1280)) {
+                continue;
+            }
             test_embedding(p, tokens, width);
             test_streams(p, tokens, width, 1 + tokens % 4);
             test_norm(p, tokens, width, width == 1280);
@@ -734,25 +747,34 @@ static void test_precision(const precision &p)
             test_gain(p, tokens, n);
         }
     }
+    for (int count : {1, 7, 4099}) {
+        test_adamw(p, count, count != 7);
+        test_optimizer(p, count);
+    }
+    test_cross_entropy(p, 7, 13, 1, false);
+    test_rotary(p, 65, 5, 5, 80, false);
+    test_rotary(p, 13, 3, 1, 34, true);
+    test_attentions(p);
+    if (small_only) {
+        return;
+    }
+    test_norm(p, 1500, 2560, false);
     test_norm(p, 33, 7168, true);
     test_norm(p, 9, 16384, false);
     test_norm(p, 130, 1001, false);
     test_cross_entropy(p, 300, 50257, 1, true);
     test_cross_entropy(p, 130, 32768, 3, true);
-    test_cross_entropy(p, 7, 13, 1, false);
-    test_rotary(p, 130, 3, 1, 34, true);
-    test_rotary(p, 65, 5, 5, 80, false);
-    for (int count : {1, 7, 4099, 1 << 20, (1 << 20) + 3}) {
-        test_adamw(p, count, count != 7);
+    for (int count : {1 << 20, (1 << 20) + 3}) {
+        test_adamw(p, count, true);
         test_optimizer(p, count);
     }
-    test_attentions(p);
 }
 
 int main(int argc, char **argv)
 {
     uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 0) : (uint64_t)std::time(nullptr);
 
+    small_only = argc > 2 && std::strcmp(argv[2], "small") == 0;
     generator.state = seed;
     std::printf("seed %llu\n", (unsigned long long)seed);
     GPU_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
