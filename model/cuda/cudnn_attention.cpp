@@ -1,5 +1,5 @@
 /* Attention by cuDNN through its C++ front end (the PyPI package nvidia-cudnn-frontend carries the headers): one graph forward, one
- * for the gradient, by shape. Built where both are found; attention_no_cudnn.c stands in elsewhere.
+ * for the gradient, by shape. Built where both are found; no_cudnn_attention.c stands in elsewhere.
  *
  * The gradient uses cuDNN's deterministic algorithm, so that two runs agree to the bit. On Hopper its workspace grows with the square
  * of the length (2 bytes for every head's pair of tokens); what would need more than WORKSPACE_MAX is left to the own kernels.

@@ -1,4 +1,4 @@
-/* Stands in for attention_cudnn.cpp in a build without cuDNN or its front end: it serves no shape. */
+/* Stands in for cudnn_attention.cpp in a build without cuDNN or its front end: it serves no shape. */
 #include "model/cuda/attention.h"
 
 bool mhp_cudnn_attention_serves(int sequences, int length, int heads, int kv_heads, int head_size, size_t *workspace_bytes_out)
