@@ -12,7 +12,10 @@ using namespace mhp;
 
 namespace {
 
-constexpr int WARPS = 8, THREADS = WARPS * WARP, ROWS = WARPS * 16;
+#ifndef MHP_WARPS
+#define MHP_WARPS 8
+#endif
+constexpr int WARPS = MHP_WARPS, THREADS = WARPS * WARP, ROWS = WARPS * 16, BLOCKS = 8 / WARPS;
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 /* SIZE: 64 or 128, zero beyond the head. Rows of a tile are padded so that ldmatrix meets no bank twice. */
@@ -190,6 +193,15 @@ __device__ __forceinline__ float quad_max(float value)
     return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
 }
 
+/* 2^x; 0 for -infinity. */
+__device__ __forceinline__ float power_of_two(float x)
+{
+    float result;
+
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+}
+
 /* ---- Forward ---- */
 
 /* The two rows of a thread. Scores are in units of log 2. */
@@ -212,12 +224,12 @@ __device__ __forceinline__ void softmax_step(softmax_state &state, fragment<STEP
         }
         largest = quad_max(largest);
         shift = largest == -INFINITY ? 0 : largest * scale;     /* nothing visible yet: all weights are 0 */
-        factor = exp2f(state.largest[half] * scale - shift);
+        factor = power_of_two(state.largest[half] * scale - shift);
 #pragma unroll
         for (int j = 0; j < STEPS / 8; j++) {
 #pragma unroll
             for (int k = 2 * half; k < 2 * half + 2; k++) {
-                score[j][k] = exp2f(score[j][k] * scale - shift);
+                score[j][k] = power_of_two(score[j][k] * scale - shift);
                 sum += score[j][k];
             }
         }
@@ -231,8 +243,26 @@ __device__ __forceinline__ void softmax_step(softmax_state &state, fragment<STEP
     }
 }
 
+/* -infinity where a query (row) does not see a key (column): a later one, or one of an earlier document. */
+template <int STEPS>
+__device__ __forceinline__ void hide_keys(fragment<STEPS> &score, int first_key, int first_query, const int (&document)[2])
+{
+    int lane = (int)threadIdx.x % WARP;
+
+#pragma unroll
+    for (int j = 0; j < STEPS / 8; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int key = first_key + j * 8 + lane % 4 * 2 + e % 2;
+            int query = first_query + lane / 4 + e / 2 * 8;
+
+            score[j][e] = key >= document[e / 2] && key <= query ? score[j][e] : -INFINITY;
+        }
+    }
+}
+
 template <int SIZE>
-__global__ void __launch_bounds__(THREADS, 1)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
     forward_kernel(attention_shape shape, const int32_t *document_start, const bf16 *qkv, bf16 *out, float *log_sum)
 {
     constexpr int STEPS = tiling<SIZE>::FORWARD_STEPS, TILE = STEPS * tiling<SIZE>::WIDE;
@@ -276,16 +306,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         if (k <= last) {        /* else all keys are later than the warp's queries */
             warp_dot<SIZE, STEPS>(score, query + own * tiling<SIZE>::WIDE, key + stage * TILE);
             if (k + STEPS - 1 > q + own || start[last] > k) {
-#pragma unroll
-                for (int j = 0; j < STEPS / 8; j++) {
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        int at = k + j * 8 + lane % 4 * 2 + e % 2;
-                        int t = q + own + lane / 4 + e / 2 * 8;
-
-                        score[j][e] = at >= first[e / 2] && at <= t ? score[j][e] : -INFINITY;
-                    }
-                }
+                hide_keys<STEPS>(score, k, q + own, first);
             }
             softmax_step<SIZE, STEPS>(state, score, sum, shape.scale * LOG2_E);
             warp_accumulate<SIZE, STEPS>(sum, score, value + stage * TILE);
@@ -316,16 +337,16 @@ struct gradient_tensors {
     bf16 *dqkv;
 };
 
-/* A score becomes its probability and, with dscore (the probability's gradient), the gradient of a b^T but for `scale`, which the
- * sum takes at the end. */
-__device__ __forceinline__ void score_gradient(float &score, float &dscore, bool visible, float scale, float log_sum, float delta)
+/* A score (-infinity where it is not seen) becomes its probability and, with dscore (the probability's gradient), the gradient of a b^T
+ * but for `scale`, which the sum takes at the end. */
+__device__ __forceinline__ void score_gradient(float &score, float &dscore, float scale, float log_sum, float delta)
 {
-    score = visible ? exp2f(score * scale - log_sum) : 0;
+    score = power_of_two(score * scale - log_sum);
     dscore = score * (dscore - delta);
 }
 
 /* dq of a tile of queries of one head. */
-template <int SIZE> __global__ void __launch_bounds__(THREADS, 1) query_gradient_kernel(attention_shape shape, gradient_tensors tensors)
+template <int SIZE> __global__ void __launch_bounds__(THREADS, BLOCKS) query_gradient_kernel(attention_shape shape, gradient_tensors tensors)
 {
     constexpr int STEPS = tiling<SIZE>::QUERY_STEPS, TILE = STEPS * tiling<SIZE>::WIDE;
     extern __shared__ uint4 memory[];
@@ -376,15 +397,14 @@ template <int SIZE> __global__ void __launch_bounds__(THREADS, 1) query_gradient
 
             warp_dot<SIZE, STEPS>(score, query + own * tiling<SIZE>::WIDE, key + stage * TILE);
             warp_dot<SIZE, STEPS>(dscore, dout + own * tiling<SIZE>::WIDE, value + stage * TILE);
+            if (k + STEPS - 1 > q + own || start[last] > k) {
+                hide_keys<STEPS>(score, k, q + own, first);
+            }
 #pragma unroll
             for (int j = 0; j < STEPS / 8; j++) {
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    int at = k + j * 8 + lane % 4 * 2 + e % 2;
-                    int t = q + own + lane / 4 + e / 2 * 8;
-
-                    score_gradient(score[j][e], dscore[j][e], at >= first[e / 2] && at <= t, shape.scale * LOG2_E, log_sum[e / 2],
-                                   delta[e / 2]);
+                    score_gradient(score[j][e], dscore[j][e], shape.scale * LOG2_E, log_sum[e / 2], delta[e / 2]);
                 }
             }
             warp_accumulate<SIZE, STEPS>(sum, dscore, key + stage * TILE);
@@ -436,8 +456,26 @@ __device__ int last_query_tile_end(const int32_t *start, int begin, int key_end,
     return begin + seen * steps;
 }
 
+/* The same with keys as rows and queries as columns. */
+template <int STEPS>
+__device__ __forceinline__ void hide_queries(fragment<STEPS> &score, int first_query, int first_key, const int *document)
+{
+    int lane = (int)threadIdx.x % WARP;
+
+#pragma unroll
+    for (int j = 0; j < STEPS / 8; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int i = j * 8 + lane % 4 * 2 + e % 2;
+            int key = first_key + lane / 4 + e / 2 * 8;
+
+            score[j][e] = key >= document[i] && key <= first_query + i ? score[j][e] : -INFINITY;
+        }
+    }
+}
+
 /* dk and dv of a tile of keys of one key-value head: its query heads one after the other, each with its queries in order. */
-template <int SIZE> __global__ void __launch_bounds__(THREADS, 1) key_gradient_kernel(attention_shape shape, gradient_tensors tensors)
+template <int SIZE> __global__ void __launch_bounds__(THREADS, BLOCKS) key_gradient_kernel(attention_shape shape, gradient_tensors tensors)
 {
     constexpr int STEPS = tiling<SIZE>::KEY_STEPS, TILE = STEPS * tiling<SIZE>::WIDE;
     extern __shared__ uint4 memory[];
@@ -486,15 +524,16 @@ template <int SIZE> __global__ void __launch_bounds__(THREADS, 1) key_gradient_k
 
                 warp_dot<SIZE, STEPS>(score, key + own * tiling<SIZE>::WIDE, query + stage * TILE);
                 warp_dot<SIZE, STEPS>(dscore, value + own * tiling<SIZE>::WIDE, dout + stage * TILE);
+                if (q < k + own + 15 || side[stage].first[STEPS - 1] > k + own) {
+                    hide_queries<STEPS>(score, q, k + own, side[stage].first);
+                }
 #pragma unroll
                 for (int j = 0; j < STEPS / 8; j++) {
 #pragma unroll
                     for (int e = 0; e < 4; e++) {
                         int i = j * 8 + lane % 4 * 2 + e % 2;
-                        int at = k + own + lane / 4 + e / 2 * 8;
 
-                        score_gradient(score[j][e], dscore[j][e], at >= side[stage].first[i] && at <= q + i, shape.scale * LOG2_E,
-                                       side[stage].log_sum[i], side[stage].delta[i]);
+                        score_gradient(score[j][e], dscore[j][e], shape.scale * LOG2_E, side[stage].log_sum[i], side[stage].delta[i]);
                     }
                 }
                 warp_accumulate<SIZE, STEPS>(dvalue, score, dout + stage * TILE);
