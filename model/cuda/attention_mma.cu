@@ -12,10 +12,8 @@ using namespace mhp;
 
 namespace {
 
-#ifndef MHP_WARPS
-#define MHP_WARPS 8
-#endif
-constexpr int WARPS = MHP_WARPS, THREADS = WARPS * WARP, ROWS = WARPS * 16, BLOCKS = 8 / WARPS;
+/* Two blocks share a multiprocessor, so that one works while the other waits at a barrier. */
+constexpr int WARPS = 4, THREADS = WARPS * WARP, ROWS = WARPS * 16, BLOCKS = 2;
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 /* SIZE: 64 or 128, zero beyond the head. Rows of a tile are padded so that ldmatrix meets no bank twice. */
