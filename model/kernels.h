@@ -174,10 +174,13 @@ typedef struct mhp_rotary_args {
 } mhp_rotary_args;
 
 /* Causal softmax(q k^T / sqrt(D)) v for `sequences` sequences of `length` tokens, T = sequences * length, grouped queries (head h
- * reads key-value head h / (H/K)). Token t sees tokens from document_start[t] (an index within its sequence) to itself.
- * qkv [T,(H+2K)*D], out [T,H*D], log_sum [T,H] (log of the softmax's denominator, scaled scores) is kept for the gradient. */
+ * reads key-value head h / (H/K)). Token t sees tokens from document_start[t] (an index within its sequence, never falling with t) to
+ * itself. one_document is the caller's promise that every document_start is 0; false is always right.
+ * qkv [T,(H+2K)*D], out [T,H*D]. log_sum (log of the softmax's denominator, scaled scores) is kept for the gradient: T*H elements,
+ * [T,H] on a CPU, [sequences,H,length] on CUDA. */
 typedef struct mhp_attention_args {
     int sequences, length, heads, kv_heads, head_size;
+    bool one_document;
     const int32_t *document_start;
     const void *qkv;
     void *out, *log_sum, *workspace;    /* workspace: mhp_kernels.attention_workspace elements */
@@ -186,6 +189,7 @@ typedef struct mhp_attention_args {
 /* dqkv [T,(H+2K)*D] from dout [T,H*D]. */
 typedef struct mhp_attention_gradient_args {
     int sequences, length, heads, kv_heads, head_size;
+    bool one_document;
     const int32_t *document_start;
     const void *qkv, *out, *log_sum, *dout;
     void *dqkv, *workspace;

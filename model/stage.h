@@ -39,6 +39,7 @@ typedef struct mhp_microbatch {
     void *activation, *product_input, *product_gradient;
     const int32_t *token, *target;      /* [T]; first and last stage */
     const int32_t *position, *document_start;   /* [T] */
+    bool one_document;                  /* every document_start is 0; false is always right */
     double loss_scale;                  /* of the gradient: 1 / targets of the global batch */
     double *loss_sum;                   /* [1], last stage */
     double *gain;                       /* [2] forward and backward, last stage; NULL: gains are not computed */

@@ -128,6 +128,7 @@ static mhp_status attend(mhp_stage *stage, const mhp_microbatch *microbatch, int
         .heads = (int)model->num_attention_heads,
         .kv_heads = (int)model->num_key_value_heads,
         .head_size = (int)model->head_dim,
+        .one_document = microbatch->one_document,
         .document_start = microbatch->document_start,
         .qkv = qkv,
         .out = stage_at(microbatch->product_input, memory->middle),

@@ -121,6 +121,7 @@ static mhp_status attention_gradient(mhp_stage *stage, const mhp_microbatch *mic
         .heads = (int)model->num_attention_heads,
         .kv_heads = (int)model->num_key_value_heads,
         .head_size = (int)model->head_dim,
+        .one_document = microbatch->one_document,
         .document_start = microbatch->document_start,
         .qkv = stage_at(microbatch->activation, memory->wide),
         .out = stage_at(microbatch->product_input, memory->middle),

@@ -86,6 +86,18 @@ int64_t mhp_batch_targets(const mhp_batch *batch, int microbatch)
     return count;
 }
 
+bool mhp_batch_one_document(const mhp_batch *batch)
+{
+    const int32_t *start = batch->host + 2 * part_elements(&batch->shape);
+
+    for (size_t i = 0; i < part_elements(&batch->shape); i++) {
+        if (start[i] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 mhp_status mhp_batch_upload(mhp_batch *batch, mhp_stream *stream)
 {
     return mhp_stream_copy(stream, batch->memory, batch->host, mhp_batch_bytes(&batch->shape));

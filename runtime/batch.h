@@ -42,6 +42,8 @@ void mhp_batch_destroy(mhp_batch *batch);       /* NULL is allowed */
 mhp_status mhp_batch_fill(mhp_batch *batch, const mhp_sample_source *source, uint64_t first_sample, uint64_t end);
 /* Targets that count, of one micro-batch. */
 int64_t mhp_batch_targets(const mhp_batch *batch, int microbatch);
+/* Whether every sequence is one document to its mask: all of document_start is 0. */
+bool mhp_batch_one_document(const mhp_batch *batch);
 /* Appends the copy to the device. The host side may be filled again when the stream is behind it. */
 mhp_status mhp_batch_upload(mhp_batch *batch, mhp_stream *stream);
 

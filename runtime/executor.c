@@ -158,6 +158,7 @@ static mhp_microbatch microbatch_of(const mhp_executor *executor, const held_slo
         .token = inputs->token + first,
         .target = inputs->target + first,
         .document_start = inputs->document_start + first,
+        .one_document = inputs->one_document,
         .position = inputs->position,
         .loss_scale = inputs->loss_scale,
         .loss_sum = inputs->loss_sum + m,

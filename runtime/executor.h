@@ -26,6 +26,7 @@ typedef struct mhp_executor_params {
 typedef struct mhp_executor_inputs {
     const int32_t *token, *target, *document_start;
     const int32_t *position;        /* [T], shared by all micro-batches */
+    bool one_document;              /* every document_start is 0 */
     double loss_scale;
     double *loss_sum;               /* [microbatch], written by the last stage's owner */
     double *gain;                   /* [microbatch][2], likewise; NULL: not computed */

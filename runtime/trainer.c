@@ -299,6 +299,7 @@ static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch
         .token = mhp_batch_token(batch),
         .target = mhp_batch_target(batch),
         .document_start = mhp_batch_document_start(batch),
+        .one_document = mhp_batch_one_document(batch),
         .position = mhp_batch_position(batch),
         .loss_scale = loss_scale,
         .loss_sum = statistics->memory + statistics->loss + first,
