@@ -7,7 +7,7 @@
 
 namespace {
 
-enum { RESIDENT_THREADS = 1024 };
+enum { BLOCKS_MAX = 32 };       /* that a multiprocessor runs at once */
 
 constexpr int power_of_two(int n)
 {
@@ -98,7 +98,7 @@ __device__ __forceinline__ void pre_gradient(const gradient_args &a, int t, cons
         }
         rrms = a.norm_rrms[t];
         factor = rrms * rrms * rrms * along / (float)a.hidden;
-        a.norm_pull[t] = factor;
+        a.norm_pull[(size_t)t * a.norm_stride] = factor;
 #pragma unroll
         for (int j = 0; j < N; j++) {
             dpre[j] = rrms * dpre[j] - factor * second[j];
@@ -140,7 +140,7 @@ __device__ __forceinline__ void finish_logit(const gradient_args &a, int t, bool
     sums->dscale[group] += u * rrms * dh;
     sums->along += a.scale[group] * u * dh;
     if (valid) {
-        a.du[at] = a.scale[group] * dh * rrms;
+        a.du[(size_t)t * a.du_stride + p] = a.scale[group] * dh * rrms;
     }
     if (threadIdx.x % WARP == 0) {
         target[p] = total;
@@ -174,7 +174,11 @@ __device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool
         }
     }
     if (valid) {
-        a.pull[t] = sums.along * rrms * rrms * rrms / (float)(N * a.hidden);
+        float pull = sums.along * rrms * rrms * rrms / (float)(N * a.hidden);
+
+        for (int j = 0; j < (a.records ? N : 1); j++) {
+            a.pull[(size_t)t * a.pull_stride + j] = pull;
+        }
     }
 #pragma unroll
     for (int group = 0; group < (KIND == GRADIENT_MHC ? 3 : 1); group++) {
@@ -213,14 +217,14 @@ __device__ __forceinline__ void finish_hc_token(const gradient_args &a, int t, b
             d *= a.scale[group] * slope * rrms;
             along += slope > 0 ? d * atanhf(y) : 0;
             if (valid) {
-                a.du[row * (N + 2) + p] = d;
+                a.du[(size_t)t * a.du_stride + j * (N + 2) + p] = d;
             }
             if (threadIdx.x % WARP == 0) {
                 target[base] = total;
             }
         }
         if (valid) {
-            a.pull[row] = along * rrms / (float)a.hidden;
+            a.pull[(size_t)t * a.pull_stride + j] = along * rrms / (float)a.hidden;
         }
     }
 #pragma unroll
@@ -233,8 +237,22 @@ __device__ __forceinline__ void finish_hc_token(const gradient_args &a, int t, b
     }
 }
 
+/* The record's copies of what the state kernel would else gather. */
+template <int N> __device__ __forceinline__ void keep_coefficients(const gradient_args &a, size_t t)
+{
+    float *record = a.du + t * RECORD;
+
+    for (int i = 0; i < N * N; i++) {
+        record[RECORD_COMB + i] = a.comb[t * N * N + i];
+    }
+    for (int j = 0; j < N; j++) {
+        record[RECORD_PRE + j] = a.pre[t * N + j];
+    }
+    record[RECORD_NORM_RRMS] = a.norm_rrms[t];
+}
+
 template <typename T, int N, int KIND>
-__global__ void __launch_bounds__(544) coefficient_gradient_kernel(gradient_args a, int block_tokens)
+__global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradient_args a, int block_tokens)
 {
     typedef dots<N, KIND> D;
     extern __shared__ float shared[];   /* [block_tokens][warps][count], then Sinkhorn's history */
@@ -265,6 +283,9 @@ __global__ void __launch_bounds__(544) coefficient_gradient_kernel(gradient_args
         float *target = a.small_parts + (size_t)blockIdx.x * (size_t)(a.bases + 3);
         float dpre[N];
 
+        if (a.records && lane < count) {
+            keep_coefficients<N>(a, (size_t)(first + lane));
+        }
         pre_gradient<N, KIND>(a, first + within, shared + within * warps * D::count, warps, dpre);
         if (KIND == GRADIENT_HC) {
             finish_hc_token<N>(a, first + within, lane < count, dpre, target);
@@ -277,13 +298,15 @@ __global__ void __launch_bounds__(544) coefficient_gradient_kernel(gradient_args
 template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gradient_args *a)
 {
     int threads = row_threads(a->hidden, width_of<T, N>::value) + WARP;
-    int rows = block_tokens(a->tokens, threads, RESIDENT_THREADS);
-    size_t dot_floats = (size_t)(rows * (threads / WARP - 1) * dots<N, KIND>::count);
-    size_t history = KIND == GRADIENT_MHC ? (size_t)((2 * a->iterations - 1) * N * WARP) : 0;
-    int bytes = (int)(sizeof(float) * (dot_floats + history));
+    int of_token = (threads / WARP - 1) * dots<N, KIND>::count;
+    int history = KIND == GRADIENT_MHC ? (2 * a->iterations - 1) * N * WARP : 0;
+    int bytes = (int)sizeof(float) * (of_token * WARP + history);
+    int rows;
 
-    a->blocks = ceil_div(a->tokens, rows);
     cudaFuncSetAttribute(coefficient_gradient_kernel<T, N, KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    rows = block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes);
+    bytes = (int)sizeof(float) * (of_token * rows + history);
+    a->blocks = ceil_div(a->tokens, rows);
     coefficient_gradient_kernel<T, N, KIND><<<(unsigned)a->blocks, (unsigned)threads, (size_t)bytes, stream>>>(*a, rows);
     return mhp_cuda_launched("coefficient_gradient");
 }
@@ -291,7 +314,7 @@ template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gr
 /* Blocks of a launch, at most. */
 int blocks_bound(int tokens)
 {
-    return max_of(min_of(tokens, mhp_cuda_processors() * (RESIDENT_THREADS / WARP)), ceil_div(tokens, WARP));
+    return max_of(min_of(tokens, mhp_cuda_processors() * BLOCKS_MAX), ceil_div(tokens, WARP));
 }
 
 }
@@ -337,14 +360,19 @@ static int64_t parts_of(int tokens, int hidden)
     return max_of(gradient_groups(tokens, hidden, true), gradient_groups(tokens, hidden, false));
 }
 
+/* A token's du, pull and norm_pull, or its record. */
+static int64_t token_floats(int streams)
+{
+    return max_of(streams * (streams + 2) + streams + 1, streams == 4 ? RECORD : 0);
+}
+
 int64_t gradient_workspace_count(int tokens, int hidden, int streams)
 {
     int64_t projections = (int64_t)streams * (streams + 2);
     int64_t groups = parts_of(tokens, hidden);
 
-    return padded(tokens * projections) + padded((int64_t)tokens * streams) + padded(tokens) +
-           padded(blocks_bound(tokens) * (projections + 3)) + padded(groups * projections * streams * hidden) +
-           padded(groups * hidden);
+    return padded(tokens * token_floats(streams)) + padded(blocks_bound(tokens) * (projections + 3)) +
+           padded(groups * projections * streams * hidden) + padded(groups * hidden);
 }
 
 void gradient_workspace(gradient_args *a, void *workspace)
@@ -352,9 +380,18 @@ void gradient_workspace(gradient_args *a, void *workspace)
     int64_t width = (int64_t)a->streams / a->rows * a->hidden;
 
     a->du = (float *)workspace;
-    a->pull = a->du + padded((int64_t)a->tokens * a->rows * a->projections);
-    a->norm_pull = a->pull + padded((int64_t)a->tokens * a->rows);
-    a->small_parts = a->norm_pull + padded(a->tokens);
+    if (a->records) {
+        a->pull = a->du + RECORD_PULL;
+        a->norm_pull = a->du + RECORD_NORM_PULL;
+        a->du_stride = a->pull_stride = a->norm_stride = RECORD;
+    } else {
+        a->pull = a->du + (int64_t)a->tokens * a->rows * a->projections;
+        a->norm_pull = a->pull + (int64_t)a->tokens * a->rows;
+        a->du_stride = a->rows * a->projections;
+        a->pull_stride = a->rows;
+        a->norm_stride = 1;
+    }
+    a->small_parts = a->du + padded(a->tokens * token_floats(a->streams));
     a->fn_parts = a->small_parts + padded((int64_t)blocks_bound(a->tokens) * (a->bases + 3));
     a->weight_parts = a->fn_parts + padded(parts_of(a->tokens, a->hidden) * a->projections * width);
 }

@@ -379,12 +379,14 @@ static inline int row_threads(int hidden, int width)
     return best;
 }
 
-/* Tokens of a block so that all blocks run at once, `resident` threads to a multiprocessor; at most a warp's lanes. */
-static inline int block_tokens(int tokens, int threads, int resident)
+/* Tokens of a block so that all blocks run at once and have equally much to do, if a warp's lanes are enough for them; `bytes` of
+ * shared memory a block. */
+template <typename K> static int block_tokens(K kernel, int tokens, int threads, size_t bytes)
 {
-    int blocks = mhp_cuda_processors() * max_of(1, resident / threads);
+    int blocks = 1;
 
-    return max_of(1, min_of(WARP, ceil_div(tokens, blocks)));
+    (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes);
+    return max_of(1, min_of(WARP, ceil_div(tokens, mhp_cuda_processors() * max_of(1, blocks))));
 }
 
 /* Calls `call` with the constant n in scope as N. */

@@ -7,7 +7,7 @@
 namespace {
 
 enum { MHC, HC, HEAD };         /* whose coefficients */
-enum { RESIDENT_THREADS = 1280, HELD = 2 };     /* threads on a multiprocessor; chunks of a row in a thread's registers */
+enum { HELD = 2, MERGE_TOKENS = 2 };    /* chunks of a row in a thread's registers; tokens of a merging block */
 
 struct mix_args {
     projection p;
@@ -234,7 +234,7 @@ __device__ __forceinline__ void mix_tokens(const mix_args &a, int first, int cou
 }
 
 /* Blocks go backwards through the tokens: the last states that the projection touched are still in the L2 cache. */
-template <typename T, int N, int KIND> __global__ void __launch_bounds__(544) mix_kernel(mix_args a)
+template <typename T, int N, int KIND> __global__ void __maxnreg__(N <= 4 ? 72 : 112) mix_kernel(mix_args a)
 {
     typedef shape<N, KIND> S;
     constexpr int V = width_of<T, N>::value;
@@ -282,9 +282,9 @@ template <typename T, int N, int KIND> mhp_status launch_mix(cudaStream_t stream
 {
     typedef shape<N, KIND> S;
     int threads = row_threads(a.hidden, width_of<T, N>::value) + WARP;
-    size_t bytes;
+    size_t bytes = 8 * 1024;
 
-    a.block_tokens = block_tokens(a.tokens, threads, RESIDENT_THREADS);
+    a.block_tokens = block_tokens(mix_kernel<T, N, KIND>, a.tokens, threads, bytes);
     bytes = sizeof(float) * (size_t)(2 * WARP + a.block_tokens * (N + S::rows * S::slot));
     mix_kernel<T, N, KIND><<<(unsigned)ceil_div(a.tokens, a.block_tokens), (unsigned)threads, bytes, stream>>>(a);
     return mhp_cuda_launched("mix");
@@ -419,9 +419,8 @@ template <typename T, int N> __global__ void __launch_bounds__(512) merge_kernel
 template <typename T, int N> mhp_status launch_merge(cudaStream_t stream, const mhp_merge_args *args)
 {
     int threads = row_threads(args->hidden, width_of<T, N>::value);
-    int rows = block_tokens(args->tokens, threads, 4 * RESIDENT_THREADS);
 
-    merge_kernel<T, N><<<(unsigned)ceil_div(args->tokens, rows), (unsigned)threads, 0, stream>>>(*args, rows);
+    merge_kernel<T, N><<<(unsigned)ceil_div(args->tokens, MERGE_TOKENS), (unsigned)threads, 0, stream>>>(*args, MERGE_TOKENS);
     return mhp_cuda_launched("merge");
 }
 

@@ -11,6 +11,11 @@ struct part_sums {
     int first_block[SUMS_MAX + 1];
 };
 
+__host__ __device__ bool has_few_rows(const part_sum &s)
+{
+    return s.rows <= FEW_ROWS && s.count % 4 == 0 && s.stride % 4 == 0;
+}
+
 /* Few rows: four columns a thread. Many: a column a lane, the rows shared out to the warps. */
 __global__ void __launch_bounds__(SUM_THREADS) sum_parts_kernel(part_sums all)
 {
@@ -24,7 +29,7 @@ __global__ void __launch_bounds__(SUM_THREADS) sum_parts_kernel(part_sums all)
     }
     s = all.sum[which];
     block = (int)blockIdx.x - all.first_block[which];
-    if (s.rows <= FEW_ROWS && s.count % 4 == 0) {
+    if (has_few_rows(s)) {
         int at = (block * SUM_THREADS + (int)threadIdx.x) * 4;
 
         if (at < s.count) {
@@ -58,7 +63,7 @@ __global__ void __launch_bounds__(SUM_THREADS) sum_parts_kernel(part_sums all)
     }
 }
 
-gradient_args gradient_args_of(const mhp_connection_gradient_args *c, int kind)
+gradient_args gradient_args_of(const mhp_connection_gradient_args *c, int kind, bool records)
 {
     gradient_args a = {};
     int n = c->streams;
@@ -70,6 +75,7 @@ gradient_args gradient_args_of(const mhp_connection_gradient_args *c, int kind)
     a.rows = kind == GRADIENT_HC ? n : 1;
     a.projections = kind == GRADIENT_MHC ? n * (n + 2) : kind == GRADIENT_HC ? n + 2 : n;
     a.bases = kind == GRADIENT_HEAD ? n : n * (n + 2);
+    a.records = records;
     a.hc_epsilon = (float)c->hc_epsilon;
     a.x = c->x;
     a.g = c->g;
@@ -91,14 +97,15 @@ gradient_args gradient_args_of(const mhp_connection_gradient_args *c, int kind)
     return a;
 }
 
-template <typename T> mhp_status states(cudaStream_t stream, int kind, gradient_args *a)
+/* Whether the kernel on tensor cores takes it. */
+template <typename T> bool on_tensor_cores(int, int)
 {
-    return state_gradient<T>(stream, kind, a);
+    return false;
 }
 
-template <> mhp_status states<bf16>(cudaStream_t stream, int kind, gradient_args *a)
+template <> bool on_tensor_cores<bf16>(int kind, int streams)
 {
-    return kind == GRADIENT_MHC && a->streams == 4 ? state_gradient_tensor(stream, a) : state_gradient<bf16>(stream, kind, a);
+    return kind != GRADIENT_HEAD && streams == 4;
 }
 
 template <typename T> mhp_status gradient(cudaStream_t stream, int kind, gradient_args *a)
@@ -107,7 +114,7 @@ template <typename T> mhp_status gradient(cudaStream_t stream, int kind, gradien
     part_sum sums[SUMS_MAX];
 
     MHP_RETURN_IF_ERROR(coefficient_gradient<T>(stream, kind, a));
-    MHP_RETURN_IF_ERROR(states<T>(stream, kind, a));
+    MHP_RETURN_IF_ERROR(a->records ? state_gradient_tensor(stream, kind, a) : state_gradient<T>(stream, kind, a));
     sums[0] = {a->dfn, a->fn_parts, a->projections * width, a->groups, a->projections * width};
     sums[1] = {a->dbase, a->small_parts, a->bases, a->blocks, a->bases + 3};
     sums[2] = {a->dscale, a->small_parts + a->bases, kind == GRADIENT_HEAD ? 1 : 3, a->blocks, a->bases + 3};
@@ -141,7 +148,7 @@ template <typename T> mhp_status mix_gradient(void *native, const void *argument
     if (c->kind == MHP_CONNECTION_RESIDUAL) {
         return residual<T>((cudaStream_t)native, args);
     }
-    a = gradient_args_of(c, mhc ? GRADIENT_MHC : GRADIENT_HC);
+    a = gradient_args_of(c, mhc ? GRADIENT_MHC : GRADIENT_HC, on_tensor_cores<T>(mhc ? GRADIENT_MHC : GRADIENT_HC, c->streams));
     a.incoming = args->dnormed;
     a.weight = (const float *)args->weight;
     a.norm_rrms = (const float *)args->norm_rrms;
@@ -177,7 +184,7 @@ template <typename T> mhp_status readout_gradient(void *native, const void *argu
     c.dbase = args->dbase;
     c.dscale = args->dscale;
     c.workspace = args->workspace;
-    a = gradient_args_of(&c, GRADIENT_HEAD);
+    a = gradient_args_of(&c, GRADIENT_HEAD, false);
     return gradient<T>((cudaStream_t)native, GRADIENT_HEAD, &a);
 }
 
@@ -192,8 +199,7 @@ mhp_status sum_parts(cudaStream_t stream, const part_sum *sums, int count)
 
         if (i < count) {
             all.sum[i] = sums[i];
-            blocks = sums[i].rows <= FEW_ROWS && sums[i].count % 4 == 0 ? ceil_div(sums[i].count, 4 * SUM_THREADS)
-                                                                       : ceil_div(sums[i].count, WARP);
+            blocks = has_few_rows(sums[i]) ? ceil_div(sums[i].count, 4 * SUM_THREADS) : ceil_div(sums[i].count, WARP);
         }
         all.first_block[i + 1] = all.first_block[i] + blocks;
     }

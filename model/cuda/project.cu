@@ -12,8 +12,7 @@ enum {
     TILE = 16,                  /* rows of a warp */
     STRIP = 32,                 /* elements of a row that a warp takes at once */
     SLICE_BYTES = 96 * 1024,
-    SLICE_WIDTH = 1024,
-    MERGE_COLUMNS = 256,        /* of each stream, in a slice of merge_project */
+    SLICE_STRIPS = 32,          /* of a slice, at most */
     MERGE_STREAMS = 4,
     MERGE_PROJECTIONS = MERGE_STREAMS * (MERGE_STREAMS + 2),
 };
@@ -23,12 +22,41 @@ static int slot_of(int projections)
     return (projections + 2) / 2 * 2;
 }
 
+/* Groups of rows for `slices` slices, so that the card is full with one round of blocks and they have equally much to do. */
+static int row_groups(int slices, int tiles)
+{
+    int groups = max_of(1, mhp_cuda_processors() * PROJECT_BLOCKS / slices);
+    int rounds = ceil_div(tiles, groups * PROJECT_WARPS);
+
+    return max_of(1, ceil_div(tiles, rounds * PROJECT_WARPS));
+}
+
+/* Strips of a slice, of `strips` in all, at most `most`: the busiest warp has the least to do. A round costs about a strip and a half
+ * beside its strips (partial sums), filling shared memory about as much as going through a tile. */
+static int slice_strips(int strips, int tiles, int most, int slices_most)
+{
+    int best = min_of(strips, most);
+    double best_cost = 1e30;
+
+    for (int candidate = max_of(1, most / 4); candidate <= most; candidate++) {
+        int slices = ceil_div(strips, candidate);
+        int rounds = ceil_div(tiles, row_groups(slices, tiles) * PROJECT_WARPS);
+        double cost = rounds * (candidate * (SLICE_STRIPS / most) + 1.5) + candidate * (SLICE_STRIPS / most);
+
+        if (slices <= slices_most && cost < best_cost) {
+            best_cost = cost;
+            best = candidate;
+        }
+    }
+    return best;
+}
+
 projection projection_of(mhp_connection_kind kind, int tokens, int hidden, int streams, int projections, const void *x, const void *fn,
                          void *first, void *first_square, void *rest, size_t element)
 {
     bool hc = kind == MHP_CONNECTION_HC;
     projection p = {};
-    int room;
+    int room, strips;
 
     p.rows_of_token = hc ? streams : 1;
     p.rows = tokens * p.rows_of_token;
@@ -42,8 +70,8 @@ projection projection_of(mhp_connection_kind kind, int tokens, int hidden, int s
     p.rest = (char *)rest;
     p.rest_bytes = (size_t)hidden * element;
     room = 1 + (int)(p.rest_bytes / sizeof(float)) / (p.rows_of_token * p.slot);
-    p.slices = min_of(ceil_div(p.width, SLICE_WIDTH), room);
-    p.slice_width = ceil_div(ceil_div(p.width, p.slices), STRIP) * STRIP;
+    strips = ceil_div(p.width, STRIP);
+    p.slice_width = max_of(slice_strips(strips, ceil_div(p.rows, TILE), SLICE_STRIPS, room), ceil_div(strips, room)) * STRIP;
     p.slices = ceil_div(p.width, p.slice_width);
     return p;
 }
@@ -89,6 +117,7 @@ template <int NT> __device__ __forceinline__ void fill_fragments(const projectio
 {
     int steps = (end - begin + STRIP - 1) / STRIP * 2;
 
+#pragma unroll 4
     for (int i = (int)threadIdx.x; i < steps * NT * WARP; i += PROJECT_THREADS) {
         int lane = i % WARP;
         int step = i / WARP / NT;
@@ -261,15 +290,6 @@ template <int NT> __global__ void __launch_bounds__(PROJECT_THREADS) project_f32
     }
 }
 
-/* Groups of rows for `slices` slices, so that the card is full with one round of blocks and they have equally much to do. */
-static int row_groups(int slices, int tiles)
-{
-    int groups = max_of(1, mhp_cuda_processors() * PROJECT_BLOCKS / slices);
-    int rounds = ceil_div(tiles, groups * PROJECT_WARPS);
-
-    return max_of(1, ceil_div(tiles, rounds * PROJECT_WARPS));
-}
-
 template <int NT> static void launch_bf16(cudaStream_t stream, const projection *p)
 {
     dim3 grid((unsigned)p->slices, (unsigned)row_groups(p->slices, ceil_div(p->rows, TILE)));
@@ -318,8 +338,9 @@ projection merged_projection(const mhp_connection_args *args, void *rest)
     projection p = projection_of(args->kind, args->tokens, args->hidden, args->streams, MERGE_PROJECTIONS, args->x, args->fn,
                                  args->projection, args->rrms, rest, sizeof(bf16));
 
-    p.slices = ceil_div(args->hidden, MERGE_COLUMNS);
-    p.slice_width = MERGE_COLUMNS;      /* columns of each stream */
+    p.slice_width = STRIP * slice_strips(ceil_div(args->hidden, STRIP), ceil_div(args->tokens, TILE), SLICE_STRIPS / MERGE_STREAMS,
+                                         1 + (int)(p.rest_bytes / sizeof(float)) / p.slot);     /* columns of each stream */
+    p.slices = ceil_div(args->hidden, p.slice_width);
     return p;
 }
 
@@ -329,6 +350,7 @@ __device__ __forceinline__ void fill_merge_fragments(const projection &p, uint4 
     constexpr int NT = MERGE_PROJECTIONS / 8;
     int strips = (end - begin + STRIP - 1) / STRIP;
 
+#pragma unroll 4
     for (int i = (int)threadIdx.x; i < strips * MERGE_STREAMS * 2 * NT * WARP; i += PROJECT_THREADS) {
         int lane = i % WARP;
         int row = i / WARP % NT * 8 + lane / 4;
@@ -357,96 +379,93 @@ __device__ __forceinline__ void load_merge(const mhp_merge_args &merge, int toke
     in->y = valid ? load_once<bf16, 8>(y) : make_uint4(0, 0, 0, 0);
 }
 
-/* x_next of 8 columns of one token, into next, and its square sum. */
-__device__ __forceinline__ void merge_columns(const merge_input &in, const float (&comb)[MERGE_STREAMS][MERGE_STREAMS],
-                                              const float (&post)[MERGE_STREAMS], uint4 (&next)[MERGE_STREAMS], float *square)
+/* x_next of two streams and 8 columns of one token, and their square sum. mixing: the token's comb, then post, rows of four. */
+__device__ __forceinline__ void merge_columns(const merge_input &in, const float4 *mixing, int pair, uint4 (&next)[2], float *square)
 {
-    float sum[MERGE_STREAMS][8];
-    float value[8];
+    float sum[2][8];
 
-    unpack(in.y, value);
 #pragma unroll
-    for (int k = 0; k < MERGE_STREAMS; k++) {
+    for (int j = 0; j <= MERGE_STREAMS; j++) {
+        int from = (j + MERGE_STREAMS) % (MERGE_STREAMS + 1);   /* y first */
+        float2 factor = *(reinterpret_cast<const float2 *>(mixing + from) + pair);
+        float value[8];
+
+        unpack(from == MERGE_STREAMS ? in.y : in.x[from % MERGE_STREAMS], value);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            sum[k][i] = post[k] * value[i];
+            sum[0][i] = j == 0 ? factor.x * value[i] : fmaf(factor.x, value[i], sum[0][i]);
+            sum[1][i] = j == 0 ? factor.y * value[i] : fmaf(factor.y, value[i], sum[1][i]);
         }
     }
 #pragma unroll
-    for (int j = 0; j < MERGE_STREAMS; j++) {
-        unpack(in.x[j], value);
-#pragma unroll
-        for (int k = 0; k < MERGE_STREAMS; k++) {
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                sum[k][i] = fmaf(comb[j][k], value[i], sum[k][i]);
-            }
-        }
-    }
-#pragma unroll
-    for (int k = 0; k < MERGE_STREAMS; k++) {
+    for (int k = 0; k < 2; k++) {
         pack(sum[k], &next[k]);
         add_squares(next[k], square);
     }
 }
 
-__device__ __forceinline__ void load_mixing(const mhp_merge_args &merge, int token, float (&comb)[MERGE_STREAMS][MERGE_STREAMS],
-                                            float (&post)[MERGE_STREAMS])
+/* comb and post of the tile's tokens as [TILE][MERGE_STREAMS + 1] rows of four. */
+__device__ __forceinline__ void hold_mixing(const mhp_merge_args &merge, int first, float4 *mixing)
 {
-    const float *from = (const float *)merge.comb + (size_t)token * (MERGE_STREAMS * MERGE_STREAMS);
+    for (int i = (int)threadIdx.x % WARP; i < TILE * (MERGE_STREAMS + 1); i += WARP) {
+        int token = min(first + i / (MERGE_STREAMS + 1), merge.tokens - 1);
+        int row = i % (MERGE_STREAMS + 1);
 
-#pragma unroll
-    for (int j = 0; j < MERGE_STREAMS; j++) {
-        load_full<MERGE_STREAMS>(from + j * MERGE_STREAMS, comb[j]);
+        mixing[i] = row == MERGE_STREAMS ? __ldg((const float4 *)merge.post + token)
+                                         : __ldg((const float4 *)merge.comb + (size_t)token * MERGE_STREAMS + row);
     }
-    load_full<MERGE_STREAMS>((const float *)merge.post + (size_t)token * MERGE_STREAMS, post);
 }
 
-/* Grid (slices of columns, groups of tokens). */
+/* Grid (slices of columns, groups of tokens). The next columns are on their way as soon as a token's have been read for the last time. */
 __global__ void __launch_bounds__(PROJECT_THREADS, PROJECT_BLOCKS) merge_project_bf16(mhp_merge_args merge, projection p)
 {
     constexpr int NT = MERGE_PROJECTIONS / 8;
-    extern __shared__ uint4 fragments[];
+    extern __shared__ uint4 fragments[];        /* [strips][MERGE_STREAMS][2][NT][WARP], then the warps' mixing rows */
     int warp = (int)threadIdx.x / WARP;
     int lane = (int)threadIdx.x % WARP;
-    int begin = (int)blockIdx.x * MERGE_COLUMNS;
-    int end = min(begin + MERGE_COLUMNS, merge.hidden);
+    int begin = (int)blockIdx.x * p.slice_width;
+    int end = min(begin + p.slice_width, merge.hidden);
     int tiles = (merge.tokens + TILE - 1) / TILE;
+    float4 *mixing = (float4 *)(fragments + p.slice_width / STRIP * MERGE_STREAMS * 2 * NT * WARP) + warp * TILE * (MERGE_STREAMS + 1);
 
     fill_merge_fragments(p, fragments, merge.hidden, begin, end);
     __syncthreads();
     for (int tile = (int)blockIdx.y * PROJECT_WARPS + warp; tile < tiles; tile += (int)gridDim.y * PROJECT_WARPS) {
         int row = tile * TILE + lane / 4;
+        int column = begin + lane % 4 * 8;
         float sum[NT][4] = {};
         float square[2] = {0, 0};
-        float comb[2][MERGE_STREAMS][MERGE_STREAMS], post[2][MERGE_STREAMS];
         const uint4 *fragment = fragments + lane;
+        merge_input in[2];
 
-        load_mixing(merge, min(row, merge.tokens - 1), comb[0], post[0]);
-        load_mixing(merge, min(row + 8, merge.tokens - 1), comb[1], post[1]);
-        for (int column = begin + lane % 4 * 8; column - lane % 4 * 8 < end; column += STRIP) {
-            merge_input in[2];
-            uint4 next[2][MERGE_STREAMS];
+        load_merge(merge, min(row, merge.tokens - 1), column, column < end, &in[0]);
+        load_merge(merge, min(row + 8, merge.tokens - 1), column, column < end, &in[1]);
+        __syncwarp();
+        hold_mixing(merge, tile * TILE, mixing);
+        __syncwarp();
+        for (int strip = begin; strip < end; strip += STRIP, column += STRIP) {
+#pragma unroll
+            for (int pair = 0; pair < MERGE_STREAMS / 2; pair++) {
+                uint4 next[2][2];
 
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                load_merge(merge, min(row + 8 * half, merge.tokens - 1), column, column < end, &in[half]);
-            }
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                bf16 *target = (bf16 *)merge.x_next + (size_t)(row + 8 * half) * (size_t)p.width + column;
+                for (int half = 0; half < 2; half++) {
+                    int token = min(row + 8 * half, merge.tokens - 1);
+                    bf16 *target = (bf16 *)merge.x_next + (size_t)token * (size_t)p.width + (size_t)(pair * 2 * merge.hidden + column);
 
-                merge_columns(in[half], comb[half], post[half], next[half], &square[half]);
-#pragma unroll
-                for (int k = 0; k < MERGE_STREAMS; k++) {
+                    merge_columns(in[half], mixing + (lane / 4 + half * 8) * (MERGE_STREAMS + 1), pair, next[half], &square[half]);
+                    if (pair == MERGE_STREAMS / 2 - 1) {
+                        load_merge(merge, token, column + STRIP, column + STRIP < end, &in[half]);
+                    }
                     if (column < end && row + 8 * half < merge.tokens) {
-                        *reinterpret_cast<uint4 *>(target + (size_t)k * (size_t)merge.hidden) = next[half][k];
+                        *reinterpret_cast<uint4 *>(target) = next[half][0];
+                        *reinterpret_cast<uint4 *>(target + merge.hidden) = next[half][1];
                     }
                 }
-            }
 #pragma unroll
-            for (int k = 0; k < MERGE_STREAMS; k++, fragment += 2 * NT * WARP) {
-                project_strip<NT>(sum, fragment, next[0][k], next[1][k]);
+                for (int k = 0; k < 2; k++, fragment += 2 * NT * WARP) {
+                    project_strip<NT>(sum, fragment, next[0][k], next[1][k]);
+                }
             }
         }
         write_partial_sums<NT>(p, (int)blockIdx.x, row, sum, square);
@@ -456,7 +475,8 @@ __global__ void __launch_bounds__(PROJECT_THREADS, PROJECT_BLOCKS) merge_project
 mhp_status merge_project(cudaStream_t stream, const mhp_merge_args *merge, const projection *p)
 {
     dim3 grid((unsigned)p->slices, (unsigned)row_groups(p->slices, ceil_div(merge->tokens, TILE)));
-    int bytes = MERGE_PROJECTIONS * MERGE_STREAMS * 4 * min_of(MERGE_COLUMNS, ceil_div(merge->hidden, STRIP) * STRIP);
+    int bytes = p->slice_width * MERGE_PROJECTIONS * MERGE_STREAMS * 4 +
+                PROJECT_WARPS * TILE * (MERGE_STREAMS + 1) * (int)sizeof(float4);
 
     cudaFuncSetAttribute(merge_project_bf16, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     merge_project_bf16<<<grid, PROJECT_THREADS, (size_t)bytes, stream>>>(*merge, *p);

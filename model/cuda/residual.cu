@@ -51,7 +51,7 @@ __device__ __forceinline__ void residual_chunk(const norm_args &a, size_t at, fl
 }
 
 /* A block for a token; HELD chunks a thread. */
-template <typename T, int HELD> __global__ void residual_norm_kernel(norm_args a)
+template <typename T, int HELD> __global__ void __launch_bounds__(512) residual_norm_kernel(norm_args a)
 {
     constexpr int V = 16 / sizeof(T);
     __shared__ float room[WARP];
@@ -108,7 +108,7 @@ struct gradient_args {
 };
 
 /* Blocks stride over tokens; a thread keeps its columns' sums of dweight. */
-template <typename T, int HELD> __global__ void residual_gradient_kernel(gradient_args a)
+template <typename T, int HELD> __global__ void __launch_bounds__(512) residual_gradient_kernel(gradient_args a)
 {
     constexpr int V = 16 / sizeof(T);
     __shared__ float room[2][WARP];

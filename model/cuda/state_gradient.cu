@@ -49,7 +49,7 @@ __device__ __forceinline__ float column_gradient(const gradient_args &a, const f
     }
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        const float *du = a.du + (t * S::rows + (S::rows == 1 ? 0 : j)) * S::projections;
+        const float *du = a.du + t * (size_t)a.du_stride + (S::rows == 1 ? 0 : j) * S::projections;
         float sum = a.pre[t * N + j] * dz - a.pull[t * S::rows + (S::rows == 1 ? 0 : j)] * state[j];
 
 #pragma unroll 8
