@@ -3,87 +3,70 @@
 
 namespace {
 
+enum { BLOCK_TOKENS = 6 };
+
 template <int N> struct dots {
     static constexpr int count = N * (N + 1);           /* dpost | dcomb */
     static constexpr int groups = (count + WARP - 1) / WARP;
 };
 
-/* g, x and y of a thread's V columns of a token; 0 beyond the row. */
-template <typename T, int N> struct columns {
-    typename chunk<T, width_of<T, N>::value>::type g[N], x[N], y;
-};
-
+/* A token's dots of this thread's columns, and dy. */
 template <typename T, int N>
-__device__ __forceinline__ void load_columns(const mhp_merge_gradient_args &a, int t, int column, columns<T, N> *in)
+__device__ __forceinline__ void gradient_columns(const mhp_merge_gradient_args &a, int t, const float (&post)[N],
+                                                 float (&dot)[dots<N>::groups][WARP])
 {
     constexpr int V = width_of<T, N>::value;
+    typedef typename chunk<T, V>::type raw;
     size_t hidden = (size_t)a.hidden;
-    const T *g = (const T *)a.g + (size_t)t * N * hidden + column;
-    const T *x = (const T *)a.x + (size_t)t * N * hidden + column;
+    const T *g = (const T *)a.g + (size_t)t * N * hidden;
+    const T *x = (const T *)a.x + (size_t)t * N * hidden;
 
-    if (column >= a.hidden) {
-        *in = {};
-        return;
-    }
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        in->g[j] = load_raw<T, V>(g + (size_t)j * hidden);
-        in->x[j] = load_raw<T, V>(x + (size_t)j * hidden);
-    }
-    in->y = load_once<T, V>((const T *)a.y + (size_t)t * hidden + column);
-}
+    for (int column = (int)threadIdx.x * V; column < a.hidden; column += (int)blockDim.x * V) {
+        raw packed[2 * N + 1];
+        float grad[N][V], value[V], sum[V];
 
-/* Adds to the token's dots; writes dy. */
-template <typename T, int N>
-__device__ __forceinline__ void take_columns(const mhp_merge_gradient_args &a, int t, int column, const columns<T, N> &in,
-                                             const float (&post)[N], float (&dot)[dots<N>::groups][WARP])
-{
-    constexpr int V = width_of<T, N>::value;
-    float grad[N][V], value[V], sum[V];
-
-    unpack(in.y, value);
 #pragma unroll
-    for (int k = 0; k < N; k++) {
-        unpack(in.g[k], grad[k]);
-#pragma unroll
-        for (int i = 0; i < V; i++) {
-            sum[i] = k == 0 ? post[0] * grad[0][i] : fmaf(post[k], grad[k][i], sum[i]);
-            dot[k / WARP][k % WARP] = fmaf(grad[k][i], value[i], dot[k / WARP][k % WARP]);
+        for (int j = 0; j < N; j++) {
+            packed[j] = load_raw<T, V>(g + (size_t)j * hidden + column);
+            packed[N + j] = load_raw<T, V>(x + (size_t)j * hidden + column);
         }
-    }
-    if (column < a.hidden) {
-        store_chunk<T, V>((T *)a.dy + (size_t)t * (size_t)a.hidden + column, sum);
-    }
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        unpack(in.x[j], value);
+        packed[2 * N] = load_once<T, V>((const T *)a.y + (size_t)t * hidden + column);
+        unpack(packed[2 * N], value);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            float &target = dot[(N + j * N + k) / WARP][(N + j * N + k) % WARP];
-
+            unpack(packed[k], grad[k]);
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                target = fmaf(value[i], grad[k][i], target);
+                sum[i] = k == 0 ? post[0] * grad[0][i] : fmaf(post[k], grad[k][i], sum[i]);
+                dot[k / WARP][k % WARP] = fmaf(grad[k][i], value[i], dot[k / WARP][k % WARP]);
+            }
+        }
+        store_chunk<T, V>((T *)a.dy + (size_t)t * hidden + column, sum);
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            unpack(packed[N + j], value);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                float &target = dot[(N + j * N + k) / WARP][(N + j * N + k) % WARP];
+
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    target = fmaf(value[i], grad[k][i], target);
+                }
             }
         }
     }
 }
 
-/* A block takes a few tokens; the next columns are on their way while these are multiplied. */
 template <typename T, int N> __global__ void __launch_bounds__(512) merge_gradient_kernel(mhp_merge_gradient_args a, int block_tokens)
 {
     typedef dots<N> D;
-    constexpr int V = width_of<T, N>::value;
     extern __shared__ float part[];     /* [block_tokens][warps][groups][WARP] */
     int first = (int)blockIdx.x * block_tokens;
     int count = min(block_tokens, a.tokens - first);
     int warps = (int)blockDim.x / WARP;
     int warp = (int)threadIdx.x / WARP;
-    int begin = (int)threadIdx.x * V;
-    int stride = (int)blockDim.x * V;
-    columns<T, N> in;
 
-    load_columns<T, N>(a, first, begin, &in);
     for (int t = 0; t < count; t++) {
         float post[N];
         float dot[D::groups][WARP] = {};
@@ -92,15 +75,7 @@ template <typename T, int N> __global__ void __launch_bounds__(512) merge_gradie
         for (int k = 0; k < N; k++) {
             post[k] = __ldg((const float *)a.post + (size_t)(first + t) * N + k);
         }
-        for (int column = begin; column - begin < a.hidden; column += stride) {
-            columns<T, N> now = in;
-            bool last = column - begin + stride >= a.hidden;
-
-            if (!last || t + 1 < count) {
-                load_columns<T, N>(a, first + t + (last ? 1 : 0), last ? begin : column + stride, &in);
-            }
-            take_columns<T, N>(a, first + t, column, now, post, dot);
-        }
+        gradient_columns<T, N>(a, first + t, post, dot);
 #pragma unroll
         for (int i = 0; i < D::groups; i++) {
             part[((t * warps + warp) * D::groups + i) * WARP + threadIdx.x % WARP] = warp_sums<WARP>(dot[i]);
@@ -126,11 +101,13 @@ template <typename T, int N> __global__ void __launch_bounds__(512) merge_gradie
 template <typename T, int N> mhp_status launch_merge_gradient(cudaStream_t stream, const mhp_merge_gradient_args *args)
 {
     int threads = row_threads(args->hidden, width_of<T, N>::value);
-    int rows = block_tokens(merge_gradient_kernel<T, N>, args->tokens, threads, 16 * 1024);
-    size_t bytes;
+    int rows = BLOCK_TOKENS;
+    size_t bytes = sizeof(float) * (size_t)(rows * threads * dots<N>::groups);
 
-    rows = min_of(rows, max_of(1, 48 * 1024 / (4 * threads * dots<N>::groups)));
-    bytes = sizeof(float) * (size_t)(rows * threads * dots<N>::groups);
+    if (bytes > 48 * 1024) {
+        rows = max_of(1, rows * 40 * 1024 / (int)bytes);
+        bytes = sizeof(float) * (size_t)(rows * threads * dots<N>::groups);
+    }
     merge_gradient_kernel<T, N><<<(unsigned)ceil_div(args->tokens, rows), (unsigned)threads, bytes, stream>>>(*args, rows);
     return mhp_cuda_launched("merge_gradient");
 }

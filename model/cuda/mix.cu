@@ -234,7 +234,7 @@ __device__ __forceinline__ void mix_tokens(const mix_args &a, int first, int cou
 }
 
 /* Blocks go backwards through the tokens: the last states that the projection touched are still in the L2 cache. */
-template <typename T, int N, int KIND> __global__ void __maxnreg__(N <= 4 ? 72 : 112) mix_kernel(mix_args a)
+template <typename T, int N, int KIND> __global__ void __launch_bounds__(544) mix_kernel(mix_args a)
 {
     typedef shape<N, KIND> S;
     constexpr int V = width_of<T, N>::value;

@@ -379,93 +379,96 @@ __device__ __forceinline__ void load_merge(const mhp_merge_args &merge, int toke
     in->y = valid ? load_once<bf16, 8>(y) : make_uint4(0, 0, 0, 0);
 }
 
-/* x_next of two streams and 8 columns of one token, and their square sum. mixing: the token's comb, then post, rows of four. */
-__device__ __forceinline__ void merge_columns(const merge_input &in, const float4 *mixing, int pair, uint4 (&next)[2], float *square)
+/* x_next of 8 columns of one token, into next, and its square sum. */
+__device__ __forceinline__ void merge_columns(const merge_input &in, const float (&comb)[MERGE_STREAMS][MERGE_STREAMS],
+                                              const float (&post)[MERGE_STREAMS], uint4 (&next)[MERGE_STREAMS], float *square)
 {
-    float sum[2][8];
+    float sum[MERGE_STREAMS][8];
+    float value[8];
 
+    unpack(in.y, value);
 #pragma unroll
-    for (int j = 0; j <= MERGE_STREAMS; j++) {
-        int from = (j + MERGE_STREAMS) % (MERGE_STREAMS + 1);   /* y first */
-        float2 factor = *(reinterpret_cast<const float2 *>(mixing + from) + pair);
-        float value[8];
-
-        unpack(from == MERGE_STREAMS ? in.y : in.x[from % MERGE_STREAMS], value);
+    for (int k = 0; k < MERGE_STREAMS; k++) {
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            sum[0][i] = j == 0 ? factor.x * value[i] : fmaf(factor.x, value[i], sum[0][i]);
-            sum[1][i] = j == 0 ? factor.y * value[i] : fmaf(factor.y, value[i], sum[1][i]);
+            sum[k][i] = post[k] * value[i];
         }
     }
 #pragma unroll
-    for (int k = 0; k < 2; k++) {
+    for (int j = 0; j < MERGE_STREAMS; j++) {
+        unpack(in.x[j], value);
+#pragma unroll
+        for (int k = 0; k < MERGE_STREAMS; k++) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                sum[k][i] = fmaf(comb[j][k], value[i], sum[k][i]);
+            }
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < MERGE_STREAMS; k++) {
         pack(sum[k], &next[k]);
         add_squares(next[k], square);
     }
 }
 
-/* comb and post of the tile's tokens as [TILE][MERGE_STREAMS + 1] rows of four. */
-__device__ __forceinline__ void hold_mixing(const mhp_merge_args &merge, int first, float4 *mixing)
+__device__ __forceinline__ void load_mixing(const mhp_merge_args &merge, int token, float (&comb)[MERGE_STREAMS][MERGE_STREAMS],
+                                            float (&post)[MERGE_STREAMS])
 {
-    for (int i = (int)threadIdx.x % WARP; i < TILE * (MERGE_STREAMS + 1); i += WARP) {
-        int token = min(first + i / (MERGE_STREAMS + 1), merge.tokens - 1);
-        int row = i % (MERGE_STREAMS + 1);
+    const float *from = (const float *)merge.comb + (size_t)token * (MERGE_STREAMS * MERGE_STREAMS);
 
-        mixing[i] = row == MERGE_STREAMS ? __ldg((const float4 *)merge.post + token)
-                                         : __ldg((const float4 *)merge.comb + (size_t)token * MERGE_STREAMS + row);
+#pragma unroll
+    for (int j = 0; j < MERGE_STREAMS; j++) {
+        load_full<MERGE_STREAMS>(from + j * MERGE_STREAMS, comb[j]);
     }
+    load_full<MERGE_STREAMS>((const float *)merge.post + (size_t)token * MERGE_STREAMS, post);
 }
 
-/* Grid (slices of columns, groups of tokens). The next columns are on their way as soon as a token's have been read for the last time. */
+/* Grid (slices of columns, groups of tokens). */
 __global__ void __launch_bounds__(PROJECT_THREADS, PROJECT_BLOCKS) merge_project_bf16(mhp_merge_args merge, projection p)
 {
     constexpr int NT = MERGE_PROJECTIONS / 8;
-    extern __shared__ uint4 fragments[];        /* [strips][MERGE_STREAMS][2][NT][WARP], then the warps' mixing rows */
+    extern __shared__ uint4 fragments[];
     int warp = (int)threadIdx.x / WARP;
     int lane = (int)threadIdx.x % WARP;
     int begin = (int)blockIdx.x * p.slice_width;
     int end = min(begin + p.slice_width, merge.hidden);
     int tiles = (merge.tokens + TILE - 1) / TILE;
-    float4 *mixing = (float4 *)(fragments + p.slice_width / STRIP * MERGE_STREAMS * 2 * NT * WARP) + warp * TILE * (MERGE_STREAMS + 1);
 
     fill_merge_fragments(p, fragments, merge.hidden, begin, end);
     __syncthreads();
     for (int tile = (int)blockIdx.y * PROJECT_WARPS + warp; tile < tiles; tile += (int)gridDim.y * PROJECT_WARPS) {
         int row = tile * TILE + lane / 4;
-        int column = begin + lane % 4 * 8;
         float sum[NT][4] = {};
         float square[2] = {0, 0};
+        float comb[2][MERGE_STREAMS][MERGE_STREAMS], post[2][MERGE_STREAMS];
         const uint4 *fragment = fragments + lane;
-        merge_input in[2];
 
-        load_merge(merge, min(row, merge.tokens - 1), column, column < end, &in[0]);
-        load_merge(merge, min(row + 8, merge.tokens - 1), column, column < end, &in[1]);
-        __syncwarp();
-        hold_mixing(merge, tile * TILE, mixing);
-        __syncwarp();
-        for (int strip = begin; strip < end; strip += STRIP, column += STRIP) {
-#pragma unroll
-            for (int pair = 0; pair < MERGE_STREAMS / 2; pair++) {
-                uint4 next[2][2];
+        load_mixing(merge, min(row, merge.tokens - 1), comb[0], post[0]);
+        load_mixing(merge, min(row + 8, merge.tokens - 1), comb[1], post[1]);
+        for (int column = begin + lane % 4 * 8; column - lane % 4 * 8 < end; column += STRIP) {
+            merge_input in[2];
+            uint4 next[2][MERGE_STREAMS];
 
 #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    int token = min(row + 8 * half, merge.tokens - 1);
-                    bf16 *target = (bf16 *)merge.x_next + (size_t)token * (size_t)p.width + (size_t)(pair * 2 * merge.hidden + column);
+            for (int half = 0; half < 2; half++) {
+                load_merge(merge, min(row + 8 * half, merge.tokens - 1), column, column < end, &in[half]);
+            }
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                bf16 *target = (bf16 *)merge.x_next + (size_t)(row + 8 * half) * (size_t)p.width + column;
 
-                    merge_columns(in[half], mixing + (lane / 4 + half * 8) * (MERGE_STREAMS + 1), pair, next[half], &square[half]);
-                    if (pair == MERGE_STREAMS / 2 - 1) {
-                        load_merge(merge, token, column + STRIP, column + STRIP < end, &in[half]);
-                    }
+                merge_columns(in[half], comb[half], post[half], next[half], &square[half]);
+#pragma unroll
+                for (int k = 0; k < MERGE_STREAMS; k++) {
                     if (column < end && row + 8 * half < merge.tokens) {
-                        *reinterpret_cast<uint4 *>(target) = next[half][0];
-                        *reinterpret_cast<uint4 *>(target + merge.hidden) = next[half][1];
+                        *reinterpret_cast<uint4 *>(target + (size_t)k * (size_t)merge.hidden) = next[half][k];
                     }
                 }
+            }
 #pragma unroll
-                for (int k = 0; k < 2; k++, fragment += 2 * NT * WARP) {
-                    project_strip<NT>(sum, fragment, next[0][k], next[1][k]);
-                }
+            for (int k = 0; k < MERGE_STREAMS; k++, fragment += 2 * NT * WARP) {
+                project_strip<NT>(sum, fragment, next[0][k], next[1][k]);
             }
         }
         write_partial_sums<NT>(p, (int)blockIdx.x, row, sum, square);
@@ -475,8 +478,7 @@ __global__ void __launch_bounds__(PROJECT_THREADS, PROJECT_BLOCKS) merge_project
 mhp_status merge_project(cudaStream_t stream, const mhp_merge_args *merge, const projection *p)
 {
     dim3 grid((unsigned)p->slices, (unsigned)row_groups(p->slices, ceil_div(merge->tokens, TILE)));
-    int bytes = p->slice_width * MERGE_PROJECTIONS * MERGE_STREAMS * 4 +
-                PROJECT_WARPS * TILE * (MERGE_STREAMS + 1) * (int)sizeof(float4);
+    int bytes = p->slice_width * MERGE_PROJECTIONS * MERGE_STREAMS * 4;
 
     cudaFuncSetAttribute(merge_project_bf16, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     merge_project_bf16<<<grid, PROJECT_THREADS, (size_t)bytes, stream>>>(*merge, *p);

@@ -142,12 +142,13 @@ static void for_tokens(int tokens, const std::function<void(int, int, int)> &wor
 
 /* ---- comparisons ---- */
 
-enum { KIND_REAL, KIND_COEFFICIENT, KIND_PROJECTION, KIND_GRADIENT };
+/* Of values of the table's type (up to two roundings), coefficients, projections, gradients, and sums that may cancel. */
+enum { KIND_REAL, KIND_COEFFICIENT, KIND_PROJECTION, KIND_GRADIENT, KIND_SUM };
 
 static double bound_of(bool half, int what)
 {
-    static const double f32[] = {2e-6, 2e-5, 5e-6, 5e-5};
-    static const double bf16[] = {2.5e-3, 1e-4, 1e-4, 2e-3};
+    static const double f32[] = {2e-6, 2e-5, 5e-6, 5e-5, 1e-3};
+    static const double bf16[] = {4e-3, 1e-4, 1e-4, 2e-3, 1e-2};
 
     return half ? bf16[what] : f32[what];
 }
@@ -577,7 +578,7 @@ static void check_mix(const config &c, const array &x, const parameters &par, co
     check(c, at("rrms"), k.rrms.get(), rrms, KIND_PROJECTION);
     check(c, at("z"), k.z.get(), z, KIND_REAL);
     check(c, at("normed"), k.normed.get(), normed, KIND_REAL);
-    check(c, at("norm_rrms"), k.norm_rrms.get(), norm_rrms, KIND_COEFFICIENT);
+    check(c, at("norm_rrms"), k.norm_rrms.get(), norm_rrms, c.half ? KIND_GRADIENT : KIND_COEFFICIENT);
 }
 
 static array merged(const config &c, const array &x, const array &y, const array &post, const array &comb)
@@ -657,7 +658,7 @@ static void check_gradients(const config &c, const array &x, const array &g, con
     check(c, "dx", dx_array.get(), dx, c.half ? KIND_REAL : KIND_GRADIENT);
     check(c, "dfn", dfn.get(), want.dfn, KIND_GRADIENT);
     check(c, "dbase", dbase.get(), want.dbase, KIND_GRADIENT);
-    check(c, "dscale", dscale.get(), want.dscale, KIND_GRADIENT);
+    check(c, "dscale", dscale.get(), want.dscale, KIND_SUM);
     check(c, "dweight", dweight.get(), want.dweight, KIND_GRADIENT);
 }
 
@@ -786,7 +787,7 @@ static void test_readout(const config &c)
     check(c, "readout dx", dx.get(), want_dx, c.half ? KIND_REAL : KIND_GRADIENT);
     check(c, "readout dfn", dfn.get(), want_dfn, KIND_GRADIENT);
     check(c, "readout dbase", dbase.get(), want_dbase, KIND_GRADIENT);
-    check(c, "readout dscale", dscale.get(), want_dscale, KIND_GRADIENT);
+    check(c, "readout dscale", dscale.get(), want_dscale, KIND_SUM);
 }
 
 static void check_norm(const config &c, const array &x, const array &weight, const device_array &normed, const device_array &rrms)
