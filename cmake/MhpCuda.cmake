@@ -68,7 +68,7 @@ if(CUDNN_INCLUDE_DIR AND EXISTS ${CUDNN_INCLUDE_DIR}/cudnn_version.h)
 endif()
 if(CUDNN_LIBRARY AND CUDNN_FRONTEND_INCLUDE_DIR AND mhp_cudnn_major GREATER_EQUAL 9)
     set(MHP_CUDNN_FOUND TRUE)
-    list(APPEND MHP_CUDA_LIBRARIES ${CUDNN_LIBRARY})
+    list(APPEND MHP_CUDA_LIBRARIES ${CUDNN_LIBRARY} CUDA::nvrtc)       # the front end compiles at run time
     set(mhp_attention "cuDNN's attention")
 else()
     set(mhp_attention "own attention (cuDNN 9 and the headers of nvidia-cudnn-frontend are not both there)")

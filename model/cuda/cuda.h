@@ -3,11 +3,11 @@
 #ifndef MHP_MODEL_CUDA_CUDA_H
 #define MHP_MODEL_CUDA_CUDA_H
 
-#include "model/kernels.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "model/kernels.h"
 
 /* Kernels by the file that holds them. */
 #define MHP_CUDA_CONNECTION_KERNELS(X, type) \
@@ -32,6 +32,9 @@ int64_t mhp_cuda_attention_workspace(int sequences, int length, int heads, int k
 
 /* MHP_OK, or MHP_ERR_DEVICE with the place and CUDA's words for the last launch's error. */
 mhp_status mhp_cuda_launched(const char *kernel);
+
+/* Multiprocessors of the card in use; those of an H100 where there is none. */
+int mhp_cuda_processors(void);
 
 /* NULL if there are none for this element type, or in this build. */
 const mhp_kernels *mhp_cuda_kernels(mhp_dtype dtype);

@@ -1,0 +1,55 @@
+/* Projections of states onto coefficients: what the kernels of a connection hand to each other.
+ *
+ * A projection of `rows` rows of `width` elements (mhc and head: a token's whole state is a row; hc: each stream is one) is cut along
+ * the width into slices, so that a block holds its slice of fn on chip while rows stream by. The partial sums of slice 0 lie in the
+ * kept outputs themselves (projection, rrms), those of the others in the token's row of an output that is written only after they
+ * have been read: no workspace, and no second array to stream. */
+#ifndef MHP_MODEL_CUDA_CONNECTION_CUH
+#define MHP_MODEL_CUDA_CONNECTION_CUH
+
+#include "model/cuda/common.cuh"
+
+typedef struct projection {
+    int rows, rows_of_token, width, projections;
+    int slices, slice_width, slot;      /* slot: floats of a row's partial sums behind slice 0, its square sum included */
+    const void *x;
+    const float *fn;                    /* [projections, width] */
+    float *first, *first_square;        /* [rows, projections], [rows] */
+    char *rest;                         /* [tokens] pieces of rest_bytes: [slices - 1, rows_of_token, slot] */
+    size_t rest_bytes;
+} projection;
+
+__device__ __forceinline__ float *partial_sums(const projection &p, int slice, int row)
+{
+    int token = row / p.rows_of_token;
+    float *rest = reinterpret_cast<float *>(p.rest + (size_t)token * p.rest_bytes);
+
+    return slice == 0 ? p.first + (size_t)row * (size_t)p.projections
+                      : rest + ((slice - 1) * p.rows_of_token + row % p.rows_of_token) * p.slot;
+}
+
+__device__ __forceinline__ float *partial_square(const projection &p, int slice, int row)
+{
+    return slice == 0 ? p.first_square + row : partial_sums(p, slice, row) + p.projections;
+}
+
+/* The projection of `tokens` states, with its slices; `rest` has `hidden` elements of `element` bytes for every token. */
+projection projection_of(mhp_connection_kind kind, int tokens, int hidden, int streams, int projections, const void *x, const void *fn,
+                         void *first, void *first_square, void *rest, size_t element);
+template <typename T> mhp_status project(cudaStream_t stream, const projection *p);
+/* x_next and its projection, four streams in bf16; `p` must come from merged_projection. */
+projection merged_projection(const mhp_connection_args *args, void *rest);
+mhp_status merge_project(cudaStream_t stream, const mhp_merge_args *merge, const projection *p);
+
+/* MHP_OK, or what of these sizes no kernel takes. */
+mhp_status mhp_cuda_connection_check(const char *kernel, int tokens, int hidden, int streams, int iterations);
+
+/* The residual connection: x (+ y, then kept as x_next) and its norm. */
+template <typename T>
+mhp_status residual_norm(cudaStream_t stream, int tokens, int hidden, double epsilon, const void *x, const void *y, void *x_next,
+                         const void *weight, void *normed, void *rrms);
+/* dx; the workspace gets residual_gradient_blocks(tokens, hidden) rows of partial sums of dweight. */
+template <typename T> mhp_status residual_gradient(cudaStream_t stream, const mhp_mix_gradient_args *args);
+int residual_gradient_blocks(int tokens, int hidden);
+
+#endif

@@ -1,0 +1,33 @@
+/* What every launch of the CUDA backend asks of the host. */
+#include <cuda_runtime_api.h>
+
+#include "model/cuda/cuda.h"
+
+mhp_status mhp_cuda_launched(const char *kernel)
+{
+    cudaError_t error = cudaGetLastError();
+
+    if (error != cudaSuccess) {
+        return mhp_error_set(MHP_ERR_DEVICE, "launch of %s: %s (%s)", kernel, cudaGetErrorString(error), cudaGetErrorName(error));
+    }
+    return MHP_OK;
+}
+
+enum { PROCESSORS_OF_H100 = 132 };
+
+int mhp_cuda_processors(void)
+{
+    static _Atomic int processors;      /* cards of one host are alike; writing it twice writes the same */
+    int count = processors;
+    int device;
+
+    if (count == 0) {
+        if (cudaGetDevice(&device) != cudaSuccess ||
+            cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+            (void)cudaGetLastError();
+            return PROCESSORS_OF_H100;      /* a plan made where there is no card */
+        }
+        processors = count;
+    }
+    return count;
+}

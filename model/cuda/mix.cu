@@ -1,0 +1,551 @@
+/* From projections to what F reads: coefficients, pre mix and norm, a block for a few tokens.
+ *
+ * All warps but the last go through the tokens together; they need no more than the pre coefficients. Meanwhile the last warp, a token
+ * in every lane, runs Sinkhorn, whose 2 * iterations dependent steps nobody waits for. */
+#include "model/cuda/connection.cuh"
+
+namespace {
+
+enum { MHC, HC, HEAD };         /* whose coefficients */
+enum { HELD = 2, MERGE_TOKENS = 2 };    /* chunks of a row in a thread's registers; tokens of a merging block */
+
+struct mix_args {
+    projection p;
+    int tokens, hidden, iterations, block_tokens;
+    float norm_epsilon, hc_epsilon;
+    const void *x;
+    const float *base, *scale, *weight;
+    float *pre, *post, *comb, *norm_rrms;
+    void *z, *normed;
+};
+
+template <int N, int KIND> struct shape {
+    static constexpr int rows = KIND == HC ? N : 1;                                     /* of a token */
+    static constexpr int projections = KIND == MHC ? N * (N + 2) : KIND == HC ? N + 2 : N;    /* of a row */
+    static constexpr int slot = (projections + 2) / 2 * 2;
+};
+
+/* All slices' partial sums of the block's tokens, in order: u [block_tokens, rows, slot], where 1/r stands behind the projections. */
+template <int N, int KIND> __device__ __forceinline__ void gather_sums(const mix_args &a, int first, int count, int threads, float *u)
+{
+    typedef shape<N, KIND> S;
+
+    for (int i = (int)threadIdx.x; i < count * S::rows * S::slot; i += threads) {
+        int column = i % S::slot;
+        int row = first * S::rows + i / S::slot;
+        float sum = 0;
+
+        if (column > S::projections) {
+            continue;
+        }
+        for (int slice = 0; slice < a.p.slices; slice++) {
+            sum += column == S::projections ? *partial_square(a.p, slice, row) : partial_sums(a.p, slice, row)[column];
+        }
+        u[i] = column == S::projections ? 1.0f / sqrtf(sum / (float)a.p.width + a.norm_epsilon) : sum;
+    }
+}
+
+/* Writes what is kept for the gradient; u of hc becomes t = tanh(u / r). */
+template <int N, int KIND> __device__ __forceinline__ void keep_sums(const mix_args &a, int first, int count, int threads, float *u)
+{
+    typedef shape<N, KIND> S;
+
+    for (int i = (int)threadIdx.x; i < count * S::rows * S::slot; i += threads) {
+        int column = i % S::slot;
+        size_t row = (size_t)(first * S::rows + i / S::slot);
+
+        if (column < S::projections) {
+            if (KIND == HC) {
+                u[i] = tanhf(u[i] * u[i - column + S::projections]);
+            }
+            a.p.first[row * S::projections + (size_t)column] = u[i];
+        } else if (column == S::projections) {
+            a.p.first_square[row] = u[i];
+        }
+    }
+}
+
+/* Of token `t` of the block, whose sums are u. */
+template <int N, int KIND> __device__ __forceinline__ float pre_of(const mix_args &a, const float *u, int j)
+{
+    typedef shape<N, KIND> S;
+
+    if (KIND == HC) {
+        return a.scale[0] * u[j * S::slot] + a.base[j];
+    }
+    return sigmoid(a.scale[0] * (u[j] * u[S::projections]) + a.base[j]) + a.hc_epsilon;
+}
+
+template <int N> __device__ __forceinline__ void mhc_mixing(const mix_args &a, const float *u, int token)
+{
+    float m[N * N];
+    float rrms = u[N * (N + 2)];
+
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        a.post[token * N + k] = 2.0f * sigmoid(a.scale[1] * (u[N + k] * rrms) + a.base[N + k]);
+    }
+#pragma unroll
+    for (int i = 0; i < N * N; i++) {
+        m[i] = a.scale[2] * (u[2 * N + i] * rrms) + a.base[2 * N + i];
+    }
+    softmax_rows<N>(m);
+    sinkhorn<N>(m, a.iterations, a.hc_epsilon, NULL);
+#pragma unroll
+    for (int i = 0; i < N * N; i++) {
+        a.comb[(size_t)token * (N * N) + i] = m[i];
+    }
+}
+
+template <int N> __device__ __forceinline__ void hc_mixing(const mix_args &a, const float *u, int token)
+{
+    constexpr int slot = shape<N, HC>::slot;
+
+    for (int j = 0; j < N; j++) {
+        a.post[token * N + j] = a.scale[1] * u[j * slot + 1] + a.base[N + j];
+        for (int k = 0; k < N; k++) {
+            a.comb[((size_t)token * N + j) * N + k] = a.scale[2] * u[j * slot + 2 + k] + a.base[2 * N + j * N + k];
+        }
+    }
+}
+
+/* z of V columns. */
+template <typename T, int N, int V>
+__device__ __forceinline__ void mix_chunk(const typename chunk<T, V>::type (&x)[N], const float (&pre)[N], float (&z)[V])
+{
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float value[V];
+
+        unpack(x[j], value);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            z[i] = j == 0 ? pre[0] * value[i] : fmaf(pre[j], value[i], z[i]);
+        }
+    }
+}
+
+template <typename T, int N, int V>
+__device__ __forceinline__ void load_state(const mix_args &a, int token, int column, typename chunk<T, V>::type (&x)[N])
+{
+    const T *from = (const T *)a.x + (size_t)token * (size_t)(N * a.hidden) + column;
+
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        x[j] = load_raw<T, V>(from + (size_t)j * (size_t)a.hidden);
+    }
+}
+
+/* Sum over the first `threads` threads; `room` [2][WARP] alternates, so that one barrier a token suffices. */
+__device__ __forceinline__ float row_sum(float value, int threads, float *room)
+{
+    float sum = 0;
+
+    value = warp_sum(value);
+    if (threadIdx.x % WARP == 0) {
+        room[threadIdx.x / WARP] = value;
+    }
+    barrier(1, threads);
+    for (int i = 0; i < threads / WARP; i++) {
+        sum += room[i];
+    }
+    return sum;
+}
+
+/* All tokens of the block, by its first `threads` threads. Chunks beyond HELD are read twice. */
+template <typename T, int N, int KIND>
+__device__ __forceinline__ void mix_tokens(const mix_args &a, int first, int count, int threads, const float *pre_of_tokens,
+                                           typename chunk<T, width_of<T, N>::value>::type (&x)[HELD][N], float *room)
+{
+    constexpr int V = width_of<T, N>::value;
+    typedef typename chunk<T, V>::type raw;
+    int stride = threads * V;
+    int begin = (int)threadIdx.x * V;
+
+    for (int t = 0; t < count; t++) {
+        size_t row = (size_t)(first + t) * (size_t)a.hidden;
+        float pre[N], z[V];
+        raw held[HELD];
+        float square = 0;
+        float rrms;
+
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            pre[j] = pre_of_tokens[t * N + j];
+        }
+        for (int h = 0, column = begin; column < a.hidden; h++, column += stride) {
+            if (h == 0) {
+                mix_chunk<T, N, V>(x[0], pre, z);
+            } else if (h == 1) {
+                mix_chunk<T, N, V>(x[1], pre, z);
+            } else {
+                load_state<T, N, V>(a, first + t, column, x[0]);
+                mix_chunk<T, N, V>(x[0], pre, z);
+            }
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                square = fmaf(z[i], z[i], square);
+            }
+            if (h == 0) {
+                pack(z, &held[0]);
+            } else if (h == 1) {
+                pack(z, &held[1]);
+            }
+            if (a.z) {
+                store_chunk<T, V>((T *)a.z + row + column, z);
+            }
+        }
+        if (t + 1 < count) {
+#pragma unroll
+            for (int h = 0; h < HELD; h++) {
+                if (begin + h * stride < a.hidden) {
+                    load_state<T, N, V>(a, first + t + 1, begin + h * stride, x[h]);
+                }
+            }
+        }
+        if (KIND == HEAD) {
+            continue;
+        }
+        rrms = 1.0f / sqrtf(row_sum(square, threads, room + t % 2 * WARP) / (float)a.hidden + a.norm_epsilon);
+        if (threadIdx.x == 0) {
+            a.norm_rrms[first + t] = rrms;
+        }
+        for (int h = 0, column = begin; column < a.hidden; h++, column += stride) {
+            float weight[V];
+
+            if (h == 0) {
+                unpack(held[0], z);
+            } else if (h == 1) {
+                unpack(held[1], z);
+            } else {
+                raw again[N];
+
+                load_state<T, N, V>(a, first + t, column, again);
+                mix_chunk<T, N, V>(again, pre, z);
+            }
+            load_full<V>(a.weight + column, weight);
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                z[i] = z[i] * rrms * weight[i];
+            }
+            store_chunk<T, V>((T *)a.normed + row + column, z);
+        }
+    }
+}
+
+/* Blocks go backwards through the tokens: the last states that the projection touched are still in the L2 cache. */
+template <typename T, int N, int KIND> __global__ void __launch_bounds__(544) mix_kernel(mix_args a)
+{
+    typedef shape<N, KIND> S;
+    constexpr int V = width_of<T, N>::value;
+    extern __shared__ float shared[];
+    int threads = (int)blockDim.x - WARP;
+    int first = (int)(gridDim.x - 1 - blockIdx.x) * a.block_tokens;
+    int count = min(a.block_tokens, a.tokens - first);
+    float *room = shared;
+    float *pre = room + 2 * WARP;
+    float *u = pre + a.block_tokens * N;
+    typename chunk<T, V>::type x[HELD][N];
+    int lane = (int)threadIdx.x - threads;
+
+#pragma unroll
+    for (int h = 0; h < HELD; h++) {
+        int column = ((int)threadIdx.x + h * threads) * V;
+
+        if (lane < 0 && column < a.hidden) {
+            load_state<T, N, V>(a, first, column, x[h]);
+        }
+    }
+    if (lane < 0) {
+        gather_sums<N, KIND>(a, first, count, threads, u);
+        barrier(1, threads);
+        keep_sums<N, KIND>(a, first, count, threads, u);
+    }
+    __syncthreads();
+    if (lane >= 0) {
+        if (KIND == MHC && lane < count) {
+            mhc_mixing<N>(a, u + lane * S::slot, first + lane);
+        } else if (KIND == HC && lane < count) {
+            hc_mixing<N>(a, u + lane * S::rows * S::slot, first + lane);
+        }
+        return;
+    }
+    for (int i = (int)threadIdx.x; i < count * N; i += threads) {
+        pre[i] = pre_of<N, KIND>(a, u + i / N * S::rows * S::slot, i % N);
+        a.pre[first * N + i] = pre[i];
+    }
+    barrier(1, threads);
+    mix_tokens<T, N, KIND>(a, first, count, threads, pre, x, room);
+}
+
+template <typename T, int N, int KIND> mhp_status launch_mix(cudaStream_t stream, mix_args a)
+{
+    typedef shape<N, KIND> S;
+    int threads = row_threads(a.hidden, width_of<T, N>::value) + WARP;
+    size_t bytes = 8 * 1024;
+
+    a.block_tokens = block_tokens(mix_kernel<T, N, KIND>, a.tokens, threads, bytes);
+    bytes = sizeof(float) * (size_t)(2 * WARP + a.block_tokens * (N + S::rows * S::slot));
+    mix_kernel<T, N, KIND><<<(unsigned)ceil_div(a.tokens, a.block_tokens), (unsigned)threads, bytes, stream>>>(a);
+    return mhp_cuda_launched("mix");
+}
+
+mix_args mix_args_of(const mhp_mix_args *args, const projection *p)
+{
+    const mhp_connection_args *c = &args->connection;
+    mix_args a = {};
+
+    a.p = *p;
+    a.tokens = c->tokens;
+    a.hidden = c->hidden;
+    a.iterations = c->sinkhorn_iterations;
+    a.norm_epsilon = (float)c->norm_epsilon;
+    a.hc_epsilon = (float)c->hc_epsilon;
+    a.x = c->x;
+    a.base = (const float *)c->base;
+    a.scale = (const float *)c->scale;
+    a.weight = (const float *)args->weight;
+    a.pre = (float *)c->pre;
+    a.post = (float *)c->post;
+    a.comb = (float *)c->comb;
+    a.norm_rrms = (float *)args->norm_rrms;
+    a.z = c->z;
+    a.normed = args->normed;
+    return a;
+}
+
+template <typename T> mhp_status finish_mix(cudaStream_t stream, const mhp_mix_args *args, const projection *p)
+{
+    mix_args a = mix_args_of(args, p);
+
+    if (args->connection.kind == MHP_CONNECTION_MHC) {
+        MHP_CUDA_BY_STREAMS(args->connection.streams, return (launch_mix<T, N, MHC>(stream, a)))
+    } else {
+        MHP_CUDA_BY_STREAMS(args->connection.streams, return (launch_mix<T, N, HC>(stream, a)))
+    }
+    return MHP_ERR_INTERNAL;
+}
+
+template <typename T> mhp_status mix_of(cudaStream_t stream, const mhp_mix_args *args)
+{
+    const mhp_connection_args *c = &args->connection;
+    int projections = c->kind == MHP_CONNECTION_HC ? c->streams + 2 : c->streams * (c->streams + 2);
+    projection p;
+
+    if (c->kind == MHP_CONNECTION_RESIDUAL) {
+        return residual_norm<T>(stream, c->tokens, c->hidden, c->norm_epsilon, c->x, NULL, NULL, args->weight, args->normed,
+                                args->norm_rrms);
+    }
+    p = projection_of(c->kind, c->tokens, c->hidden, c->streams, projections, c->x, c->fn, c->projection, c->rrms, args->normed,
+                      sizeof(T));
+    MHP_RETURN_IF_ERROR(project<T>(stream, &p));
+    return finish_mix<T>(stream, args, &p);
+}
+
+mhp_status check_mix(const char *kernel, const mhp_mix_args *args)
+{
+    const mhp_connection_args *c = &args->connection;
+    bool residual = c->kind == MHP_CONNECTION_RESIDUAL;
+
+    return mhp_cuda_connection_check(kernel, c->tokens, c->hidden, residual ? 1 : c->streams,
+                                     c->kind == MHP_CONNECTION_MHC ? c->sinkhorn_iterations : 1);
+}
+
+template <typename T> mhp_status mix(void *native, const void *argument)
+{
+    const mhp_mix_args *args = (const mhp_mix_args *)argument;
+
+    MHP_RETURN_IF_ERROR(check_mix("mix", args));
+    return args->connection.tokens == 0 ? MHP_OK : mix_of<T>((cudaStream_t)native, args);
+}
+
+/* x_next, a block for a few tokens. */
+template <typename T, int N> __global__ void __launch_bounds__(512) merge_kernel(mhp_merge_args a, int block_tokens)
+{
+    constexpr int V = width_of<T, N>::value;
+    int first = (int)blockIdx.x * block_tokens;
+    int count = min(block_tokens, a.tokens - first);
+
+    for (int t = first; t < first + count; t++) {
+        const T *x = (const T *)a.x + (size_t)t * (size_t)(N * a.hidden);
+        T *next = (T *)a.x_next + (size_t)t * (size_t)(N * a.hidden);
+        float comb[N * N], post[N];
+
+#pragma unroll
+        for (int i = 0; i < N * N; i++) {
+            comb[i] = __ldg((const float *)a.comb + (size_t)t * (N * N) + i);
+        }
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            post[k] = __ldg((const float *)a.post + (size_t)t * N + k);
+        }
+        for (int column = (int)threadIdx.x * V; column < a.hidden; column += (int)blockDim.x * V) {
+            typename chunk<T, V>::type raw[N];
+            float y[V], sum[N][V];
+
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                raw[j] = load_once<T, V>(x + (size_t)j * (size_t)a.hidden + column);
+            }
+            unpack(load_once<T, V>((const T *)a.y + (size_t)t * (size_t)a.hidden + column), y);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    sum[k][i] = post[k] * y[i];
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                float value[V];
+
+                unpack(raw[j], value);
+#pragma unroll
+                for (int k = 0; k < N; k++) {
+#pragma unroll
+                    for (int i = 0; i < V; i++) {
+                        sum[k][i] = fmaf(comb[j * N + k], value[i], sum[k][i]);
+                    }
+                }
+            }
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                store_chunk<T, V>(next + (size_t)k * (size_t)a.hidden + column, sum[k]);
+            }
+        }
+    }
+}
+
+template <typename T, int N> mhp_status launch_merge(cudaStream_t stream, const mhp_merge_args *args)
+{
+    int threads = row_threads(args->hidden, width_of<T, N>::value);
+
+    merge_kernel<T, N><<<(unsigned)ceil_div(args->tokens, MERGE_TOKENS), (unsigned)threads, 0, stream>>>(*args, MERGE_TOKENS);
+    return mhp_cuda_launched("merge");
+}
+
+template <typename T> mhp_status merge_of(cudaStream_t stream, const mhp_merge_args *args)
+{
+    if (args->kind == MHP_CONNECTION_RESIDUAL) {
+        return residual_norm<T>(stream, args->tokens, args->hidden, 0, args->x, args->y, args->x_next, NULL, NULL, NULL);
+    }
+    MHP_CUDA_BY_STREAMS(args->streams, return (launch_merge<T, N>(stream, args)))
+    return MHP_ERR_INTERNAL;
+}
+
+mhp_status check_merge(const char *kernel, const mhp_merge_args *args)
+{
+    return mhp_cuda_connection_check(kernel, args->tokens, args->hidden, args->kind == MHP_CONNECTION_RESIDUAL ? 1 : args->streams, 1);
+}
+
+template <typename T> mhp_status merge(void *native, const void *argument)
+{
+    const mhp_merge_args *args = (const mhp_merge_args *)argument;
+
+    MHP_RETURN_IF_ERROR(check_merge("merge", args));
+    return args->tokens == 0 ? MHP_OK : merge_of<T>((cudaStream_t)native, args);
+}
+
+template <typename T> mhp_status merge_mix_in_two(cudaStream_t stream, const mhp_merge_mix_args *args)
+{
+    const mhp_merge_args *m = &args->merge;
+    const mhp_mix_args *mix = &args->mix;
+
+    if (m->kind == MHP_CONNECTION_RESIDUAL) {
+        return residual_norm<T>(stream, m->tokens, m->hidden, mix->connection.norm_epsilon, m->x, m->y, m->x_next, mix->weight,
+                                mix->normed, mix->norm_rrms);
+    }
+    MHP_RETURN_IF_ERROR(merge_of<T>(stream, m));
+    return mix_of<T>(stream, mix);
+}
+
+template <typename T> bool merges_with_projection(const mhp_merge_args *)
+{
+    return false;
+}
+
+template <> bool merges_with_projection<bf16>(const mhp_merge_args *args)
+{
+    return args->kind == MHP_CONNECTION_MHC && args->streams == 4 && args->hidden >= 64;
+}
+
+template <typename T> mhp_status merge_mix(void *native, const void *argument)
+{
+    const mhp_merge_mix_args *args = (const mhp_merge_mix_args *)argument;
+    cudaStream_t stream = (cudaStream_t)native;
+    projection p;
+
+    MHP_RETURN_IF_ERROR(check_merge("merge_mix", &args->merge));
+    MHP_RETURN_IF_ERROR(check_mix("merge_mix", &args->mix));
+    if (args->merge.tokens == 0) {
+        return MHP_OK;
+    }
+    if (!merges_with_projection<T>(&args->merge)) {
+        return merge_mix_in_two<T>(stream, args);
+    }
+    p = merged_projection(&args->mix.connection, args->mix.normed);
+    MHP_RETURN_IF_ERROR(merge_project(stream, &args->merge, &p));
+    return finish_mix<T>(stream, &args->mix, &p);
+}
+
+template <typename T> mhp_status readout(void *native, const void *argument)
+{
+    const mhp_readout_args *args = (const mhp_readout_args *)argument;
+    cudaStream_t stream = (cudaStream_t)native;
+    mix_args a = {};
+
+    MHP_RETURN_IF_ERROR(mhp_cuda_connection_check("readout", args->tokens, args->hidden, args->streams, 1));
+    if (args->tokens == 0) {
+        return MHP_OK;
+    }
+    a.p = projection_of(MHP_CONNECTION_MHC, args->tokens, args->hidden, args->streams, args->streams, args->x, args->fn,
+                        args->projection, args->rrms, args->z, sizeof(T));
+    a.tokens = args->tokens;
+    a.hidden = args->hidden;
+    a.norm_epsilon = (float)args->norm_epsilon;
+    a.hc_epsilon = (float)args->hc_epsilon;
+    a.x = args->x;
+    a.base = (const float *)args->base;
+    a.scale = (const float *)args->scale;
+    a.pre = (float *)args->pre;
+    a.z = args->z;
+    MHP_RETURN_IF_ERROR(project<T>(stream, &a.p));
+    MHP_CUDA_BY_STREAMS(args->streams, return (launch_mix<T, N, HEAD>(stream, a)))
+    return MHP_ERR_INTERNAL;
+}
+
+}
+
+mhp_status mhp_cuda_connection_check(const char *kernel, int tokens, int hidden, int streams, int iterations)
+{
+    if (tokens < 0) {
+        return mhp_error_set(MHP_ERR_INVALID, "%s of %d tokens", kernel, tokens);
+    }
+    if (hidden < 8 || hidden % 8 != 0 || hidden > HIDDEN_MAX) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s on CUDA with hidden size %d: expected a multiple of 8 from 8 to %d", kernel,
+                             hidden, HIDDEN_MAX);
+    }
+    if (streams < 1 || streams > MHP_STREAMS_MAX) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s on CUDA with %d streams: expected 1 to %d", kernel, streams, MHP_STREAMS_MAX);
+    }
+    if (iterations < 1 || iterations > SINKHORN_ITERATIONS_MAX) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s on CUDA with %d Sinkhorn iterations: expected 1 to %d", kernel, iterations,
+                             SINKHORN_ITERATIONS_MAX);
+    }
+    return MHP_OK;
+}
+
+#define ENTRY(kernel)                                                          \
+    mhp_status mhp_cuda_##kernel##_f32(void *native, const void *argument)     \
+    {                                                                          \
+        return kernel<float>(native, argument);                                \
+    }                                                                          \
+    mhp_status mhp_cuda_##kernel##_bf16(void *native, const void *argument)    \
+    {                                                                          \
+        return kernel<bf16>(native, argument);                                 \
+    }
+
+ENTRY(mix)
+ENTRY(merge)
+ENTRY(merge_mix)
+ENTRY(readout)

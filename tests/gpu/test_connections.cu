@@ -1,0 +1,974 @@
+/* The connection kernels of the CUDA backend against float64 on the CPU, written from docs/model.md alone.
+ *
+ *   test_connections [--small] [--seed S]
+ *
+ * Fresh random inputs every run (the seed is printed); outputs are poisoned with NaN before, and every kernel runs twice for the same
+ * bits. An error is norm of the difference over norm of the reference; bounds stand in `bound_of`. */
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "model/cuda/cuda.h"
+
+typedef std::vector<double> array;
+
+static int failures;
+static uint64_t seed;
+static std::map<std::string, double> worst;     /* by dtype and tensor */
+
+#define CUDA(call)                                                                                          \
+    do {                                                                                                    \
+        cudaError_t error_ = (call);                                                                        \
+        if (error_ != cudaSuccess) {                                                                        \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(error_));      \
+            exit(1);                                                                                        \
+        }                                                                                                   \
+    } while (0)
+
+struct config {
+    mhp_connection_kind kind;
+    bool half;                  /* real is BF16 */
+    int tokens, hidden, streams, iterations;
+    double logit_std;
+};
+
+static std::string name_of(const config &c)
+{
+    static const char *kinds[] = {"residual", "hc", "mhc"};
+    char text[128];
+
+    snprintf(text, sizeof text, "%s %s T %d C %d n %d std %g", kinds[c.kind], c.half ? "bf16" : "f32", c.tokens, c.hidden, c.streams,
+             c.logit_std);
+    return text;
+}
+
+/* ---- device arrays ---- */
+
+struct device_array {
+    void *data = NULL;
+    size_t count = 0;
+    bool half = false;
+
+    device_array(size_t n, bool bf16) : count(n), half(bf16)
+    {
+        CUDA(cudaMalloc(&data, bytes() + 16));
+        CUDA(cudaMemset(data, 0xff, bytes()));      /* NaN in both types */
+    }
+    device_array(const array &values, bool bf16) : device_array(values.size(), bf16) { set(values); }
+    device_array(const device_array &) = delete;
+    ~device_array() { cudaFree(data); }
+    size_t bytes() const { return count * (half ? 2 : 4); }
+    void set(const array &values)
+    {
+        std::vector<char> raw(bytes());
+
+        for (size_t i = 0; i < count; i++) {
+            if (half) {
+                ((__nv_bfloat16 *)raw.data())[i] = __float2bfloat16_rn((float)values[i]);
+            } else {
+                ((float *)raw.data())[i] = (float)values[i];
+            }
+        }
+        CUDA(cudaMemcpy(data, raw.data(), bytes(), cudaMemcpyHostToDevice));
+    }
+    std::vector<char> raw() const
+    {
+        std::vector<char> result(bytes());
+
+        CUDA(cudaMemcpy(result.data(), data, bytes(), cudaMemcpyDeviceToHost));
+        return result;
+    }
+    array get() const
+    {
+        std::vector<char> from = raw();
+        array values(count);
+
+        for (size_t i = 0; i < count; i++) {
+            values[i] = half ? (double)__bfloat162float(((__nv_bfloat16 *)from.data())[i]) : (double)((float *)from.data())[i];
+        }
+        return values;
+    }
+};
+
+static array random_array(size_t count, double deviation, bool half)
+{
+    array values(count);
+    int threads = 8;
+    std::vector<std::thread> pool;
+    static uint64_t stream;
+    uint64_t base = seed + 1000003 * ++stream;
+
+    for (int w = 0; w < threads; w++) {
+        pool.emplace_back([&, w] {
+            std::mt19937_64 generator(base * 16 + (uint64_t)w);
+            std::normal_distribution<float> normal(0, (float)deviation);
+
+            for (size_t i = count * (size_t)w / threads; i < count * (size_t)(w + 1) / threads; i++) {
+                float x = normal(generator);
+
+                values[i] = half ? (double)__bfloat162float(__float2bfloat16_rn(x)) : (double)x;
+            }
+        });
+    }
+    for (std::thread &t : pool) {
+        t.join();
+    }
+    return values;
+}
+
+static void for_tokens(int tokens, const std::function<void(int, int, int)> &work)
+{
+    int workers = std::max(1, std::min(16, tokens / 4));
+    std::vector<std::thread> pool;
+
+    for (int w = 0; w < workers; w++) {
+        pool.emplace_back(work, (int)((int64_t)tokens * w / workers), (int)((int64_t)tokens * (w + 1) / workers), w);
+    }
+    for (std::thread &t : pool) {
+        t.join();
+    }
+}
+
+/* ---- comparisons ---- */
+
+/* Of values of the table's type (up to two roundings), coefficients, projections, gradients, and sums that may cancel. */
+enum { KIND_REAL, KIND_COEFFICIENT, KIND_PROJECTION, KIND_GRADIENT, KIND_SUM };
+
+static double bound_of(bool half, int what)
+{
+    static const double f32[] = {2e-6, 2e-5, 5e-6, 5e-5, 1e-3};
+    static const double bf16[] = {4e-3, 1e-4, 1e-4, 2e-3, 1e-2};
+
+    return half ? bf16[what] : f32[what];
+}
+
+static void check(const config &c, const char *tensor, const array &got, const array &want, int what)
+{
+    double difference = 0, norm = 0, error;
+    std::string key = std::string(c.half ? "bf16 " : "f32 ") + (c.kind == MHP_CONNECTION_HC ? "hc " : c.kind == MHP_CONNECTION_MHC ? "mhc " : "residual ") + tensor;
+
+    for (size_t i = 0; i < want.size(); i++) {
+        difference += (got[i] - want[i]) * (got[i] - want[i]);
+        norm += want[i] * want[i];
+    }
+    error = std::sqrt(difference / (norm > 0 ? norm : 1));
+    if (!(error <= bound_of(c.half, what))) {
+        printf("FAIL %s: %s is off by %.2e, more than %.2e\n", name_of(c).c_str(), tensor, error, bound_of(c.half, what));
+        failures++;
+    }
+    if (!(worst[key] >= error)) {
+        worst[key] = error;
+    }
+}
+
+typedef mhp_status (*kernel)(void *, const void *);
+
+static void run(const config &c, const char *name, kernel f32, kernel bf16, const void *args)
+{
+    if ((c.half ? bf16 : f32)(NULL, args) != MHP_OK) {
+        printf("FAIL %s: %s: %s\n", name_of(c).c_str(), name, mhp_error_text());
+        failures++;
+        exit(1);
+    }
+    CUDA(cudaDeviceSynchronize());
+}
+
+#define RUN(c, name, args) run(c, #name, mhp_cuda_##name##_f32, mhp_cuda_##name##_bf16, &(args))
+
+/* Runs again with the outputs poisoned (or, for sums, as they were) and compares bits. */
+static void check_again(const config &c, const char *name, const std::function<void()> &reset, const std::function<void()> &again,
+                        const std::vector<device_array *> &outputs)
+{
+    std::vector<std::vector<char>> before;
+
+    for (device_array *output : outputs) {
+        before.push_back(output->raw());
+    }
+    reset();
+    again();
+    for (size_t i = 0; i < outputs.size(); i++) {
+        if (outputs[i]->raw() != before[i]) {
+            printf("FAIL %s: output %zu of %s differs between two runs\n", name_of(c).c_str(), i, name);
+            failures++;
+        }
+    }
+}
+
+static void poison(const std::vector<device_array *> &outputs)
+{
+    for (device_array *output : outputs) {
+        CUDA(cudaMemset(output->data, 0xff, output->bytes()));
+    }
+}
+
+/* ---- the reference ---- */
+
+static const double norm_epsilon = 1e-6, hc_epsilon = 1e-6;
+
+static double logistic(double x)
+{
+    return 1 / (1 + std::exp(-x));
+}
+
+struct coefficients {           /* of one token */
+    array u, h, pre, post, comb, r, tanh;
+    std::vector<array> matrices;        /* every state of the Sinkhorn iterations, the softmax first */
+};
+
+static void divide(array &m, int n, bool over_j)
+{
+    for (int line = 0; line < n; line++) {
+        double sum = hc_epsilon;
+
+        for (int i = 0; i < n; i++) {
+            sum += over_j ? m[i * n + line] : m[line * n + i];
+        }
+        for (int i = 0; i < n; i++) {
+            (over_j ? m[i * n + line] : m[line * n + i]) /= sum;
+        }
+    }
+}
+
+static array dots(const double *x, const array &fn, int rows, size_t width)
+{
+    array u(rows);
+
+    for (int p = 0; p < rows; p++) {
+        const double *w = fn.data() + (size_t)p * width;
+        double lanes[8] = {0};
+
+        for (size_t i = 0; i < width; i += 8) {
+            for (int l = 0; l < 8; l++) {
+                lanes[l] += x[i + l] * w[i + l];
+            }
+        }
+        for (double lane : lanes) {
+            u[p] += lane;
+        }
+    }
+    return u;
+}
+
+static double rms(const double *x, size_t count)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        sum += x[i] * x[i];
+    }
+    return std::sqrt(sum / (double)count + norm_epsilon);
+}
+
+static coefficients mhc_of(const config &c, const double *x, const array &fn, const array &base, const array &scale)
+{
+    int n = c.streams, P = n * (n + 2);
+    coefficients k;
+    array m(n * n);
+
+    k.r = {rms(x, (size_t)n * c.hidden)};
+    k.u = dots(x, fn, P, (size_t)n * c.hidden);
+    k.h.resize(P);
+    for (int p = 0; p < P; p++) {
+        k.h[p] = scale[p < n ? 0 : p < 2 * n ? 1 : 2] * k.u[p] / k.r[0] + base[p];
+    }
+    for (int j = 0; j < n; j++) {
+        double sum = 0;
+
+        k.pre.push_back(logistic(k.h[j]) + hc_epsilon);
+        k.post.push_back(2 * logistic(k.h[n + j]));
+        for (int i = 0; i < n; i++) {
+            sum += std::exp(k.h[2 * n + j * n + i]);
+        }
+        for (int i = 0; i < n; i++) {
+            m[j * n + i] = std::exp(k.h[2 * n + j * n + i]) / sum;
+        }
+    }
+    k.matrices.push_back(m);
+    for (double &value : m) {
+        value += hc_epsilon;
+    }
+    k.matrices.push_back(m);
+    for (int step = 0; step < 2 * c.iterations - 1; step++) {
+        divide(m, n, step % 2 == 0);
+        k.matrices.push_back(m);
+    }
+    k.comb = m;
+    return k;
+}
+
+static coefficients hc_of(const config &c, const double *x, const array &fn, const array &base, const array &scale)
+{
+    int n = c.streams;
+    coefficients k;
+
+    k.comb.resize(n * n);
+    for (int j = 0; j < n; j++) {
+        array u = dots(x + (size_t)j * c.hidden, fn, n + 2, (size_t)c.hidden);
+        double r = rms(x + (size_t)j * c.hidden, (size_t)c.hidden);
+
+        k.r.push_back(r);
+        for (int p = 0; p < n + 2; p++) {
+            k.tanh.push_back(std::tanh(u[p] / r));
+        }
+        k.pre.push_back(scale[0] * k.tanh[j * (n + 2)] + base[j]);
+        k.post.push_back(scale[1] * k.tanh[j * (n + 2) + 1] + base[n + j]);
+        for (int i = 0; i < n; i++) {
+            k.comb[j * n + i] = scale[2] * k.tanh[j * (n + 2) + 2 + i] + base[2 * n + j * n + i];
+        }
+    }
+    return k;
+}
+
+/* d of the mixing matrix to d of its logits, through every kept state. */
+static array sinkhorn_gradient(const coefficients &k, array d, int n)
+{
+    for (size_t step = k.matrices.size() - 1; step >= 2; step--) {
+        const array &in = k.matrices[step - 1];
+        bool over_j = step % 2 == 0;
+        array result(n * n);
+
+        for (int line = 0; line < n; line++) {
+            double sum = hc_epsilon, dot = 0;
+
+            for (int i = 0; i < n; i++) {
+                int at = over_j ? i * n + line : line * n + i;
+
+                sum += in[at];
+                dot += d[at] * in[at];
+            }
+            for (int i = 0; i < n; i++) {
+                int at = over_j ? i * n + line : line * n + i;
+
+                result[at] = d[at] / sum - dot / (sum * sum);
+            }
+        }
+        d = result;
+    }
+    for (int j = 0; j < n; j++) {
+        const double *p = k.matrices[0].data() + j * n;
+        double dot = 0;
+
+        for (int i = 0; i < n; i++) {
+            dot += d[j * n + i] * p[i];
+        }
+        for (int i = 0; i < n; i++) {
+            d[j * n + i] = p[i] * (d[j * n + i] - dot);
+        }
+    }
+    return d;
+}
+
+struct parameters {
+    array fn, base, scale, weight;
+};
+
+static coefficients coefficients_of(const config &c, const double *x, const parameters &p)
+{
+    return c.kind == MHP_CONNECTION_HC ? hc_of(c, x, p.fn, p.base, p.scale) : mhc_of(c, x, p.fn, p.base, p.scale);
+}
+
+static array mixed(const double *x, const array &pre, int n, int hidden)
+{
+    array z(hidden);
+
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < hidden; i++) {
+            z[i] += pre[j] * x[(size_t)j * hidden + i];
+        }
+    }
+    return z;
+}
+
+struct sums {
+    array dfn, dbase, dscale, dweight;
+
+    sums(const parameters &p) : dfn(p.fn.size()), dbase(p.base.size()), dscale(p.scale.size()), dweight(p.weight.size()) {}
+    void add(const sums &other)
+    {
+        array *mine[] = {&dfn, &dbase, &dscale, &dweight};
+        const array *theirs[] = {&other.dfn, &other.dbase, &other.dscale, &other.dweight};
+
+        for (int i = 0; i < 4; i++) {
+            for (size_t k = 0; k < mine[i]->size(); k++) {
+                (*mine[i])[k] += (*theirs[i])[k];
+            }
+        }
+    }
+};
+
+/* Adds du (x) v / r to dfn and fn^T du / r - x <du,u> / (r^3 width) to dx of one row of the projection. */
+static void row_gradient(const array &du, const array &u, const double *x, double r, size_t width, const array &fn, double *dx, array &dfn)
+{
+    double along = 0;
+
+    for (size_t p = 0; p < du.size(); p++) {
+        double factor = du[p] / r;
+
+        along += du[p] * u[p];
+        for (size_t i = 0; i < width; i++) {
+            dfn[p * width + i] += factor * x[i];
+            dx[i] += factor * fn[p * width + i];
+        }
+    }
+    for (size_t i = 0; i < width; i++) {
+        dx[i] -= x[i] * along / (r * r * r * (double)width);
+    }
+}
+
+struct upstream {               /* of one token */
+    const double *g, *dpost, *dcomb, *dnormed;
+};
+
+static void token_gradient(const config &c, const double *x, const upstream &up, const parameters &par, double *dx, sums &s)
+{
+    int n = c.streams, C = c.hidden, P = n * (n + 2);
+    coefficients k = coefficients_of(c, x, par);
+    array z = mixed(x, k.pre, n, C);
+    double r = rms(z.data(), (size_t)C), along = 0;
+    array dz(C), dpre(n);
+
+    for (int i = 0; i < C; i++) {
+        s.dweight[i] += up.dnormed[i] * z[i] / r;
+        along += up.dnormed[i] * par.weight[i] * z[i];
+    }
+    for (int i = 0; i < C; i++) {
+        dz[i] = up.dnormed[i] * par.weight[i] / r - z[i] * along / (r * r * r * C);
+    }
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < C; i++) {
+            double sum = k.pre[j] * dz[i];
+
+            for (int q = 0; q < n; q++) {
+                sum += k.comb[j * n + q] * up.g[(size_t)q * C + i];
+            }
+            dx[(size_t)j * C + i] = sum;
+            dpre[j] += dz[i] * x[(size_t)j * C + i];
+        }
+    }
+    if (c.kind == MHP_CONNECTION_HC) {
+        for (int j = 0; j < n; j++) {
+            array du(n + 2), u(n + 2);
+
+            for (int p = 0; p < n + 2; p++) {
+                double d = p == 0 ? dpre[j] : p == 1 ? up.dpost[j] : up.dcomb[j * n + p - 2];
+                double t = k.tanh[j * (n + 2) + p];
+                int group = p < 2 ? p : 2;
+
+                s.dbase[p < 2 ? p * n + j : 2 * n + j * n + p - 2] += d;
+                s.dscale[group] += d * t;
+                du[p] = par.scale[group] * d * (1 - t * t);
+                u[p] = std::atanh(t) * k.r[j];
+            }
+            row_gradient(du, u, x + (size_t)j * C, k.r[j], (size_t)C, par.fn, dx + (size_t)j * C, s.dfn);
+        }
+        return;
+    }
+    array dcomb = sinkhorn_gradient(k, array(up.dcomb, up.dcomb + n * n), n), du(P);
+    for (int p = 0; p < P; p++) {
+        int group = p < n ? 0 : p < 2 * n ? 1 : 2;
+        double q = logistic(k.h[p]);
+        double dh = p < n ? dpre[p] * q * (1 - q) : p < 2 * n ? up.dpost[p - n] * 2 * q * (1 - q) : dcomb[p - 2 * n];
+
+        s.dbase[p] += dh;
+        s.dscale[group] += dh * k.u[p] / k.r[0];
+        du[p] = par.scale[group] * dh;
+    }
+    row_gradient(du, k.u, x, k.r[0], (size_t)n * C, par.fn, dx, s.dfn);
+}
+
+/* ---- cases ---- */
+
+static parameters random_parameters(const config &c)
+{
+    int n = c.streams;
+    bool hc = c.kind == MHP_CONNECTION_HC;
+    size_t width = (size_t)(hc ? 1 : n) * c.hidden;
+    size_t rows = hc ? n + 2 : n * (n + 2);
+    parameters p;
+
+    p.fn = random_array(rows * width, 1 / std::sqrt((double)width), false);
+    p.base = random_array(n * (n + 2), 0.3, false);
+    p.scale = random_array(3, 0.1, false);
+    for (double &value : p.scale) {
+        value = (double)(float)(c.logit_std * (1 + value));
+    }
+    p.weight = random_array(c.hidden, 0.2, false);
+    for (double &value : p.weight) {
+        value = (double)(float)(1 + value);
+    }
+    return p;
+}
+
+struct kept {                   /* what mix writes */
+    device_array pre, post, comb, projection, rrms, z, normed, norm_rrms;
+
+    kept(const config &c)
+        : pre((size_t)c.tokens * c.streams, false), post((size_t)c.tokens * c.streams, false),
+          comb((size_t)c.tokens * c.streams * c.streams, false), projection((size_t)c.tokens * c.streams * (c.streams + 2), false),
+          rrms((size_t)c.tokens * (c.kind == MHP_CONNECTION_HC ? c.streams : 1), false), z((size_t)c.tokens * c.hidden, c.half),
+          normed((size_t)c.tokens * c.hidden, c.half), norm_rrms(c.tokens, false)
+    {
+    }
+    std::vector<device_array *> all() { return {&pre, &post, &comb, &projection, &rrms, &z, &normed, &norm_rrms}; }
+};
+
+static mhp_mix_args mix_args(const config &c, const device_array &x, const device_array &fn, const device_array &base,
+                             const device_array &scale, const device_array &weight, kept &k)
+{
+    mhp_mix_args args = {};
+
+    args.connection = {c.kind, c.tokens, c.hidden, c.streams, c.iterations, norm_epsilon, hc_epsilon, x.data, fn.data, base.data,
+                       scale.data, k.pre.data, k.post.data, k.comb.data, k.projection.data, k.rrms.data, k.z.data};
+    args.weight = weight.data;
+    args.normed = k.normed.data;
+    args.norm_rrms = k.norm_rrms.data;
+    return args;
+}
+
+static void check_mix(const config &c, const array &x, const parameters &par, const kept &k, const char *prefix)
+{
+    int n = c.streams, C = c.hidden, T = c.tokens, P = n * (n + 2);
+    bool hc = c.kind == MHP_CONNECTION_HC;
+    int R = hc ? n : 1;
+    array pre((size_t)T * n), post((size_t)T * n), comb((size_t)T * n * n), projection((size_t)T * P), rrms((size_t)T * R), z((size_t)T * C),
+        normed((size_t)T * C), norm_rrms(T);
+    auto at = [&](const char *tensor) {
+        static std::string text;
+
+        text = std::string(prefix) + tensor;
+        return text.c_str();
+    };
+
+    for_tokens(T, [&](int begin, int end, int) {
+        for (int t = begin; t < end; t++) {
+            const double *state = x.data() + (size_t)t * n * C;
+            coefficients q = coefficients_of(c, state, par);
+            array mix = mixed(state, q.pre, n, C);
+            double r = rms(mix.data(), (size_t)C);
+
+            std::copy(q.pre.begin(), q.pre.end(), pre.begin() + (size_t)t * n);
+            std::copy(q.post.begin(), q.post.end(), post.begin() + (size_t)t * n);
+            std::copy(q.comb.begin(), q.comb.end(), comb.begin() + (size_t)t * n * n);
+            std::copy(hc ? q.tanh.begin() : q.u.begin(), hc ? q.tanh.end() : q.u.end(), projection.begin() + (size_t)t * P);
+            for (int j = 0; j < R; j++) {
+                rrms[(size_t)t * R + j] = 1 / q.r[j];
+            }
+            norm_rrms[t] = 1 / r;
+            for (int i = 0; i < C; i++) {
+                z[(size_t)t * C + i] = mix[i];
+                normed[(size_t)t * C + i] = mix[i] / r * par.weight[i];
+            }
+        }
+    });
+    check(c, at("pre"), k.pre.get(), pre, KIND_COEFFICIENT);
+    check(c, at("post"), k.post.get(), post, KIND_COEFFICIENT);
+    check(c, at("comb"), k.comb.get(), comb, KIND_COEFFICIENT);
+    check(c, at("projection"), k.projection.get(), projection, KIND_PROJECTION);
+    check(c, at("rrms"), k.rrms.get(), rrms, KIND_PROJECTION);
+    check(c, at("z"), k.z.get(), z, KIND_REAL);
+    check(c, at("normed"), k.normed.get(), normed, KIND_REAL);
+    check(c, at("norm_rrms"), k.norm_rrms.get(), norm_rrms, c.half ? KIND_GRADIENT : KIND_COEFFICIENT);
+}
+
+static array merged(const config &c, const array &x, const array &y, const array &post, const array &comb)
+{
+    int n = c.streams, C = c.hidden;
+    array next(x.size());
+
+    for_tokens(c.tokens, [&](int begin, int end, int) {
+        for (int t = begin; t < end; t++) {
+            for (int k = 0; k < n; k++) {
+                for (int i = 0; i < C; i++) {
+                    double sum = post[(size_t)t * n + k] * y[(size_t)t * C + i];
+
+                    for (int j = 0; j < n; j++) {
+                        sum += comb[((size_t)t * n + j) * n + k] * x[((size_t)t * n + j) * C + i];
+                    }
+                    next[((size_t)t * n + k) * C + i] = sum;
+                }
+            }
+        }
+    });
+    return next;
+}
+
+static void check_gradients(const config &c, const array &x, const array &g, const array &dpost, const array &dcomb, const array &dnormed,
+                            const parameters &par, kept &k, device_array &dx_array, const device_array &x_array, const device_array &fn,
+                            const device_array &base, const device_array &scale, const device_array &weight)
+{
+    int n = c.streams, C = c.hidden, T = c.tokens;
+    device_array dpost_array(dpost, false), dcomb_array(dcomb, false), dnormed_array(dnormed, c.half), room((size_t)T * C, c.half);
+    device_array workspace((size_t)mhp_cuda_connection_workspace(c.kind, T, C, n, 1), false);
+    array start[4] = {random_array(par.fn.size(), 1e-2, false), random_array(par.base.size(), 1e-2, false),
+                      random_array(3, 1e-2, false), random_array(par.weight.size(), 1e-2, false)};
+    device_array dfn(start[0], false), dbase(start[1], false), dscale(start[2], false), dweight(start[3], false);
+    mhp_mix_gradient_args args = {};
+    sums want(par);
+    array dx((size_t)T * n * C);
+    int workers = std::max(1, std::min(16, T / 4));
+    std::vector<sums> parts((size_t)workers, want);
+    auto reset = [&] {
+        dx_array.set(g);
+        dfn.set(start[0]);
+        dbase.set(start[1]);
+        dscale.set(start[2]);
+        dweight.set(start[3]);
+        poison({&workspace, &room});
+    };
+    auto go = [&] { RUN(c, mix_gradient, args); };
+
+    args.connection = {c.kind, T, C, n, c.iterations, norm_epsilon, hc_epsilon, dx_array.data, x_array.data, dpost_array.data,
+                       dcomb_array.data, room.data, k.pre.data, k.post.data, k.comb.data, k.projection.data, k.rrms.data, fn.data,
+                       base.data, scale.data, dx_array.data, dfn.data, dbase.data, dscale.data, workspace.data};
+    args.z = k.z.data;
+    args.weight = weight.data;
+    args.norm_rrms = k.norm_rrms.data;
+    args.dnormed = dnormed_array.data;
+    args.dweight = dweight.data;
+    reset();
+    go();
+    check_again(c, "mix_gradient", reset, go, {&dx_array, &dfn, &dbase, &dscale, &dweight});
+    for_tokens(T, [&](int begin, int end, int worker) {
+        for (int t = begin; t < end; t++) {
+            upstream up = {&g[(size_t)t * n * C], &dpost[(size_t)t * n], &dcomb[(size_t)t * n * n], &dnormed[(size_t)t * C]};
+
+            token_gradient(c, &x[(size_t)t * n * C], up, par, &dx[(size_t)t * n * C], parts[(size_t)worker]);
+        }
+    });
+    for (const sums &part : parts) {
+        want.add(part);
+    }
+    array *totals[] = {&want.dfn, &want.dbase, &want.dscale, &want.dweight};
+    for (int i = 0; i < 4; i++) {
+        for (size_t at = 0; at < totals[i]->size(); at++) {
+            (*totals[i])[at] += start[i][at];
+        }
+    }
+    check(c, "dx", dx_array.get(), dx, c.half ? KIND_REAL : KIND_GRADIENT);
+    check(c, "dfn", dfn.get(), want.dfn, KIND_GRADIENT);
+    check(c, "dbase", dbase.get(), want.dbase, KIND_GRADIENT);
+    check(c, "dscale", dscale.get(), want.dscale, KIND_SUM);
+    check(c, "dweight", dweight.get(), want.dweight, KIND_GRADIENT);
+}
+
+static void check_merge_gradient(const config &c, const array &g, const array &x, const array &y, const array &post, const array &comb,
+                                 array *dpost_out, array *dcomb_out)
+{
+    int n = c.streams, C = c.hidden, T = c.tokens;
+    device_array ga(g, c.half), xa(x, c.half), ya(y, c.half), posta(post, false), comba(comb, false);
+    device_array dy((size_t)T * C, c.half), dpost((size_t)T * n, false), dcomb((size_t)T * n * n, false);
+    mhp_merge_gradient_args args = {c.kind, T, C, n, ga.data, xa.data, ya.data, posta.data, comba.data, dy.data, dpost.data, dcomb.data};
+    array want_dy((size_t)T * C), want_dpost((size_t)T * n), want_dcomb((size_t)T * n * n);
+    auto go = [&] { RUN(c, merge_gradient, args); };
+
+    go();
+    check_again(c, "merge_gradient", [&] { poison({&dy, &dpost, &dcomb}); }, go, {&dy, &dpost, &dcomb});
+    for_tokens(T, [&](int begin, int end, int) {
+        for (int t = begin; t < end; t++) {
+            for (int k = 0; k < n; k++) {
+                const double *grad = &g[((size_t)t * n + k) * C];
+
+                for (int i = 0; i < C; i++) {
+                    want_dy[(size_t)t * C + i] += post[(size_t)t * n + k] * grad[i];
+                    want_dpost[(size_t)t * n + k] += grad[i] * y[(size_t)t * C + i];
+                }
+                for (int j = 0; j < n; j++) {
+                    for (int i = 0; i < C; i++) {
+                        want_dcomb[((size_t)t * n + j) * n + k] += x[((size_t)t * n + j) * C + i] * grad[i];
+                    }
+                }
+            }
+        }
+    });
+    check(c, "dy", dy.get(), want_dy, KIND_REAL);
+    check(c, "dpost", dpost.get(), want_dpost, KIND_COEFFICIENT);
+    check(c, "dcomb", dcomb.get(), want_dcomb, KIND_COEFFICIENT);
+    *dpost_out = dpost.get();
+    *dcomb_out = dcomb.get();
+}
+
+static void test_streams(const config &c)
+{
+    int n = c.streams, C = c.hidden, T = c.tokens;
+    parameters par = random_parameters(c);
+    array x0 = random_array((size_t)T * n * C, 1, c.half), y = random_array((size_t)T * C, 1, c.half);
+    array post = random_array((size_t)T * n, 0.5, false), comb = random_array((size_t)T * n * n, 0.5, false);
+    array g = random_array((size_t)T * n * C, 1, c.half), dnormed = random_array((size_t)T * C, 1, c.half), x, dpost, dcomb;
+    device_array fn(par.fn, false), base(par.base, false), scale(par.scale, false), weight(par.weight, false);
+    device_array x0_array(x0, c.half), y_array(y, c.half), post_array(post, false), comb_array(comb, false);
+    device_array next((size_t)T * n * C, c.half), dx((size_t)T * n * C, c.half);
+    kept apart(c), fused(c), lean(c);
+    mhp_merge_args merge = {c.kind, T, C, n, x0_array.data, y_array.data, post_array.data, comb_array.data, next.data};
+    mhp_mix_args mix = mix_args(c, next, fn, base, scale, weight, apart);
+    mhp_merge_mix_args both = {merge, mix_args(c, next, fn, base, scale, weight, fused)};
+    std::vector<device_array *> outputs = fused.all();
+
+    RUN(c, merge, merge);
+    x = next.get();
+    check(c, "x_next", x, merged(c, x0, y, post, comb), KIND_REAL);
+    RUN(c, mix, mix);
+    check_mix(c, x, par, apart, "");
+    check_again(c, "mix", [&] { poison(apart.all()); }, [&] { RUN(c, mix, mix); }, apart.all());
+    mix = mix_args(c, next, fn, base, scale, weight, lean);
+    mix.connection.z = NULL;
+    RUN(c, mix, mix);
+    if (lean.normed.raw() != apart.normed.raw()) {
+        printf("FAIL %s: normed depends on z being kept\n", name_of(c).c_str());
+        failures++;
+    }
+    poison({&next});
+    RUN(c, merge_mix, both);
+    x = next.get();
+    check(c, "x_next of merge_mix", x, merged(c, x0, y, post, comb), KIND_REAL);
+    check_mix(c, x, par, fused, "merge_mix ");
+    outputs.push_back(&next);
+    check_again(c, "merge_mix", [&] { poison(outputs); }, [&] { RUN(c, merge_mix, both); }, outputs);
+    check_merge_gradient(c, g, x, y, post, comb, &dpost, &dcomb);
+    check_gradients(c, x, g, dpost, dcomb, dnormed, par, fused, dx, next, fn, base, scale, weight);
+}
+
+static void test_readout(const config &c)
+{
+    int n = c.streams, C = c.hidden, T = c.tokens;
+    size_t width = (size_t)n * C;
+    array x = random_array((size_t)T * width, 1, c.half), dz = random_array((size_t)T * C, 1, c.half);
+    array fn = random_array(n * width, 1 / std::sqrt((double)width), false), base = random_array(n, 0.3, false);
+    array scale = {(double)(float)c.logit_std};
+    device_array xa(x, c.half), dza(dz, c.half), fna(fn, false), basea(base, false), scalea(scale, false);
+    device_array pre((size_t)T * n, false), projection((size_t)T * n, false), rrms(T, false), z((size_t)T * C, c.half);
+    device_array dx((size_t)T * width, c.half), dfn(array(fn.size(), 0.0), false), dbase(array(n, 0.0), false), dscale(array(1, 0.0), false);
+    device_array workspace((size_t)mhp_cuda_connection_workspace(MHP_CONNECTION_MHC, T, C, n, 1), false);
+    mhp_readout_args args = {T, C, n, norm_epsilon, hc_epsilon, xa.data, fna.data, basea.data, scalea.data, pre.data, projection.data,
+                             rrms.data, z.data};
+    mhp_readout_gradient_args back = {T, C, n, norm_epsilon, hc_epsilon, xa.data, dza.data, pre.data, projection.data, rrms.data,
+                                      fna.data, basea.data, scalea.data, dx.data, dfn.data, dbase.data, dscale.data, workspace.data};
+    array want_pre((size_t)T * n), want_z((size_t)T * C), want_dx((size_t)T * width), want_dfn(fn.size()), want_dbase(n), want_dscale(1);
+
+    RUN(c, readout, args);
+    check_again(c, "readout", [&] { poison({&pre, &projection, &rrms, &z}); }, [&] { RUN(c, readout, args); },
+                {&pre, &projection, &rrms, &z});
+    RUN(c, readout_gradient, back);
+    for (int t = 0; t < T; t++) {
+        const double *state = &x[(size_t)t * width];
+        array u = dots(state, fn, n, width), du(n), mix(n);
+        double r = rms(state, width);
+
+        for (int j = 0; j < n; j++) {
+            double q = logistic(scale[0] * u[j] / r + base[j]), dpre = 0;
+
+            mix[j] = q + hc_epsilon;
+            want_pre[(size_t)t * n + j] = mix[j];
+            for (int i = 0; i < C; i++) {
+                dpre += dz[(size_t)t * C + i] * state[(size_t)j * C + i];
+                want_dx[(size_t)t * width + (size_t)j * C + i] = mix[j] * dz[(size_t)t * C + i];
+            }
+            du[j] = dpre * q * (1 - q);
+            want_dbase[j] += du[j];
+            want_dscale[0] += du[j] * u[j] / r;
+            du[j] *= scale[0];
+        }
+        array value = mixed(state, mix, n, C);
+        std::copy(value.begin(), value.end(), want_z.begin() + (size_t)t * C);
+        row_gradient(du, u, state, r, width, fn, &want_dx[(size_t)t * width], want_dfn);
+    }
+    check(c, "readout pre", pre.get(), want_pre, KIND_COEFFICIENT);
+    check(c, "readout z", z.get(), want_z, KIND_REAL);
+    check(c, "readout dx", dx.get(), want_dx, c.half ? KIND_REAL : KIND_GRADIENT);
+    check(c, "readout dfn", dfn.get(), want_dfn, KIND_GRADIENT);
+    check(c, "readout dbase", dbase.get(), want_dbase, KIND_GRADIENT);
+    check(c, "readout dscale", dscale.get(), want_dscale, KIND_SUM);
+}
+
+static void check_norm(const config &c, const array &x, const array &weight, const device_array &normed, const device_array &rrms)
+{
+    array want(x.size()), want_rrms(c.tokens);
+
+    for (int t = 0; t < c.tokens; t++) {
+        double r = rms(&x[(size_t)t * c.hidden], (size_t)c.hidden);
+
+        want_rrms[t] = 1 / r;
+        for (int i = 0; i < c.hidden; i++) {
+            want[(size_t)t * c.hidden + i] = x[(size_t)t * c.hidden + i] / r * weight[i];
+        }
+    }
+    check(c, "normed", normed.get(), want, KIND_REAL);
+    check(c, "norm_rrms", rrms.get(), want_rrms, KIND_COEFFICIENT);
+}
+
+static void test_residual(const config &c)
+{
+    int C = c.hidden, T = c.tokens;
+    size_t count = (size_t)T * C;
+    array x = random_array(count, 1, c.half), y = random_array(count, 1, c.half), g = random_array(count, 1, c.half);
+    array d = random_array(count, 1, c.half), weight = random_array(C, 1, false), start = random_array(C, 0.1, false), next(count), dx(count);
+    array dweight = start;
+    device_array xa(x, c.half), ya(y, c.half), weighta(weight, false), nexta(count, c.half), normed(count, c.half), rrms(T, false);
+    device_array ga(g, c.half), da(d, c.half), dweighta(start, false), dy(count, c.half);
+    device_array workspace((size_t)mhp_cuda_connection_workspace(c.kind, T, C, 1, 1), false);
+    mhp_merge_mix_args both = {};
+    mhp_merge_gradient_args split = {};
+    mhp_mix_gradient_args back = {};
+    auto reset = [&] {
+        ga.set(g);
+        dweighta.set(start);
+        poison({&workspace});
+    };
+
+    both.merge = {c.kind, T, C, 1, xa.data, ya.data, NULL, NULL, nexta.data};
+    both.mix.connection.kind = c.kind;
+    both.mix.connection.tokens = T;
+    both.mix.connection.hidden = C;
+    both.mix.connection.norm_epsilon = norm_epsilon;
+    both.mix.connection.x = nexta.data;
+    both.mix.weight = weighta.data;
+    both.mix.normed = normed.data;
+    both.mix.norm_rrms = rrms.data;
+    for (size_t i = 0; i < count; i++) {
+        next[i] = x[i] + y[i];
+    }
+    RUN(c, merge, both.merge);
+    check(c, "x_next", nexta.get(), next, KIND_REAL);
+    next = nexta.get();
+    RUN(c, mix, both.mix);
+    check_norm(c, next, weight, normed, rrms);
+    poison({&nexta, &normed, &rrms});
+    RUN(c, merge_mix, both);
+    check(c, "x_next of merge_mix", nexta.get(), next, KIND_REAL);
+    check_norm(c, next, weight, normed, rrms);
+    check_again(c, "merge_mix", [&] { poison({&nexta, &normed, &rrms}); }, [&] { RUN(c, merge_mix, both); }, {&nexta, &normed, &rrms});
+    split = {c.kind, T, C, 1, ga.data, NULL, NULL, NULL, NULL, dy.data, NULL, NULL};
+    RUN(c, merge_gradient, split);
+    check(c, "dy", dy.get(), g, KIND_REAL);
+    for (int t = 0; t < T; t++) {
+        const double *state = &next[(size_t)t * C], *in = &d[(size_t)t * C];
+        double r = rms(state, (size_t)C), along = 0;
+
+        for (int i = 0; i < C; i++) {
+            along += in[i] * weight[i] * state[i];
+            dweight[i] += in[i] * state[i] / r;
+        }
+        for (int i = 0; i < C; i++) {
+            dx[(size_t)t * C + i] = g[(size_t)t * C + i] + in[i] * weight[i] / r - state[i] * along / (r * r * r * C);
+        }
+    }
+    back.connection.kind = c.kind;
+    back.connection.tokens = T;
+    back.connection.hidden = C;
+    back.connection.norm_epsilon = norm_epsilon;
+    back.connection.g = ga.data;
+    back.connection.dx = ga.data;
+    back.connection.workspace = workspace.data;
+    back.z = nexta.data;
+    back.weight = weighta.data;
+    back.norm_rrms = rrms.data;
+    back.dnormed = da.data;
+    back.dweight = dweighta.data;
+    RUN(c, mix_gradient, back);
+    check(c, "dx", ga.get(), dx, c.half ? KIND_REAL : KIND_GRADIENT);
+    check(c, "dweight", dweighta.get(), dweight, KIND_GRADIENT);
+    check_again(c, "mix_gradient", reset, [&] { RUN(c, mix_gradient, back); }, {&ga, &dweighta});
+}
+
+static void test_limits(void)
+{
+    mhp_mix_args args = {};
+    struct {
+        int hidden, streams, iterations;
+        const char *named;
+    } bad[] = {{12, 4, 20, "hidden size 12"}, {0, 4, 20, "hidden size 0"}, {64, 9, 20, "9 streams"}, {64, 0, 20, "0 streams"},
+               {64, 4, 101, "101 Sinkhorn"}};
+
+    for (auto &b : bad) {
+        args.connection.kind = MHP_CONNECTION_MHC;
+        args.connection.tokens = 1;
+        args.connection.hidden = b.hidden;
+        args.connection.streams = b.streams;
+        args.connection.sinkhorn_iterations = b.iterations;
+        if (mhp_cuda_mix_bf16(NULL, &args) != MHP_ERR_UNSUPPORTED || !strstr(mhp_error_text(), b.named)) {
+            printf("FAIL limits: expected \"%s\" in \"%s\"\n", b.named, mhp_error_text());
+            failures++;
+        }
+    }
+}
+
+static void test(const config &c)
+{
+    int before = failures;
+
+    if (c.kind == MHP_CONNECTION_RESIDUAL) {
+        test_residual(c);
+    } else {
+        test_streams(c);
+        if (c.kind == MHP_CONNECTION_MHC) {
+            test_readout(c);
+        }
+    }
+    if (failures == before) {
+        printf("ok   %s\n", name_of(c).c_str());
+        fflush(stdout);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    bool small = false;
+    std::vector<config> cases;
+
+    seed = (uint64_t)time(NULL);
+    for (int i = 1; i < argc; i++) {
+        small = small || !strcmp(argv[i], "--small");
+        if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
+            seed = strtoull(argv[++i], NULL, 10);
+        }
+    }
+    printf("seed %llu\n", (unsigned long long)seed);
+    for (int half = 0; half < 2; half++) {
+        for (mhp_connection_kind kind : {MHP_CONNECTION_MHC, MHP_CONNECTION_HC}) {
+            for (int n = 1; n <= 8; n++) {
+                cases.push_back({kind, half == 1, n % 2 ? 7 : 19, n % 3 ? 64 : 8, n, 20, 1});
+            }
+            cases.push_back({kind, half == 1, 1, 8, 4, 20, 3});
+            cases.push_back({kind, half == 1, 37, 328, 4, 20, 1});
+            if (small) {
+                continue;
+            }
+            cases.push_back({kind, half == 1, 130, 1280, 4, 20, 3});
+            cases.push_back({kind, half == 1, 130, 1920, 2, 20, 1});
+            cases.push_back({kind, half == 1, 130, 2560, 3, 7, 1});
+            cases.push_back({kind, half == 1, 7, 7168, 8, 20, 1});
+            cases.push_back({kind, half == 1, 7, 16384, 4, 1, 1});
+            cases.push_back({kind, half == 1, half ? 4099 : 1100, 2560, 4, 20, 1});
+            cases.push_back({kind, half == 1, 1, 7168, 4, 20, 3});
+            if (half == 1 && kind == MHP_CONNECTION_MHC) {
+                cases.push_back({kind, true, 4099, 1280, 4, 20, 3});
+                cases.push_back({kind, true, 1027, 7168, 4, 20, 1});
+                cases.push_back({kind, true, 4099, 64, 4, 20, 3});
+            }
+        }
+        for (int hidden : {8, 64, 1280, 1920, 2560, 7168, 16384}) {
+            cases.push_back({MHP_CONNECTION_RESIDUAL, half == 1, small ? 7 : 131, hidden, 1, 1, 1});
+        }
+        cases.push_back({MHP_CONNECTION_RESIDUAL, half == 1, small ? 19 : 4099, small ? 64 : 2560, 1, 1, 1});
+    }
+    test_limits();
+    for (const config &c : cases) {
+        test(c);
+    }
+    printf("largest errors\n");
+    for (const auto &entry : worst) {
+        printf("  %-40s %.2e\n", entry.first.c_str(), entry.second);
+    }
+    printf(failures ? "%d failures\n" : "all %d cases agree\n", failures ? failures : (int)cases.size());
+    return failures != 0;
+}
