@@ -33,14 +33,15 @@ if(NOT CUDAToolkit_FOUND OR NOT TARGET CUDA::cublasLt)
     return()
 endif()
 
-# Ampere, Hopper, Blackwell; cards between them run the code of the one below. The environment's CUDAARCHS comes first.
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-    if(CUDAToolkit_VERSION VERSION_LESS 12.8)
-        set(CMAKE_CUDA_ARCHITECTURES 80 90)
-    else()
-        set(CMAKE_CUDA_ARCHITECTURES 80 90 100)
-    endif()
+# Ampere, Hopper, Blackwell; cards between them run the code of the one below. In the cache, since CMake reads the environment's CUDAARCHS
+# in a build folder's first run alone.
+set(mhp_architectures 80 90)
+if(DEFINED ENV{CUDAARCHS})
+    set(mhp_architectures $ENV{CUDAARCHS})
+elseif(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
+    list(APPEND mhp_architectures 100)
 endif()
+set(CMAKE_CUDA_ARCHITECTURES "${mhp_architectures}" CACHE STRING "Compute capabilities that CUDA code is compiled for")
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)      # the one that cuBLASLt's and cuDNN's users share
 enable_language(CXX)
 enable_language(CUDA)

@@ -26,8 +26,8 @@ struct precision {
 };
 
 static const precision PRECISIONS[] = {
-    {&mhp_cuda_kernels_f32, 4e-7, "f32"},
-    {&mhp_cuda_kernels_bf16, 4e-3, "bf16"},
+    {mhp_cuda_kernels(MHP_DTYPE_F32), 4e-7, "f32"},
+    {mhp_cuda_kernels(MHP_DTYPE_BF16), 4e-3, "bf16"},
 };
 
 static tensor normal(mhp_dtype dtype, size_t count, double deviation = 1, double mean = 0)
