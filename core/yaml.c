@@ -1,14 +1,24 @@
 #include "core/yaml.h"
 
+mhp_status mhp_yaml_verror(const mhp_yaml *yaml, yaml_mark_t mark, const char *format, va_list arguments)
+{
+    mhp_status status = mhp_error_vset(yaml->code, format, arguments);
+
+    if (yaml->has_no_place) {
+        return mhp_error_prefix(status, "%s: ", yaml->name);
+    }
+    return mhp_error_prefix(status, "%s:%zu:%zu: ", yaml->name, mark.line + 1, mark.column + 1);
+}
+
 mhp_status mhp_yaml_error(const mhp_yaml *yaml, yaml_mark_t mark, const char *format, ...)
 {
     va_list arguments;
     mhp_status status;
 
     va_start(arguments, format);
-    status = mhp_error_vset(yaml->code, format, arguments);
+    status = mhp_yaml_verror(yaml, mark, format, arguments);
     va_end(arguments);
-    return mhp_error_prefix(status, "%s:%zu:%zu: ", yaml->name, mark.line + 1, mark.column + 1);
+    return status;
 }
 
 /* libyaml gives a place, except where bytes are no characters: there only their offset. */
