@@ -44,7 +44,8 @@ static mhp_status raise_parser(const mhp_yaml *yaml)
     case YAML_MEMORY_ERROR:
         return mhp_error_set(MHP_ERR_NO_MEMORY, "%s: libyaml is out of memory", yaml->name);
     case YAML_READER_ERROR:
-        return mhp_yaml_error(yaml, mark_of_offset(yaml, parser->problem_offset), "%s: expected printable text in UTF-8", parser->problem);
+        return mhp_yaml_error(yaml, mark_of_offset(yaml, parser->problem_offset), "%s: expected printable text in UTF-8",
+                              parser->problem);
     default:
         return mhp_yaml_error(yaml, parser->problem_mark, "not YAML: %s%s%s", parser->context ? parser->context : "",
                               parser->context ? ", " : "", parser->problem);
@@ -114,7 +115,8 @@ static mhp_status check_event(mhp_yaml *yaml)
                               anchor_of(event));
     }
     if (tag_of(event)) {
-        return mhp_yaml_error(yaml, event->start_mark, "tag %.100s: expected a value without one, tags are not read", tag_of(event));
+        return mhp_yaml_error(yaml, event->start_mark, "tag %.100s: expected a value without one, tags are not read",
+                              tag_of(event));
     }
     if (event->type == YAML_DOCUMENT_START_EVENT && ++yaml->documents > 1) {
         return mhp_yaml_error(yaml, event->start_mark, "a second document: expected one");
@@ -122,7 +124,8 @@ static mhp_status check_event(mhp_yaml *yaml)
     if (event->type == YAML_MAPPING_END_EVENT || event->type == YAML_SEQUENCE_END_EVENT) {
         yaml->depth--;
     }
-    if ((event->type == YAML_MAPPING_START_EVENT || event->type == YAML_SEQUENCE_START_EVENT) && ++yaml->depth > MHP_YAML_DEPTH_MAX) {
+    if ((event->type == YAML_MAPPING_START_EVENT || event->type == YAML_SEQUENCE_START_EVENT) &&
+        ++yaml->depth > MHP_YAML_DEPTH_MAX) {
         return mhp_yaml_error(yaml, event->start_mark, "nested %d deep: expected at most %d", yaml->depth, MHP_YAML_DEPTH_MAX);
     }
     return MHP_OK;

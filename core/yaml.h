@@ -1,5 +1,5 @@
-/* One YAML document as libyaml's events, in the form that every reader here asks for: UTF-8, one document, no anchors, aliases or tags,
- * not nested deeper than MHP_YAML_DEPTH_MAX. Internal to readers. */
+/* One YAML document as libyaml's events, in the form that every reader here asks for: UTF-8, one document, no anchors, aliases or
+ * tags, not nested deeper than MHP_YAML_DEPTH_MAX. Internal to readers. */
 #ifndef MHP_CORE_YAML_H
 #define MHP_CORE_YAML_H
 

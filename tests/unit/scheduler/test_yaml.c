@@ -1,5 +1,5 @@
-/* Plans as YAML: what is read, what the file says of itself, round trips, errors with their place; and files of either format by name
- * or by content. */
+/* Plans as YAML: what is read, what the file says of itself, round trips, errors with their place; and files of either format by
+ * name or by content. */
 #include <unistd.h>
 
 #include "core/file.h"
