@@ -40,7 +40,7 @@ typedef struct mhp_option {
     const struct mhp_option *section;       /* MHP_OPTION_SECTION */
 } mhp_option;
 
-/* Limits: a larger document, more items or a longer override is refused; as is nesting deeper than core/yaml.h allows. */
+/* Limits: a larger document, more items or a longer override is refused; as is nesting deeper than core/yaml_internal.h allows. */
 enum {
     MHP_OPTION_TEXT_MAX = 1 << 20,      /* bytes of a document */
     MHP_OPTION_ITEMS_MAX = 65536,       /* of a list */

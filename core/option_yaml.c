@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "core/yaml.h"
+#include "core/yaml_internal.h"
 
 typedef struct yaml_reader {
     mhp_yaml yaml;

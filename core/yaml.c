@@ -1,4 +1,4 @@
-#include "core/yaml.h"
+#include "core/yaml_internal.h"
 
 mhp_status mhp_yaml_verror(const mhp_yaml *yaml, yaml_mark_t mark, const char *format, va_list arguments)
 {

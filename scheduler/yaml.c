@@ -6,7 +6,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
-#include "core/yaml.h"
+#include "core/yaml_internal.h"
 #include "scheduler/csv.h"
 #include "scheduler/placement.h"
 #include "scheduler/rows.h"

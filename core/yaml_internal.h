@@ -1,7 +1,7 @@
 /* One YAML document as libyaml's events, in the form that every reader here asks for: UTF-8, one document, no anchors, aliases or
  * tags, not nested deeper than MHP_YAML_DEPTH_MAX. Internal to readers. */
-#ifndef MHP_CORE_YAML_H
-#define MHP_CORE_YAML_H
+#ifndef MHP_CORE_YAML_INTERNAL_H
+#define MHP_CORE_YAML_INTERNAL_H
 
 #include <stdbool.h>
 #include <stddef.h>
