@@ -40,10 +40,9 @@ typedef struct mhp_option {
     const struct mhp_option *section;       /* MHP_OPTION_SECTION */
 } mhp_option;
 
-/* Limits: a larger document, deeper nesting, more items or a longer override is refused. */
+/* Limits: a larger document, more items or a longer override is refused; as is nesting deeper than core/yaml_internal.h allows. */
 enum {
     MHP_OPTION_TEXT_MAX = 1 << 20,      /* bytes of a document */
-    MHP_OPTION_DEPTH_MAX = 16,
     MHP_OPTION_ITEMS_MAX = 65536,       /* of a list */
     MHP_OPTION_PATH_MAX = 256,          /* bytes of a key with its sections, "model.hidden_size" */
 };

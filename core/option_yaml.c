@@ -3,14 +3,13 @@
 
 #include <assert.h>
 #include <string.h>
-#include <yaml.h>
 
 #include "core/memory.h"
+#include "core/yaml_internal.h"
 
 typedef struct yaml_reader {
-    yaml_parser_t parser;
-    yaml_event_t event;         /* the newest one */
-    bool has_event;
+    mhp_yaml yaml;
+    yaml_event_t event;         /* the newest one, which `yaml` owns */
     const char *name;           /* of the file */
     bool is_override;           /* of one line, so that errors carry no place */
     const char *text;
@@ -30,12 +29,9 @@ static mhp_status raise_at(const yaml_reader *reader, yaml_mark_t mark, const ch
     mhp_status status;
 
     va_start(arguments, format);
-    status = mhp_error_vset(MHP_ERR_CONFIG, format, arguments);
+    status = mhp_yaml_verror(&reader->yaml, mark, format, arguments);
     va_end(arguments);
-    if (reader->is_override) {
-        return mhp_error_prefix(status, "%s: ", reader->name);
-    }
-    return mhp_error_prefix(status, "%s:%zu:%zu: ", reader->name, mark.line + 1, mark.column + 1);
+    return status;
 }
 
 static mhp_status raise_value(const yaml_reader *reader, const mhp_option *option, const char *path)
@@ -80,127 +76,25 @@ static mhp_status raise_unknown_key(const yaml_reader *reader, const mhp_option 
                     *path ? "." : "", key, table->key ? table->key : "none");
 }
 
-/* libyaml gives a place, except where bytes are no characters: there only their offset. */
-static yaml_mark_t mark_of_offset(const yaml_reader *reader, size_t offset)
-{
-    yaml_mark_t mark = {0};
-
-    for (size_t i = 0; i < offset && i < reader->length; i++) {
-        mark.column++;
-        if (reader->text[i] == '\n') {
-            mark.line++;
-            mark.column = 0;
-        }
-    }
-    return mark;
-}
-
-static mhp_status raise_parser(const yaml_reader *reader)
-{
-    const yaml_parser_t *parser = &reader->parser;
-
-    switch (parser->error) {
-    case YAML_MEMORY_ERROR:
-        return mhp_error_set(MHP_ERR_NO_MEMORY, "%s: libyaml is out of memory", reader->name);
-    case YAML_READER_ERROR:
-        return raise_at(reader, mark_of_offset(reader, parser->problem_offset), "%s: expected printable text in UTF-8", parser->problem);
-    default:
-        return raise_at(reader, parser->problem_mark, "not YAML: %s%s%s", parser->context ? parser->context : "",
-                        parser->context ? ", " : "", parser->problem);
-    }
-}
-
 /* ---- events ---- */
 
 static mhp_status open_reader(yaml_reader *reader)
 {
-    if (!yaml_parser_initialize(&reader->parser)) {
-        return mhp_error_set(MHP_ERR_NO_MEMORY, "%s: libyaml is out of memory", reader->name);
-    }
-    yaml_parser_set_encoding(&reader->parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&reader->parser, (const unsigned char *)reader->text, reader->length);
-    reader->has_event = false;
+    MHP_RETURN_IF_ERROR(mhp_yaml_open(&reader->yaml, reader->name, reader->text, reader->length, MHP_ERR_CONFIG));
+    reader->yaml.has_no_place = reader->is_override;
     return MHP_OK;
-}
-
-static void close_reader(yaml_reader *reader)
-{
-    if (reader->has_event) {
-        yaml_event_delete(&reader->event);
-    }
-    reader->has_event = false;
-    yaml_parser_delete(&reader->parser);
 }
 
 static mhp_status next_event(yaml_reader *reader)
 {
-    if (reader->has_event) {
-        yaml_event_delete(&reader->event);
-    }
-    reader->has_event = yaml_parser_parse(&reader->parser, &reader->event) != 0;
-    return reader->has_event ? MHP_OK : raise_parser(reader);
-}
-
-/* ---- form ---- */
-
-static const char *anchor_of(const yaml_event_t *event)
-{
-    switch (event->type) {
-    case YAML_SCALAR_EVENT:
-        return (const char *)event->data.scalar.anchor;
-    case YAML_SEQUENCE_START_EVENT:
-        return (const char *)event->data.sequence_start.anchor;
-    case YAML_MAPPING_START_EVENT:
-        return (const char *)event->data.mapping_start.anchor;
-    default:
-        return NULL;
-    }
-}
-
-static const char *tag_of(const yaml_event_t *event)
-{
-    switch (event->type) {
-    case YAML_SCALAR_EVENT:
-        return (const char *)event->data.scalar.tag;
-    case YAML_SEQUENCE_START_EVENT:
-        return (const char *)event->data.sequence_start.tag;
-    case YAML_MAPPING_START_EVENT:
-        return (const char *)event->data.mapping_start.tag;
-    default:
-        return NULL;
-    }
-}
-
-static mhp_status check_event(const yaml_reader *reader, int *depth, int *documents)
-{
-    const yaml_event_t *event = &reader->event;
-
-    if (event->type == YAML_ALIAS_EVENT) {
-        return raise_at(reader, event->start_mark, "alias *%.100s: expected the value itself, aliases are not read",
-                        (const char *)event->data.alias.anchor);
-    }
-    if (anchor_of(event)) {
-        return raise_at(reader, event->start_mark, "anchor &%.100s: expected a value without one, anchors are not read", anchor_of(event));
-    }
-    if (tag_of(event)) {
-        return raise_at(reader, event->start_mark, "tag %.100s: expected a value without one, tags are not read", tag_of(event));
-    }
-    if (event->type == YAML_DOCUMENT_START_EVENT && ++*documents > 1) {
-        return raise_at(reader, event->start_mark, "a second document: expected one");
-    }
-    if (event->type == YAML_MAPPING_END_EVENT || event->type == YAML_SEQUENCE_END_EVENT) {
-        --*depth;
-    }
-    if ((event->type == YAML_MAPPING_START_EVENT || event->type == YAML_SEQUENCE_START_EVENT) && ++*depth > MHP_OPTION_DEPTH_MAX) {
-        return raise_at(reader, event->start_mark, "nested %d deep: expected at most %d", *depth, MHP_OPTION_DEPTH_MAX);
-    }
+    MHP_RETURN_IF_ERROR(mhp_yaml_next(&reader->yaml));
+    reader->event = reader->yaml.event;
     return MHP_OK;
 }
 
 static mhp_status check_form(yaml_reader *reader)
 {
     mhp_status status = MHP_OK;
-    int depth = 0, documents = 0;
 
     if (reader->length > MHP_OPTION_TEXT_MAX) {
         return mhp_error_set(MHP_ERR_LIMIT, "%s: %zu bytes: expected at most %d", reader->name, reader->length, MHP_OPTION_TEXT_MAX);
@@ -208,13 +102,12 @@ static mhp_status check_form(yaml_reader *reader)
     MHP_RETURN_IF_ERROR(open_reader(reader));
     do {
         MHP_TRY(out, next_event(reader));
-        MHP_TRY(out, check_event(reader, &depth, &documents));
     } while (reader->event.type != YAML_STREAM_END_EVENT);
-    if (documents == 0 && !reader->is_override) {
+    if (reader->yaml.documents == 0 && !reader->is_override) {
         MHP_RAISE(out, MHP_ERR_CONFIG, "%s:1:1: nothing in it: expected a mapping of sections", reader->name);
     }
 out:
-    close_reader(reader);
+    mhp_yaml_close(&reader->yaml);
     return status;
 }
 
@@ -359,10 +252,8 @@ static mhp_status read_mapping(yaml_reader *reader, const mhp_option *table, voi
 /* To the first event of the document's content; false if there is none. */
 static mhp_status enter_document(yaml_reader *reader, bool *has_content_out)
 {
-    do {
-        MHP_RETURN_IF_ERROR(next_event(reader));
-    } while (reader->event.type == YAML_STREAM_START_EVENT || reader->event.type == YAML_DOCUMENT_START_EVENT);
-    *has_content_out = reader->event.type != YAML_STREAM_END_EVENT;
+    MHP_RETURN_IF_ERROR(mhp_yaml_enter(&reader->yaml, has_content_out));
+    reader->event = reader->yaml.event;
     return MHP_OK;
 }
 
@@ -385,7 +276,7 @@ mhp_status mhp_option_read_document(const mhp_option *table, void *parameters, c
     }
     MHP_TRY(out, read_mapping(&reader, table, parameters, ""));
 out:
-    close_reader(&reader);
+    mhp_yaml_close(&reader.yaml);
     return status;
 }
 
@@ -408,7 +299,7 @@ mhp_status mhp_option_read_override(const mhp_option *root, const mhp_option *op
     MHP_TRY(out, note_given(&reader, option, field, option->key));
     MHP_TRY(out, read_option(&reader, option, field, option->key));
 out:
-    close_reader(&reader);
+    mhp_yaml_close(&reader.yaml);
     return status;
 }
 

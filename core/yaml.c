@@ -1,4 +1,14 @@
-#include "core/yaml.h"
+#include "core/yaml_internal.h"
+
+mhp_status mhp_yaml_verror(const mhp_yaml *yaml, yaml_mark_t mark, const char *format, va_list arguments)
+{
+    mhp_status status = mhp_error_vset(yaml->code, format, arguments);
+
+    if (yaml->has_no_place) {
+        return mhp_error_prefix(status, "%s: ", yaml->name);
+    }
+    return mhp_error_prefix(status, "%s:%zu:%zu: ", yaml->name, mark.line + 1, mark.column + 1);
+}
 
 mhp_status mhp_yaml_error(const mhp_yaml *yaml, yaml_mark_t mark, const char *format, ...)
 {
@@ -6,9 +16,9 @@ mhp_status mhp_yaml_error(const mhp_yaml *yaml, yaml_mark_t mark, const char *fo
     mhp_status status;
 
     va_start(arguments, format);
-    status = mhp_error_vset(yaml->code, format, arguments);
+    status = mhp_yaml_verror(yaml, mark, format, arguments);
     va_end(arguments);
-    return mhp_error_prefix(status, "%s:%zu:%zu: ", yaml->name, mark.line + 1, mark.column + 1);
+    return status;
 }
 
 /* libyaml gives a place, except where bytes are no characters: there only their offset. */
@@ -34,7 +44,8 @@ static mhp_status raise_parser(const mhp_yaml *yaml)
     case YAML_MEMORY_ERROR:
         return mhp_error_set(MHP_ERR_NO_MEMORY, "%s: libyaml is out of memory", yaml->name);
     case YAML_READER_ERROR:
-        return mhp_yaml_error(yaml, mark_of_offset(yaml, parser->problem_offset), "%s: expected printable text in UTF-8", parser->problem);
+        return mhp_yaml_error(yaml, mark_of_offset(yaml, parser->problem_offset), "%s: expected printable text in UTF-8",
+                              parser->problem);
     default:
         return mhp_yaml_error(yaml, parser->problem_mark, "not YAML: %s%s%s", parser->context ? parser->context : "",
                               parser->context ? ", " : "", parser->problem);
@@ -104,7 +115,8 @@ static mhp_status check_event(mhp_yaml *yaml)
                               anchor_of(event));
     }
     if (tag_of(event)) {
-        return mhp_yaml_error(yaml, event->start_mark, "tag %.100s: expected a value without one, tags are not read", tag_of(event));
+        return mhp_yaml_error(yaml, event->start_mark, "tag %.100s: expected a value without one, tags are not read",
+                              tag_of(event));
     }
     if (event->type == YAML_DOCUMENT_START_EVENT && ++yaml->documents > 1) {
         return mhp_yaml_error(yaml, event->start_mark, "a second document: expected one");
@@ -112,7 +124,8 @@ static mhp_status check_event(mhp_yaml *yaml)
     if (event->type == YAML_MAPPING_END_EVENT || event->type == YAML_SEQUENCE_END_EVENT) {
         yaml->depth--;
     }
-    if ((event->type == YAML_MAPPING_START_EVENT || event->type == YAML_SEQUENCE_START_EVENT) && ++yaml->depth > MHP_YAML_DEPTH_MAX) {
+    if ((event->type == YAML_MAPPING_START_EVENT || event->type == YAML_SEQUENCE_START_EVENT) &&
+        ++yaml->depth > MHP_YAML_DEPTH_MAX) {
         return mhp_yaml_error(yaml, event->start_mark, "nested %d deep: expected at most %d", yaml->depth, MHP_YAML_DEPTH_MAX);
     }
     return MHP_OK;

@@ -71,7 +71,8 @@ static mhp_status parse_row(csv_reader *reader, const char *line, size_t length)
     MHP_RETURN_IF_ERROR(mhp_error_prefix(mhp_rows_add_rank(&reader->rows), "%s:%d: ", reader->name, row));
     for (size_t i = 0; i <= length; i++) {
         if (i == length || line[i] == ',') {
-            MHP_RETURN_IF_ERROR(mhp_error_prefix(add_cell(reader, line + first, i - first), "%s:%d: cell %d: ", reader->name, row, cell));
+            MHP_RETURN_IF_ERROR(
+                mhp_error_prefix(add_cell(reader, line + first, i - first), "%s:%d: cell %d: ", reader->name, row, cell));
             first = i + 1;
             cell++;
         }
@@ -115,10 +116,11 @@ static mhp_status raise_mixed(const csv_reader *reader, int row, const mhp_actio
     char text[CELL_BYTES_MAX];
 
     mhp_action_format(action, text, sizeof text);
-    return mhp_error_set(MHP_ERR_FORMAT,
-                         "%s:%d: %s beside a BW in line %d: BW is the full backward of older files, whose B is the input gradient, and no "
-                         "older file has this action: expected B and I in place of BW and B",
-                         reader->name, row, text, old_row);
+    return mhp_error_set(
+        MHP_ERR_FORMAT,
+        "%s:%d: %s beside a BW in line %d: BW is the full backward of older files, whose B is the input gradient, and no "
+        "older file has this action: expected B and I in place of BW and B",
+        reader->name, row, text, old_row);
 }
 
 /* Which B and W there are of every (stage, micro-batch). */
@@ -165,9 +167,11 @@ static mhp_status raise_ambiguous(const csv_reader *reader, const backward_count
     while (counts->has[both] != (HAS_B | HAS_W)) {
         both++;
     }
-    return mhp_error_set(MHP_ERR_FORMAT,
-                         "%s: %zuB%zu has a W and %zuB%zu has none: B is a full backward, or in older files the input gradient: expected I "
-                         "for input gradients", reader->name, both / columns, both % columns, alone / columns, alone % columns);
+    return mhp_error_set(
+        MHP_ERR_FORMAT,
+        "%s: %zuB%zu has a W and %zuB%zu has none: B is a full backward, or in older files the input gradient: expected I "
+        "for input gradients",
+        reader->name, both / columns, both % columns, alone / columns, alone % columns);
 }
 
 /* Files with W but neither I nor BW: if every B has a W, B is the input gradient. */
@@ -254,9 +258,10 @@ static mhp_status check_torch(const mhp_plan *plan)
             int first = mhp_plan_owner(plan, s, 0), owner = mhp_plan_owner(plan, s, m);
 
             if (owner != first) {
-                return mhp_error_set(MHP_ERR_UNSUPPORTED,
-                                     "plan %s: stage %d is on rank %d and on rank %d: expected every stage on one rank, as torch knows no other",
-                                     plan->name, s, first, owner);
+                return mhp_error_set(
+                    MHP_ERR_UNSUPPORTED,
+                    "plan %s: stage %d is on rank %d and on rank %d: expected every stage on one rank, as torch knows no other",
+                    plan->name, s, first, owner);
             }
         }
     }

@@ -4,7 +4,8 @@
 
 #include "core/memory.h"
 
-/* The state beside the result. A message is NONE until one end has it, then MET_AT of that unit, then the unit in which both have it. */
+/* The state beside the result. A message is NONE until one end has it, then MET_AT of that unit, then the unit in which both have
+ * it. */
 enum { NOT_YET = -1, NOBODY = -1, NONE = -1 };
 #define MET_AT(unit) (-2 - (unit))
 

@@ -96,7 +96,8 @@ mhp_status mhp_plan_error(const mhp_plan *plan, int rank, size_t position, const
         mhp_action_format(&list->items[position], cell, sizeof cell);
     }
     format_neighbourhood(plan, rank, position, row);
-    return mhp_error_set(MHP_ERR_PLAN, "plan %s: rank %d, position %zu, %s: %s\n    %s", plan->name, rank, position, cell, reason, row);
+    return mhp_error_set(MHP_ERR_PLAN, "plan %s: rank %d, position %zu, %s: %s\n    %s", plan->name, rank, position, cell, reason,
+                         row);
 }
 
 mhp_status mhp_plan_error_also(const mhp_plan *plan, int rank, size_t position)
@@ -137,22 +138,26 @@ static mhp_status place(const placing *at, mhp_event_kind kind, int stage, int m
     int owner;
 
     if (stage < 0 || stage >= plan->stage_count || microbatch < 0 || microbatch >= plan->microbatch_count) {
-        return mhp_plan_error(plan, at->rank, at->position, "stage or micro-batch out of range: expected stages 0 to %d, micro-batches 0 to %d",
+        return mhp_plan_error(plan, at->rank, at->position,
+                              "stage or micro-batch out of range: expected stages 0 to %d, micro-batches 0 to %d",
                               plan->stage_count - 1, plan->microbatch_count - 1);
     }
     owner = mhp_plan_owner(plan, stage, microbatch);
     if (owner < 0) {
-        return mhp_plan_error(plan, at->rank, at->position, "micro-batch %d of stage %d belongs to nobody: expected its F on this rank",
-                              microbatch, stage);
+        return mhp_plan_error(plan, at->rank, at->position,
+                              "micro-batch %d of stage %d belongs to nobody: expected its F on this rank", microbatch, stage);
     }
     if (owner != at->rank && kind == MHP_DO_FORWARD) {
-        return mhp_plan_error(plan, at->rank, at->position,
-                              "micro-batch %d of stage %d belongs to rank %d: expected a stage of two ranks to run other micro-batches on "
-                              "each, as those of the reverse direction", microbatch, stage, owner);
+        return mhp_plan_error(
+            plan, at->rank, at->position,
+            "micro-batch %d of stage %d belongs to rank %d: expected a stage of two ranks to run other micro-batches on "
+            "each, as those of the reverse direction",
+            microbatch, stage, owner);
     }
     if (owner != at->rank) {
-        return mhp_plan_error(plan, at->rank, at->position, "micro-batch %d of stage %d belongs to rank %d, which runs its F: expected it there",
-                              microbatch, stage, owner);
+        return mhp_plan_error(plan, at->rank, at->position,
+                              "micro-batch %d of stage %d belongs to rank %d, which runs its F: expected it there", microbatch,
+                              stage, owner);
     }
     MHP_RETURN_IF_ERROR(create_positions(plan, at->index, kind));
     cell = &at->index->position[kind][cell_of(plan, stage, microbatch)];

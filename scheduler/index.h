@@ -19,7 +19,7 @@ typedef enum mhp_event_kind {
 } mhp_event_kind;
 
 typedef struct mhp_plan_index {
-    int *position[MHP_DO_COUNT];        /* [stage][microbatch] -> place in the owner's list, -1 if absent; NULL if absent everywhere */
+    int *position[MHP_DO_COUNT];        /* [stage][microbatch] -> place in the owner's list, -1 if absent; NULL: absent everywhere */
     mhp_placement placement;
 } mhp_plan_index;
 
@@ -41,7 +41,8 @@ void mhp_plan_index_destroy(mhp_plan_index *index);
 int mhp_index_at(const mhp_plan *plan, const mhp_plan_index *index, mhp_event_kind kind, int stage, int microbatch);
 
 /* MHP_ERR_PLAN: "rank 2, position 7, 3F1: reason", then the neighbourhood with the bad cell marked. */
-mhp_status mhp_plan_error(const mhp_plan *plan, int rank, size_t position, const char *format, ...) __attribute__((format(printf, 4, 5)));
+mhp_status mhp_plan_error(const mhp_plan *plan, int rank, size_t position, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 /* Adds another place's neighbourhood, on a line of its own, to the error text at hand; returns MHP_ERR_PLAN. */
 mhp_status mhp_plan_error_also(const mhp_plan *plan, int rank, size_t position);
 

@@ -1,6 +1,6 @@
-/* Interleaved 1F1B: rank r holds stages r, r + P, r + 2P ... ("chunks"), so that a micro-batch passes every rank `chunks` times and the
- * bubble shrinks by that factor. Micro-batches run in rounds: a round of one chunk, then of the next. The order is that of PyTorch's
- * ScheduleInterleaved1F1B; arXiv 2104.04473. */
+/* Interleaved 1F1B: rank r holds stages r, r + P, r + 2P ... ("chunks"), so that a micro-batch passes every rank `chunks` times
+ * and the bubble shrinks by that factor. Micro-batches run in rounds: a round of one chunk, then of the next. The order is that of
+ * PyTorch's ScheduleInterleaved1F1B; arXiv 2104.04473. */
 #include "scheduler/generators.h"
 
 /* Micro-batches run in as many rounds as there are whole sets of P. */
@@ -34,9 +34,9 @@ static mhp_status check(const mhp_schedule_shape *shape)
     while (!divides(shape->ranks, more)) {
         more++;
     }
-    return mhp_error_set(MHP_ERR_PLAN,
-                         "interleaved on %d ranks with %d micro-batches: expected rounds of equal length, the nearest are %d and %d",
-                         shape->ranks, shape->microbatches, less, more);
+    return mhp_error_set(
+        MHP_ERR_PLAN, "interleaved on %d ranks with %d micro-batches: expected rounds of equal length, the nearest are %d and %d",
+        shape->ranks, shape->microbatches, less, more);
 }
 
 static int stage_count(const mhp_schedule_shape *shape)

@@ -19,9 +19,9 @@ static mhp_status append_rebuild(mhp_plan *plan, const mhp_plan_index *index, in
     return mhp_plan_append(plan, rank, (mhp_action){MHP_ACTION_REBUILD, s, m, -1, -1});
 }
 
-/* Puts R right before the I, B or pair that needs it. There it begins as soon as the compute action before is done: what the rank waits
- * for, the gradient, is waited for by the action behind R, and its receive was posted long before. So R fills the wait if there is one.
- * Any earlier place would only let what it rebuilds lie around longer, and beside that of the gradient before. */
+/* Puts R right before the I, B or pair that needs it. There it begins as soon as the compute action before is done: what the rank
+ * waits for, the gradient, is waited for by the action behind R, and its receive was posted long before. So R fills the wait if
+ * there is one. Any earlier place would only let what it rebuilds lie around longer, and beside that of the gradient before. */
 static mhp_status place_rebuilds_of(mhp_plan *plan, const mhp_plan_index *index, int rank)
 {
     mhp_status status = MHP_OK;
@@ -51,8 +51,8 @@ out:
     return status;
 }
 
-/* Puts REDUCE_GRAD behind each stage's last weight gradient on the rank, whatever the plan had: every holder of a stage must have one,
- * and only there is it complete and early. `last` [stage] lends its room. */
+/* Puts REDUCE_GRAD behind each stage's last weight gradient on the rank, whatever the plan had: every holder of a stage must have
+ * one, and only there is it complete and early. `last` [stage] lends its room. */
 static mhp_status place_reductions_of(mhp_plan *plan, int rank, size_t *last)
 {
     mhp_status status = MHP_OK;

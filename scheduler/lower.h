@@ -17,10 +17,10 @@ typedef struct mhp_lower_params {
     mhp_weight_placement weight_gradients;
 } mhp_lower_params;
 
-/* Moves weight gradients and adds R as `params` says (NULL: neither), adds SEND_F/RECV_F/SEND_B/RECV_B where neighbouring stages live
- * on different ranks unless the plan has messages, REDUCE_GRAD after a stage's last weight gradient, and assigns slots. The order of
- * messages of a channel - one (source stage, source rank, kind) - is the same on both ends. Validates first (compute order) and after
- * (everything). The plan's own actions are replaced; of a plan that is refused nothing may be used any more. */
+/* Moves weight gradients and adds R as `params` says (NULL: neither), adds SEND_F/RECV_F/SEND_B/RECV_B where neighbouring stages
+ * live on different ranks unless the plan has messages, REDUCE_GRAD after a stage's last weight gradient, and assigns slots. The
+ * order of messages of a channel - one (source stage, source rank, kind) - is the same on both ends. Validates first (compute
+ * order) and after (everything). The plan's own actions are replaced; of a plan that is refused nothing may be used any more. */
 mhp_status mhp_plan_lower(mhp_plan *plan, const mhp_lower_params *params);
 
 /* Checks completeness, dependencies, ownership; of a lowered plan also channel order, slots, and freedom from deadlock under

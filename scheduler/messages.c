@@ -8,8 +8,8 @@
 #include "scheduler/execute.h"
 #include "scheduler/index.h"
 
-/* Where a receive goes: before the target rank's action `before`. Of those before one action, that which is needed first stands first;
- * `needed` is by then no later than that of the channel's messages behind it. */
+/* Where a receive goes: before the target rank's action `before`. Of those before one action, that which is needed first stands
+ * first; `needed` is by then no later than that of the channel's messages behind it. */
 typedef struct receive_place {
     int before, needed;
 } receive_place;

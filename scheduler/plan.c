@@ -175,8 +175,8 @@ static mhp_status parse_pair(const char *text, mhp_action *action_out)
 static mhp_action_kind find_word(const char *text, size_t length, bool followed)
 {
     for (int kind = 0; kind < MHP_ACTION_KIND_COUNT; kind++) {
-        if (kind != MHP_ACTION_OVERLAP_F_B && followed == words[kind].has_microbatch && strncmp(text, words[kind].text, length) == 0 &&
-            words[kind].text[length] == '\0') {
+        if (kind != MHP_ACTION_OVERLAP_F_B && followed == words[kind].has_microbatch &&
+            strncmp(text, words[kind].text, length) == 0 && words[kind].text[length] == '\0') {
             return (mhp_action_kind)kind;
         }
     }
@@ -198,7 +198,8 @@ mhp_status mhp_action_parse(const char *text, mhp_action *action_out)
     length = strspn(at, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
     action.kind = find_word(at, length, at[length] != '\0');
     if (action.kind == MHP_ACTION_KIND_COUNT) {
-        return parse_error(text, "one of F, B, I, W, R, SEND_F, RECV_F, SEND_B, RECV_B with a micro-batch, or REDUCE_GRAD, UNSHARD, RESHARD");
+        return parse_error(
+            text, "one of F, B, I, W, R, SEND_F, RECV_F, SEND_B, RECV_B with a micro-batch, or REDUCE_GRAD, UNSHARD, RESHARD");
     }
     at += length;
     if (words[action.kind].has_microbatch && (!read_number(&at, MHP_MICROBATCHES_MAX - 1, &action.microbatch) || *at != '\0')) {

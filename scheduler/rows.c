@@ -64,8 +64,9 @@ mhp_status mhp_rows_check(const mhp_rows *rows, const char *name)
         return mhp_error_set(MHP_ERR_FORMAT, "%s: no actions: expected a row for each rank, with actions such as 3F0", name);
     }
     if (cells > CELLS_ALWAYS_ALLOWED && cells > rows->forward_count) {
-        return mhp_error_set(MHP_ERR_FORMAT, "%s: %zu forwards of stages up to %d and micro-batches up to %d: expected %zu, one of each",
-                             name, rows->forward_count, rows->stage_max, rows->microbatch_max, cells);
+        return mhp_error_set(MHP_ERR_FORMAT,
+                             "%s: %zu forwards of stages up to %d and micro-batches up to %d: expected %zu, one of each", name,
+                             rows->forward_count, rows->stage_max, rows->microbatch_max, cells);
     }
     return MHP_OK;
 }
@@ -85,8 +86,8 @@ static bool has_backward(const mhp_rows *rows)
         for (size_t i = 0; i < rows->items[r].count; i++) {
             mhp_action_kind kind = rows->items[r].items[i].kind;
 
-            if (kind != MHP_ACTION_FORWARD && kind != MHP_ACTION_SEND_F && kind != MHP_ACTION_RECV_F && kind != MHP_ACTION_UNSHARD &&
-                kind != MHP_ACTION_RESHARD) {
+            if (kind != MHP_ACTION_FORWARD && kind != MHP_ACTION_SEND_F && kind != MHP_ACTION_RECV_F &&
+                kind != MHP_ACTION_UNSHARD && kind != MHP_ACTION_RESHARD) {
                 return true;
             }
         }

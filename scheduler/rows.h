@@ -19,8 +19,8 @@ void mhp_rows_release(mhp_rows *rows);
 mhp_status mhp_rows_add_rank(mhp_rows *rows);
 mhp_status mhp_rows_add(mhp_rows *rows, const mhp_action *action);
 
-/* Refuses rows without actions, and such that name far more stages and micro-batches than they have forwards, before anything of that
- * size is allocated. MHP_ERR_FORMAT; `name` is the file's. */
+/* Refuses rows without actions, and such that name far more stages and micro-batches than they have forwards, before anything of
+ * that size is allocated. MHP_ERR_FORMAT; `name` is the file's. */
 mhp_status mhp_rows_check(const mhp_rows *rows, const char *name);
 
 /* A plan that takes the rows' actions; whoever runs a stage's F of a micro-batch owns it. Checked rows only. */

@@ -191,8 +191,8 @@ typedef struct output_list {
     int count;
 } output_list;
 
-/* How many slots keep every pass from waiting: the most outputs whose send is not over when a pass begins, that pass's among them; and
- * one more, since a message takes time. Outputs take turns, so what counts is the oldest that is not over. */
+/* How many slots keep every pass from waiting: the most outputs whose send is not over when a pass begins, that pass's among them;
+ * and one more, since a message takes time. Outputs take turns, so what counts is the oldest that is not over. */
 static int output_slot_count(const assignment *a, const output_list *outputs, int kind, int stage)
 {
     const int *message = &a->execution->message[kind][(size_t)stage * (size_t)a->plan->microbatch_count];
@@ -359,8 +359,8 @@ static mhp_status check_use(const occupancy *o, size_t position, const mhp_slot_
     int *holder;
 
     if (slot < 0) {
-        return mhp_plan_error(o->plan, o->rank, position, "micro-batch %d of stage %d has no %s slot: expected one", use->microbatch,
-                              use->stage, name);
+        return mhp_plan_error(o->plan, o->rank, position, "micro-batch %d of stage %d has no %s slot: expected one",
+                              use->microbatch, use->stage, name);
     }
     if (slot >= slots->count[use->slot_class]) {
         return mhp_plan_error(o->plan, o->rank, position, "micro-batch %d of stage %d has %s slot %d: expected less than %d",
@@ -369,10 +369,12 @@ static mhp_status check_use(const occupancy *o, size_t position, const mhp_slot_
     if (is_output(use->slot_class)) {
         return MHP_OK;
     }
-    holder = &o->holder[o->first[(slots - o->plan->ranks[o->rank].stages) * MHP_SLOT_CLASS_COUNT + (int)use->slot_class] + (size_t)slot];
+    holder =
+        &o->holder[o->first[(slots - o->plan->ranks[o->rank].stages) * MHP_SLOT_CLASS_COUNT + (int)use->slot_class] + (size_t)slot];
     if (use->takes && *holder != NOBODY) {
-        return mhp_plan_error(o->plan, o->rank, position, "%s slot %d is still used by micro-batch %d of stage %d: expected a free one",
-                              name, slot, *holder, use->stage);
+        return mhp_plan_error(o->plan, o->rank, position,
+                              "%s slot %d is still used by micro-batch %d of stage %d: expected a free one", name, slot, *holder,
+                              use->stage);
     }
     *holder = use->takes ? use->microbatch : NOBODY;
     return MHP_OK;

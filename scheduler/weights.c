@@ -45,8 +45,8 @@ static void put_weight(advance *a, waiting_weight *weight)
     put(a, weight->action, a->now);
 }
 
-/* The place of a W goes to the oldest that waits if its own has run. Never to another before its own: a W that moves back would hold
- * its slots for longer. */
+/* The place of a W goes to the oldest that waits if its own has run. Never to another before its own: a W that moves back would
+ * hold its slots for longer. */
 static void use_weight_place(advance *a, const mhp_action *action)
 {
     int gradient = mhp_index_at(a->plan, a->index, MHP_DO_INPUT_GRADIENT, action->stage, action->microbatch);

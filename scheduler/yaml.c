@@ -6,7 +6,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
-#include "core/yaml.h"
+#include "core/yaml_internal.h"
 #include "scheduler/csv.h"
 #include "scheduler/placement.h"
 #include "scheduler/rows.h"
@@ -60,8 +60,8 @@ static mhp_status read_integer(const plan_reader *reader, const char *what, int 
 
     if (digits == 0 || text[digits] != '\0' || value < least || value > most) {
         return mhp_yaml_error(&reader->yaml, reader->yaml.event.start_mark, "%s%s%.40s: expected a number from %d to %d", what,
-                              is_event(reader, YAML_SCALAR_EVENT) ? " is " : "", is_event(reader, YAML_SCALAR_EVENT) ? text : "", least,
-                              most);
+                              is_event(reader, YAML_SCALAR_EVENT) ? " is " : "", is_event(reader, YAML_SCALAR_EVENT) ? text : "",
+                              least, most);
     }
     *value_out = (int)value;
     return MHP_OK;
@@ -247,7 +247,8 @@ static mhp_status read_document(plan_reader *reader)
         MHP_RETURN_IF_ERROR(mhp_yaml_next(&reader->yaml));
     }
     if (!reader->given[KEY_ACTIONS]) {
-        return mhp_error_set(reader->yaml.code, "%s: no actions: expected the key actions with a list for every rank", reader->yaml.name);
+        return mhp_error_set(reader->yaml.code, "%s: no actions: expected the key actions with a list for every rank",
+                             reader->yaml.name);
     }
     return MHP_OK;
 }
@@ -270,13 +271,14 @@ static mhp_status check_said(const plan_reader *reader, const mhp_placement *pla
         const said_stage *said = &reader->said[i];
 
         if (mhp_placement_find(placement, said->rank, said->stage) < 0) {
-            return mhp_yaml_error(&reader->yaml, said->mark, "placement of rank %d has stage %d: expected an F of that stage on that rank",
-                                  said->rank, said->stage);
+            return mhp_yaml_error(&reader->yaml, said->mark,
+                                  "placement of rank %d has stage %d: expected an F of that stage on that rank", said->rank,
+                                  said->stage);
         }
         for (size_t j = i; j-- > 0 && reader->said[j].rank == said->rank;) {
             if (reader->said[j].stage == said->stage) {
-                return mhp_yaml_error(&reader->yaml, said->mark, "placement of rank %d has stage %d twice: expected it once", said->rank,
-                                      said->stage);
+                return mhp_yaml_error(&reader->yaml, said->mark, "placement of rank %d has stage %d twice: expected it once",
+                                      said->rank, said->stage);
             }
         }
         count[said->rank]++;
@@ -284,7 +286,8 @@ static mhp_status check_said(const plan_reader *reader, const mhp_placement *pla
     return MHP_OK;
 }
 
-static mhp_status check_placement_counts(const plan_reader *reader, const mhp_plan *plan, const mhp_placement *placement, const int *count)
+static mhp_status check_placement_counts(const plan_reader *reader, const mhp_plan *plan, const mhp_placement *placement,
+                                         const int *count)
 {
     for (int r = 0; r < plan->rank_count; r++) {
         if (count[r] != mhp_placement_count(placement, r)) {

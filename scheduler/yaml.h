@@ -14,9 +14,9 @@
 
 #include "scheduler/plan.h"
 
-/* Reads a plan from a file: as CSV if it is called .csv, as YAML if .yaml or .yml, else as what its first letters look like. Ranks,
- * stages, micro-batches and owners follow from its actions. Not validated. Errors name file, line, and cell or column; MHP_ERR_NOT_FOUND,
- * MHP_ERR_LIMIT for more than MHP_CSV_BYTES_MAX bytes. */
+/* Reads a plan from a file: as CSV if it is called .csv, as YAML if .yaml or .yml, else as what its first letters look like.
+ * Ranks, stages, micro-batches and owners follow from its actions. Not validated. Errors name file, line, and cell or column;
+ * MHP_ERR_NOT_FOUND, MHP_ERR_LIMIT for more than MHP_CSV_BYTES_MAX bytes. */
 mhp_status mhp_plan_read(const char *path, mhp_plan **plan_out);
 
 /* From memory; `name` stands for the file. */

@@ -1,5 +1,6 @@
-/* ZB-V: rank r holds stages r and 2P-1-r, so that a micro-batch comes back to the rank where it began, and every F, I and W of both
- * stages interlock without a gap when they take equally long. arXiv 2405.15362; the order is that of PyTorch's ScheduleZBVZeroBubble. */
+/* ZB-V: rank r holds stages r and 2P-1-r, so that a micro-batch comes back to the rank where it began, and every F, I and W of
+ * both stages interlock without a gap when they take equally long. arXiv 2405.15362; the order is that of PyTorch's
+ * ScheduleZBVZeroBubble. */
 #include "scheduler/generators.h"
 
 static mhp_status check(const mhp_schedule_shape *shape)

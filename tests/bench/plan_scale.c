@@ -1,6 +1,6 @@
-/* plan_scale [KIND [P,M ...]]: what it costs to generate, lower and prove schedules, from small to large, on one core. Lowering proves
- * the compute order before and everything after; the column "prove" is one more proof of the lowered plan. Time per compute action
- * stays flat if nothing grows faster than the plan. */
+/* plan_scale [KIND [P,M ...]]: what it costs to generate, lower and prove schedules, from small to large, on one core. Lowering
+ * proves the compute order before and everything after; the column "prove" is one more proof of the lowered plan. Time per compute
+ * action stays flat if nothing grows faster than the plan. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +42,7 @@ static size_t action_count(const mhp_plan *plan)
     return count;
 }
 
+/* What is measured, in this order; a part more is an entry here, a heading, and a case in run_part. */
 enum { GENERATE, LOWER, PROVE, PART_COUNT };
 
 static const char *const part_text[PART_COUNT] = {"generate", "lower", "prove"};

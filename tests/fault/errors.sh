@@ -25,6 +25,30 @@ expect 'layers' launch 4 train config.yaml --set parallel.pipeline=4 --set sched
 expect 'started with 3 ranks: expected parallel.pipeline x parallel.data = 2 x 1 = 2' launch 3 train config.yaml
 expect 'nearest\|dualpipe' launch 2 train config.yaml --set schedule.kind=dualpip
 
+echo "== schedules from files"
+custom=(launch 2 train config.yaml --set schedule.kind=custom --set schedule.microbatches=2)
+expect 'schedule.kind is custom: expected schedule.file' "${custom[@]}"
+expect 'no-such.yaml' "${custom[@]}" --set schedule.file=no-such.yaml
+printf 'actions:\n  - [0F0, 0F1, 0B0, 0X1]\n  - 1F0 1F1 1B0 1B1\n' >words.yaml
+expect 'words.yaml:2:21: rank 0, item 4: action "0X1": expected one of' "${custom[@]}" --set schedule.file=words.yaml
+printf 'actions:\n  - [1F0, 0F1, 0B1, 1B0]\n  - [1F1, 0F0, 0B0, 1B1]\n' >circle.yaml
+expect 'rank 0, position 0, 1F0: can never run: it waits for 0F0 of rank 1' "${custom[@]}" --set schedule.file=circle.yaml
+printf '0F0,0F1,0I0,0B1\n1F0,1F1,1B0,1B1\n' >without.csv
+expect 'rank 0, position 4, end: 0W or B0 is missing' "${custom[@]}" --set schedule.file=without.csv
+printf '0F0,0F1,0B0,0B1\n1F0,1F1,(1F1;1F0)OVERLAP_F_B\n' >pair.csv
+expect 'pair.csv:2: cell 3: .*one forward and one full backward' "${custom[@]}" --set schedule.file=pair.csv
+printf '0F0,0F1,0B0,0B1\n0F0,1F0,1F1,1B0,1B1\n' >twice.csv
+expect 'rank 1, position 0, 0F0: .*reverse direction' "${custom[@]}" --set schedule.file=twice.csv
+printf '0F0,0F1,0B0,0B-1\n' >negative.csv
+expect 'negative.csv:1: cell 4: .*a micro-batch from 0 to 65535' "${custom[@]}" --set schedule.file=negative.csv
+printf '0F0,0F1,0B0,99999999999999999999B1\n' >huge.csv
+expect 'huge.csv:1: cell 4: .*a stage from 0 to 4095' "${custom[@]}" --set schedule.file=huge.csv
+head -c 100000000 /dev/zero | tr '\0' ',' >large.csv
+expect 'large.csv.*67108864' "${custom[@]}" --set schedule.file=large.csv
+rm large.csv
+printf '0F0,0F1,0F2,0B0,0B1,0B2\n1F0,1B0,1F1,1B1,1F2,1B2\n' >three.csv
+expect 'three.csv is a plan for 2 ranks and 3 micro-batches' "${custom[@]}" --set schedule.file=three.csv
+
 echo "== configuration"
 expect 'no-such.yaml' launch 2 train no-such.yaml
 sed 's/hidden_size/hiden_size/' config.yaml >typing.yaml

@@ -307,7 +307,9 @@ static inline void demand_everything_done(world *w)
         for (int m = 0; m < w->plan->microbatch_count; m++) {
             int rank = w->owner[s][m];
 
-            demand(w, w->forward[s][m], "F is missing");
+            if (!demand(w, w->forward[s][m], "F is missing")) {
+                return;
+            }
             demand(w, w->rebuilt[s][m] == w->rebuilt[s][0], "R of some, not of others");
             demand(w, !training || w->input_gradient[s][m], "I is missing");
             demand(w, !training || w->weight_gradient[s][m], "W is missing");

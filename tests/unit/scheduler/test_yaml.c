@@ -1,7 +1,8 @@
-/* Plans as YAML: what is read, what the file says of itself, round trips, errors with their place; and files of either format by name
- * or by content. */
+/* Plans as YAML: what is read, what the file says of itself, round trips, errors with their place; and files of either format by
+ * name or by content. */
 #include <unistd.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "scheduler/yaml.h"
 #include "tests/unit/scheduler/support.h"
@@ -238,6 +239,50 @@ static void files_are_read_by_name_or_content(void **state)
     unlink(path);
 }
 
+/* The text between a fence and the next one; NULL behind the last. Ends it with a NUL. */
+static char *next_example(char **text)
+{
+    char *begin = strstr(*text, "```yaml\n");
+    char *end = begin ? strstr(begin + 8, "```\n") : NULL;
+
+    if (!end) {
+        return NULL;
+    }
+    *end = '\0';
+    *text = end + 4;
+    return begin + 8;
+}
+
+/* Every schedule of docs/custom-schedules.md is what the page says: legal, and without waits where it says so. */
+static void examples_of_the_manual_run(void **state)
+{
+    char *page = NULL, *rest;
+    size_t size = 0;
+    int found = 0, without_waits = 0;
+
+    (void)state;
+    assert_int_equal(mhp_file_read_all(MHP_SOURCE_DIR "/docs/custom-schedules.md", 1 << 20, &page, &size), MHP_OK);
+    rest = page;
+    for (char *example = next_example(&rest); example; example = next_example(&rest)) {
+        mhp_plan *plan;
+
+        if (!strstr(example, "actions:")) {
+            continue;
+        }
+        plan = parse_yaml(example);
+        if (strcmp(plan->name, "both ways") == 0) {
+            assert_int_equal(worst_bubble(plan), 0);
+            without_waits++;
+        }
+        lower_plan(plan, NULL);
+        mhp_plan_destroy(plan);
+        found++;
+    }
+    assert_int_equal(found, 5);
+    assert_int_equal(without_waits, 1);
+    mhp_free(page);
+}
+
 static void a_full_disk_is_an_error(void **state)
 {
     mhp_plan *plan = generate("dualpipe", 8, 64);
@@ -263,6 +308,7 @@ int main(void)
         cmocka_unit_test(bad_files_are_refused_with_their_place),
         cmocka_unit_test(more_ranks_than_there_may_be_are_refused),
         cmocka_unit_test(files_are_read_by_name_or_content),
+        cmocka_unit_test(examples_of_the_manual_run),
         cmocka_unit_test(a_full_disk_is_an_error),
     };
 

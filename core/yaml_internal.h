@@ -1,7 +1,7 @@
-/* One YAML document as libyaml's events, in the form that every reader here asks for: UTF-8, one document, no anchors, aliases or tags,
- * not nested deeper than MHP_YAML_DEPTH_MAX. Internal to readers. */
-#ifndef MHP_CORE_YAML_H
-#define MHP_CORE_YAML_H
+/* One YAML document as libyaml's events, in the form that every reader here asks for: UTF-8, one document, no anchors, aliases or
+ * tags, not nested deeper than MHP_YAML_DEPTH_MAX. Internal to readers. */
+#ifndef MHP_CORE_YAML_INTERNAL_H
+#define MHP_CORE_YAML_INTERNAL_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,6 +19,7 @@ typedef struct mhp_yaml {
     const char *text;
     size_t length;
     mhp_status code;            /* of errors in the document */
+    bool has_no_place;          /* one line, as from a command line: errors give its name alone */
     int depth, documents;
 } mhp_yaml;
 
@@ -32,6 +33,8 @@ mhp_status mhp_yaml_next(mhp_yaml *yaml);
 mhp_status mhp_yaml_enter(mhp_yaml *yaml, bool *has_content_out);
 
 /* "file:line:column: text", with the reader's code. */
+mhp_status mhp_yaml_verror(const mhp_yaml *yaml, yaml_mark_t mark, const char *format, va_list arguments)
+    __attribute__((format(printf, 3, 0)));
 mhp_status mhp_yaml_error(const mhp_yaml *yaml, yaml_mark_t mark, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif
