@@ -210,7 +210,7 @@ static mhp_status read_list(yaml_reader *reader, const mhp_option *option, void 
     if (reader->event.type != YAML_SEQUENCE_START_EVENT) {
         return raise_value(reader, option, path);
     }
-    if (option->type == MHP_OPTION_SECTION_LIST) {
+    if (option->type == MHP_OPTION_SECTION_LIST && !reader->is_override) {
         ((mhp_section_list *)field)->line = reader->event.start_mark.line + 1;
         ((mhp_section_list *)field)->column = reader->event.start_mark.column + 1;
     }
