@@ -9,7 +9,7 @@
 #include "scheduler/occupancy.h"
 #include "scheduler/simulate_internal.h"
 
-bool mhp_action_computes(const mhp_action *action)
+bool mhp_action_takes_time(const mhp_action *action)
 {
     return action->kind <= MHP_ACTION_WEIGHT_GRADIENT || action->kind == MHP_ACTION_REBUILD || action->kind == MHP_ACTION_OVERLAP_F_B;
 }
@@ -48,7 +48,7 @@ static mhp_status launch(sim *s, int kind, int stage, int microbatch)
     double produced_us = sim_produced_us(s, kind, stage, microbatch);
     double posted_us = s->messages[kind][sim_cell(s, stage, microbatch)].posted_us;
 
-    if (produced_us == MHP_NOT_YET || posted_us == MHP_NOT_YET) {
+    if (produced_us == SIM_NOT_YET || posted_us == SIM_NOT_YET) {
         return MHP_OK;
     }
     return mhp_heap_push(&s->events, (mhp_heap_event){later(produced_us, posted_us), sim_message_id(s, kind, stage, microbatch)});
@@ -61,13 +61,13 @@ static mhp_status post(sim *s, int kind, int stage, int microbatch)
         sim_message *message = &s->messages[kind][sim_cell(s, stage, microbatch)];
         double posted_us = 0;
 
-        if (message->posted_us != MHP_NOT_YET) {
+        if (message->posted_us != SIM_NOT_YET) {
             return MHP_OK;
         }
         if (message->channel_before >= 0) {
             double before_us = s->messages[kind][sim_cell(s, stage, message->channel_before)].posted_us;
 
-            if (before_us == MHP_NOT_YET) {
+            if (before_us == SIM_NOT_YET) {
                 return MHP_OK;
             }
             posted_us = before_us;
@@ -75,7 +75,7 @@ static mhp_status post(sim *s, int kind, int stage, int microbatch)
         if (message->slot_before >= 0) {
             double release_us = sim_release_us(s, stage, message->slot_before);
 
-            if (release_us == MHP_NOT_YET) {
+            if (release_us == SIM_NOT_YET) {
                 return MHP_OK;
             }
             posted_us = later(posted_us, release_us);
@@ -90,7 +90,7 @@ static mhp_status post(sim *s, int kind, int stage, int microbatch)
 /* The first receive of every channel waits for nobody in it. */
 static mhp_status post_first(sim *s)
 {
-    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+    for (int k = 0; k < SIM_KINDS; k++) {
         for (int stage = 0; stage < s->plan->stage_count; stage++) {
             for (int m = 0; m < s->plan->microbatch_count; m++) {
                 int source = sim_source(k, stage);
@@ -117,8 +117,8 @@ static void wake(sim *s, int rank)
 static void note_message(sim *s, int kind, int stage, int microbatch, int source_rank, int target_rank)
 {
     const sim_message *message = &s->messages[kind][sim_cell(s, stage, microbatch)];
-    int send = mhp_index_at(s->plan, &s->index, kind == MHP_STATE ? MHP_DO_SEND_F : MHP_DO_SEND_B, sim_source(kind, stage), microbatch);
-    int receive = mhp_index_at(s->plan, &s->index, kind == MHP_STATE ? MHP_DO_RECV_F : MHP_DO_RECV_B, stage, microbatch);
+    int send = mhp_index_at(s->plan, &s->index, kind == SIM_STATE ? MHP_DO_SEND_F : MHP_DO_SEND_B, sim_source(kind, stage), microbatch);
+    int receive = mhp_index_at(s->plan, &s->index, kind == SIM_STATE ? MHP_DO_RECV_F : MHP_DO_RECV_B, stage, microbatch);
 
     if (send >= 0) {
         s->out->ranks[source_rank].spans[send] = (mhp_span){message->start_us, message->end_us};
@@ -163,14 +163,14 @@ static bool wait_until(sim_wait *wait, double time_us)
 {
     wait->start_us = later(wait->start_us, time_us);
     wait->free_messages_us = later(wait->free_messages_us, time_us);
-    return time_us != MHP_NOT_YET;
+    return time_us != SIM_NOT_YET;
 }
 
 static bool wait_for_message(const sim *s, sim_wait *wait, int kind, int stage, int microbatch)
 {
     const sim_message *message = &s->messages[kind][sim_cell(s, stage, microbatch)];
 
-    if (message->end_us == MHP_NOT_YET) {
+    if (message->end_us == SIM_NOT_YET) {
         return false;
     }
     wait->start_us = later(wait->start_us, message->end_us);
@@ -207,13 +207,13 @@ static bool wait_for_output(const sim *s, sim_wait *wait, int kind, int stage, i
 
 static bool wait_for_forward(const sim *s, sim_wait *wait, int stage, int microbatch)
 {
-    return wait_for_input(s, wait, MHP_STATE, stage, microbatch) && wait_for_output(s, wait, MHP_STATE, stage, microbatch);
+    return wait_for_input(s, wait, SIM_STATE, stage, microbatch) && wait_for_output(s, wait, SIM_STATE, stage, microbatch);
 }
 
 static bool wait_for_gradient(const sim *s, sim_wait *wait, int stage, int microbatch)
 {
     return wait_until(wait, s->forward_end_us[sim_cell(s, stage, microbatch)]) &&
-           wait_for_input(s, wait, MHP_GRADIENT, stage, microbatch) && wait_for_output(s, wait, MHP_GRADIENT, stage, microbatch);
+           wait_for_input(s, wait, SIM_GRADIENT, stage, microbatch) && wait_for_output(s, wait, SIM_GRADIENT, stage, microbatch);
 }
 
 /* False if something that the action needs has no time yet. */
@@ -247,7 +247,7 @@ static mhp_status release(sim *s, int stage, int microbatch)
 {
     size_t cell = sim_cell(s, stage, microbatch);
 
-    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+    for (int k = 0; k < SIM_KINDS; k++) {
         MHP_RETURN_IF_ERROR(post(s, k, stage, s->messages[k][cell].slot_after));
     }
     return MHP_OK;
@@ -256,14 +256,14 @@ static mhp_status release(sim *s, int stage, int microbatch)
 static mhp_status end_forward(sim *s, int stage, int microbatch, double end_us)
 {
     s->forward_end_us[sim_cell(s, stage, microbatch)] = end_us;
-    MHP_RETURN_IF_ERROR(made(s, MHP_STATE, stage, microbatch));
+    MHP_RETURN_IF_ERROR(made(s, SIM_STATE, stage, microbatch));
     return s->plan->forward_only ? release(s, stage, microbatch) : MHP_OK;
 }
 
 static mhp_status end_gradient(sim *s, int stage, int microbatch, double end_us)
 {
     s->gradient_end_us[sim_cell(s, stage, microbatch)] = end_us;
-    MHP_RETURN_IF_ERROR(made(s, MHP_GRADIENT, stage, microbatch));
+    MHP_RETURN_IF_ERROR(made(s, SIM_GRADIENT, stage, microbatch));
     return release(s, stage, microbatch);
 }
 
@@ -294,7 +294,7 @@ static mhp_status reach_reduction(sim *s, int rank, int stage)
     if (--reduction->waiting > 0) {
         return MHP_OK;
     }
-    return mhp_heap_push(&s->events, (mhp_heap_event){reduction->ready_us, (uint32_t)(MHP_MESSAGE_KINDS * cells) + (uint32_t)stage});
+    return mhp_heap_push(&s->events, (mhp_heap_event){reduction->ready_us, (uint32_t)(SIM_KINDS * cells) + (uint32_t)stage});
 }
 
 static void reduce(sim *s, double ready_us, int stage)
@@ -327,7 +327,7 @@ static mhp_status step(sim *s, int rank, bool *ran_out)
         at->next++;
         return reach_reduction(s, rank, action->stage);
     }
-    if (!mhp_action_computes(action)) {
+    if (!mhp_action_takes_time(action)) {
         at->next++;
         return MHP_OK;
     }
@@ -359,7 +359,7 @@ static mhp_status run_ranks(sim *s)
 
 static mhp_status run(sim *s)
 {
-    size_t message_ids = MHP_MESSAGE_KINDS * (size_t)s->plan->stage_count * (size_t)s->plan->microbatch_count;
+    size_t message_ids = SIM_KINDS * (size_t)s->plan->stage_count * (size_t)s->plan->microbatch_count;
     mhp_heap_event event;
 
     if (s->plan->lowered) {

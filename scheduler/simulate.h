@@ -73,6 +73,6 @@ int64_t mhp_simulation_peak_bytes(const mhp_simulation *simulation);
 
 /* What a compute action takes; 0 for all others. */
 double mhp_action_us(const mhp_costs *costs, const mhp_action *action);
-bool mhp_action_computes(const mhp_action *action);
+bool mhp_action_takes_time(const mhp_action *action);
 
 #endif

@@ -44,7 +44,7 @@ static path_point producer_of(const sim *s, int kind, int stage, int microbatch,
 {
     int source = sim_source(kind, stage);
     int position =
-        mhp_index_at(s->plan, &s->index, kind == MHP_STATE ? MHP_DO_FORWARD : MHP_DO_INPUT_GRADIENT, source, microbatch);
+        mhp_index_at(s->plan, &s->index, kind == SIM_STATE ? MHP_DO_FORWARD : MHP_DO_INPUT_GRADIENT, source, microbatch);
 
     return compute_point(mhp_plan_owner(s->plan, source, microbatch), (size_t)position, time_us);
 }
@@ -116,13 +116,13 @@ static bool find_message_of(const sim *s, const mhp_action *action, double time_
 {
     switch (action->kind) {
     case MHP_ACTION_FORWARD:
-        return find_message(s, MHP_STATE, action->stage, action->microbatch, time_us, point_out);
+        return find_message(s, SIM_STATE, action->stage, action->microbatch, time_us, point_out);
     case MHP_ACTION_BACKWARD:
     case MHP_ACTION_INPUT_GRADIENT:
-        return find_message(s, MHP_GRADIENT, action->stage, action->microbatch, time_us, point_out);
+        return find_message(s, SIM_GRADIENT, action->stage, action->microbatch, time_us, point_out);
     case MHP_ACTION_OVERLAP_F_B:
-        return find_message(s, MHP_STATE, action->stage, action->microbatch, time_us, point_out) ||
-               find_message(s, MHP_GRADIENT, action->backward_stage, action->backward_microbatch, time_us, point_out);
+        return find_message(s, SIM_STATE, action->stage, action->microbatch, time_us, point_out) ||
+               find_message(s, SIM_GRADIENT, action->backward_stage, action->backward_microbatch, time_us, point_out);
     default:
         return false;
     }
@@ -140,7 +140,7 @@ static path_point before_compute(const sim *s, int rank, size_t position)
         return point;
     }
     for (size_t i = position; i-- > 0;) {
-        if (mhp_action_computes(&actions[i])) {
+        if (mhp_action_takes_time(&actions[i])) {
             if (spans[i].end_us == time_us) {
                 return compute_point(rank, i, time_us);
             }
@@ -154,7 +154,7 @@ static path_point before_compute(const sim *s, int rank, size_t position)
 /* The last compute of a rank in front of a position. */
 static size_t compute_before(const sim *s, int rank, size_t position)
 {
-    while (position > 0 && !mhp_action_computes(&s->plan->ranks[rank].actions.items[position - 1])) {
+    while (position > 0 && !mhp_action_takes_time(&s->plan->ranks[rank].actions.items[position - 1])) {
         position--;
     }
     return position > 0 ? position - 1 : 0;
@@ -211,7 +211,7 @@ static mhp_status follow(trace *t, path_point *point)
         *point = before_compute(s, point->rank, point->position);
     } else if (point->kind == POINT_MESSAGE) {
         int source = sim_source(point->message_kind, point->stage);
-        int send = mhp_index_at(s->plan, &s->index, point->message_kind == MHP_STATE ? MHP_DO_SEND_F : MHP_DO_SEND_B, source,
+        int send = mhp_index_at(s->plan, &s->index, point->message_kind == SIM_STATE ? MHP_DO_SEND_F : MHP_DO_SEND_B, source,
                                 point->microbatch);
         path_point producer = producer_of(s, point->message_kind, point->stage, point->microbatch, 0);
 

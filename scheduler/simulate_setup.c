@@ -11,7 +11,7 @@ typedef struct rank_walk {
     const mhp_stage_slots **slots;      /* [stage]; NULL for a stage that the rank does not hold */
     int *last_user[MHP_SLOT_CLASS_COUNT];       /* [offset of the stage + slot] */
     int *offset[MHP_SLOT_CLASS_COUNT];  /* [stage] */
-    int *last_received[MHP_MESSAGE_KINDS];      /* [stage][source rank], from 1; 0 for none */
+    int *last_received[SIM_KINDS];      /* [stage][source rank], from 1; 0 for none */
 } rank_walk;
 
 static const mhp_slot_class message_classes[] = {MHP_SLOT_INPUT, MHP_SLOT_OUTPUT, MHP_SLOT_GRADIENT_INPUT, MHP_SLOT_GRADIENT_OUTPUT};
@@ -24,7 +24,7 @@ static void destroy_walk(rank_walk *walk)
         mhp_free(walk->last_user[message_classes[i]]);
         mhp_free(walk->offset[message_classes[i]]);
     }
-    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+    for (int k = 0; k < SIM_KINDS; k++) {
         mhp_free(walk->last_received[k]);
     }
     mhp_free(walk->slots);
@@ -59,7 +59,7 @@ static mhp_status create_walk(sim *s, rank_walk *walk)
         MHP_RETURN_IF_ERROR(mhp_calloc(&walk->last_user[class_], most_slots(plan, class_), sizeof(int)));
         MHP_RETURN_IF_ERROR(mhp_calloc(&walk->offset[class_], stages, sizeof(int)));
     }
-    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+    for (int k = 0; k < SIM_KINDS; k++) {
         MHP_RETURN_IF_ERROR(mhp_calloc(&walk->last_received[k], stages * (size_t)plan->rank_count, sizeof(int)));
     }
     return MHP_OK;
@@ -113,7 +113,7 @@ static void note_receive(rank_walk *walk, int kind, int stage, int microbatch)
     if (source < 0 || source >= s->plan->stage_count || !sim_crosses(s, stage, source, microbatch)) {
         return;
     }
-    message->slot_before = take_slot(walk, kind == MHP_STATE ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, stage, microbatch);
+    message->slot_before = take_slot(walk, kind == SIM_STATE ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, stage, microbatch);
     if (message->slot_before >= 0) {
         s->messages[kind][sim_cell(s, stage, message->slot_before)].slot_after = microbatch;
     }
@@ -137,9 +137,9 @@ static void note_output(rank_walk *walk, int kind, int stage, int microbatch)
     }
     if (sim_crosses(s, stage, target, microbatch)) {
         s->messages[kind][sim_cell(s, target, microbatch)].output_before =
-            take_slot(walk, kind == MHP_STATE ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT, stage, microbatch);
+            take_slot(walk, kind == SIM_STATE ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT, stage, microbatch);
     } else {
-        take_slot(walk, kind == MHP_STATE ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, target, microbatch);
+        take_slot(walk, kind == SIM_STATE ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, target, microbatch);
     }
 }
 
@@ -161,21 +161,21 @@ static void note_action(rank_walk *walk, const mhp_action *action)
 {
     switch (action->kind) {
     case MHP_ACTION_RECV_F:
-        note_receive(walk, MHP_STATE, action->stage, action->microbatch);
+        note_receive(walk, SIM_STATE, action->stage, action->microbatch);
         break;
     case MHP_ACTION_RECV_B:
-        note_receive(walk, MHP_GRADIENT, action->stage, action->microbatch);
+        note_receive(walk, SIM_GRADIENT, action->stage, action->microbatch);
         break;
     case MHP_ACTION_FORWARD:
-        note_output(walk, MHP_STATE, action->stage, action->microbatch);
+        note_output(walk, SIM_STATE, action->stage, action->microbatch);
         break;
     case MHP_ACTION_BACKWARD:
     case MHP_ACTION_INPUT_GRADIENT:
-        note_output(walk, MHP_GRADIENT, action->stage, action->microbatch);
+        note_output(walk, SIM_GRADIENT, action->stage, action->microbatch);
         break;
     case MHP_ACTION_OVERLAP_F_B:
-        note_output(walk, MHP_STATE, action->stage, action->microbatch);
-        note_output(walk, MHP_GRADIENT, action->backward_stage, action->backward_microbatch);
+        note_output(walk, SIM_STATE, action->stage, action->microbatch);
+        note_output(walk, SIM_GRADIENT, action->backward_stage, action->backward_microbatch);
         break;
     default:
         break;
@@ -190,7 +190,7 @@ static void leave_rank(rank_walk *walk)
 
     for (size_t i = 0; i < list->count; i++) {
         const mhp_action *action = &list->items[i];
-        int kind = action->kind == MHP_ACTION_RECV_F ? MHP_STATE : MHP_GRADIENT;
+        int kind = action->kind == MHP_ACTION_RECV_F ? SIM_STATE : SIM_GRADIENT;
         int source = sim_source(kind, action->stage);
 
         if ((action->kind == MHP_ACTION_RECV_F || action->kind == MHP_ACTION_RECV_B) && source >= 0 && source < plan->stage_count &&
@@ -232,19 +232,19 @@ out:
 static mhp_status create_messages(sim *s)
 {
     size_t cells = (size_t)s->plan->stage_count * (size_t)s->plan->microbatch_count;
-    double posted_us = s->plan->lowered ? MHP_NOT_YET : 0;
+    double posted_us = s->plan->lowered ? SIM_NOT_YET : 0;
 
-    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+    for (int k = 0; k < SIM_KINDS; k++) {
         MHP_RETURN_IF_ERROR(mhp_calloc(&s->messages[k], cells, sizeof *s->messages[k]));
         for (size_t i = 0; i < cells; i++) {
-            s->messages[k][i] = (sim_message){posted_us, MHP_NOT_YET, MHP_NOT_YET, -1, -1, -1, -1, -1, -1};
+            s->messages[k][i] = (sim_message){posted_us, SIM_NOT_YET, SIM_NOT_YET, -1, -1, -1, -1, -1, -1};
         }
     }
     MHP_RETURN_IF_ERROR(mhp_calloc(&s->forward_end_us, cells, sizeof *s->forward_end_us));
     MHP_RETURN_IF_ERROR(mhp_calloc(&s->gradient_end_us, cells, sizeof *s->gradient_end_us));
     for (size_t i = 0; i < cells; i++) {
-        s->forward_end_us[i] = MHP_NOT_YET;
-        s->gradient_end_us[i] = MHP_NOT_YET;
+        s->forward_end_us[i] = SIM_NOT_YET;
+        s->gradient_end_us[i] = SIM_NOT_YET;
     }
     return MHP_OK;
 }
@@ -268,7 +268,7 @@ mhp_status mhp_sim_setup(sim *s)
 
 void mhp_sim_destroy(sim *s)
 {
-    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+    for (int k = 0; k < SIM_KINDS; k++) {
         mhp_free(s->messages[k]);
     }
     mhp_plan_index_destroy(&s->index);

@@ -419,7 +419,7 @@ static void check_rank(const found_times *t, int rank)
         const mhp_action *a = &t->plan->ranks[rank].actions.items[i];
         double at = free_at, without = free_at;
 
-        if (!mhp_action_computes(a)) {
+        if (!mhp_action_takes_time(a)) {
             continue;
         }
         if (a->kind == MHP_ACTION_FORWARD || a->kind == MHP_ACTION_OVERLAP_F_B) {
