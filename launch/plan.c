@@ -11,6 +11,7 @@
 #include "scheduler/draw.h"
 #include "scheduler/lower.h"
 #include "scheduler/table.h"
+#include "scheduler/yaml.h"
 
 enum {
     KIND_KEY = 'k',
@@ -134,11 +135,11 @@ static void check_given(arguments *given, struct argp_state *state)
     if (request->kind && (request->shape.ranks == 0 || request->shape.microbatches == 0)) {
         argp_error(state, "--kind needs --ranks and --microbatches");
     }
-    if (given->torch && given->format_given && given->format != FORMAT_CSV) {
-        argp_error(state, "--dialect torch is one of CSV, not of --format %s",
+    take_format_of_output(given);
+    if (given->torch && given->format != FORMAT_CSV) {
+        argp_error(state, "--dialect torch is one of --format csv, not of --format %s",
                    format_names[given->format]);
     }
-    take_format_of_output(given);
 }
 
 static error_t parse_option(int key, char *text, struct argp_state *state)
@@ -336,7 +337,7 @@ static mhp_status write_compared(const output *out, const char *kind, FILE *stre
         goto out_label;
     }
     MHP_TRY(out_label, status);
-    MHP_TRY(out_label, mhp_plan_lower(plan));
+    MHP_TRY(out_label, mhp_plan_lower(plan, NULL));
     MHP_TRY(out_label, mhp_planning_report(planning, plan, &costs, out->given->gradient, &report));
     status = mhp_report_write_comparison_row(&report, stream);
 out_label:
@@ -371,16 +372,15 @@ static mhp_status write_plan(void *context, FILE *stream)
     if (out->given->compared_count > 0) {
         return write_comparison(out, stream);
     }
-    if (out->given->torch) {
-        return mhp_error_set(MHP_ERR_UNSUPPORTED, "--dialect torch is not written yet");
+    switch (out->given->format) {
+    case FORMAT_CSV:
+        return mhp_plan_write_csv_as(
+            out->planning->plan, out->given->torch ? MHP_CSV_TORCH : MHP_CSV_MHCPIPE, stream);
+    case FORMAT_YAML:
+        return mhp_plan_write_yaml(out->planning->plan, stream);
+    default:
+        return write_simulated(out, stream);
     }
-    if (out->given->format == FORMAT_CSV) {
-        return mhp_plan_write_csv(out->planning->plan, stream);
-    }
-    if (out->given->format == FORMAT_YAML) {
-        return mhp_error_set(MHP_ERR_UNSUPPORTED, "--format yaml is not written yet");
-    }
-    return write_simulated(out, stream);
 }
 
 static mhp_status strip(mhp_planning *planning)

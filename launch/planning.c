@@ -7,7 +7,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "runtime/partition.h"
-#include "scheduler/csv.h"
+#include "scheduler/yaml.h"
 #include "scheduler/lower.h"
 
 static bool ends_with(const char *text, const char *end)
@@ -62,12 +62,12 @@ static mhp_status load_plan(const mhp_planning_request *request, mhp_planning *p
                              request->overrides.items[0]);
     }
     if (request->file) {
-        MHP_RETURN_IF_ERROR(mhp_plan_read_csv(request->file, &planning->plan));
+        MHP_RETURN_IF_ERROR(mhp_plan_read(request->file, &planning->plan));
     } else {
         MHP_RETURN_IF_ERROR(
             mhp_schedule_generate(request->kind, &request->shape, &planning->plan));
     }
-    return mhp_plan_lower(planning->plan);
+    return mhp_plan_lower(planning->plan, NULL);
 }
 
 /* ---- costs ---- */

@@ -90,12 +90,12 @@ static mhp_status post(sim *s, int kind, int stage, int microbatch)
 /* The first receive of every channel waits for nobody in it. */
 static mhp_status post_first(sim *s)
 {
-    for (int k = 0; k < SIM_KINDS; k++) {
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
         for (int stage = 0; stage < s->plan->stage_count; stage++) {
             for (int m = 0; m < s->plan->microbatch_count; m++) {
                 int source = sim_source(k, stage);
 
-                if (source >= 0 && source < s->plan->stage_count && sim_crosses(s, stage, source, m) &&
+                if (sim_is_stage(s, source) && sim_crosses(s, stage, source, m) &&
                     s->messages[k][sim_cell(s, stage, m)].channel_before < 0) {
                     MHP_RETURN_IF_ERROR(post(s, k, stage, m));
                 }
@@ -117,8 +117,8 @@ static void wake(sim *s, int rank)
 static void note_message(sim *s, int kind, int stage, int microbatch, int source_rank, int target_rank)
 {
     const sim_message *message = &s->messages[kind][sim_cell(s, stage, microbatch)];
-    int send = mhp_index_at(s->plan, &s->index, kind == SIM_STATE ? MHP_DO_SEND_F : MHP_DO_SEND_B, sim_source(kind, stage), microbatch);
-    int receive = mhp_index_at(s->plan, &s->index, kind == SIM_STATE ? MHP_DO_RECV_F : MHP_DO_RECV_B, stage, microbatch);
+    int send = mhp_index_at(s->plan, &s->index, mhp_message_kinds[kind].send, sim_source(kind, stage), microbatch);
+    int receive = mhp_index_at(s->plan, &s->index, mhp_message_kinds[kind].receive, stage, microbatch);
 
     if (send >= 0) {
         s->out->ranks[source_rank].spans[send] = (mhp_span){message->start_us, message->end_us};
@@ -183,7 +183,7 @@ static bool wait_for_input(const sim *s, sim_wait *wait, int kind, int stage, in
 {
     int source = sim_source(kind, stage);
 
-    if (source < 0 || source >= s->plan->stage_count) {
+    if (!sim_is_stage(s, source)) {
         return true;
     }
     if (sim_crosses(s, stage, source, microbatch)) {
@@ -198,7 +198,7 @@ static bool wait_for_output(const sim *s, sim_wait *wait, int kind, int stage, i
     int target = sim_target(kind, stage);
     int before;
 
-    if (target < 0 || target >= s->plan->stage_count) {
+    if (!sim_is_stage(s, target)) {
         return true;
     }
     before = s->messages[kind][sim_cell(s, target, microbatch)].output_before;
@@ -207,32 +207,27 @@ static bool wait_for_output(const sim *s, sim_wait *wait, int kind, int stage, i
 
 static bool wait_for_forward(const sim *s, sim_wait *wait, int stage, int microbatch)
 {
-    return wait_for_input(s, wait, SIM_STATE, stage, microbatch) && wait_for_output(s, wait, SIM_STATE, stage, microbatch);
+    return wait_for_input(s, wait, MHP_MESSAGE_STATE, stage, microbatch) && wait_for_output(s, wait, MHP_MESSAGE_STATE, stage, microbatch);
 }
 
 static bool wait_for_gradient(const sim *s, sim_wait *wait, int stage, int microbatch)
 {
     return wait_until(wait, s->forward_end_us[sim_cell(s, stage, microbatch)]) &&
-           wait_for_input(s, wait, SIM_GRADIENT, stage, microbatch) && wait_for_output(s, wait, SIM_GRADIENT, stage, microbatch);
+           wait_for_input(s, wait, MHP_MESSAGE_GRADIENT, stage, microbatch) && wait_for_output(s, wait, MHP_MESSAGE_GRADIENT, stage, microbatch);
 }
 
 /* False if something that the action needs has no time yet. */
 static bool wait_for(const sim *s, sim_wait *wait, const mhp_action *action)
 {
-    switch (action->kind) {
-    case MHP_ACTION_FORWARD:
-        return wait_for_forward(s, wait, action->stage, action->microbatch);
-    case MHP_ACTION_BACKWARD:
-    case MHP_ACTION_INPUT_GRADIENT:
-        return wait_for_gradient(s, wait, action->stage, action->microbatch);
-    case MHP_ACTION_WEIGHT_GRADIENT:
+    int stage, microbatch;
+
+    if (action->kind == MHP_ACTION_WEIGHT_GRADIENT) {
         return wait_until(wait, s->gradient_end_us[sim_cell(s, action->stage, action->microbatch)]);
-    case MHP_ACTION_OVERLAP_F_B:
-        return wait_for_forward(s, wait, action->stage, action->microbatch) &&
-               wait_for_gradient(s, wait, action->backward_stage, action->backward_microbatch);
-    default:
-        return true;
     }
+    if (mhp_action_does(action, MHP_DO_FORWARD, &stage, &microbatch) && !wait_for_forward(s, wait, stage, microbatch)) {
+        return false;
+    }
+    return !mhp_action_does(action, MHP_DO_INPUT_GRADIENT, &stage, &microbatch) || wait_for_gradient(s, wait, stage, microbatch);
 }
 
 static mhp_status made(sim *s, int kind, int stage, int microbatch)
@@ -247,7 +242,7 @@ static mhp_status release(sim *s, int stage, int microbatch)
 {
     size_t cell = sim_cell(s, stage, microbatch);
 
-    for (int k = 0; k < SIM_KINDS; k++) {
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
         MHP_RETURN_IF_ERROR(post(s, k, stage, s->messages[k][cell].slot_after));
     }
     return MHP_OK;
@@ -256,33 +251,31 @@ static mhp_status release(sim *s, int stage, int microbatch)
 static mhp_status end_forward(sim *s, int stage, int microbatch, double end_us)
 {
     s->forward_end_us[sim_cell(s, stage, microbatch)] = end_us;
-    MHP_RETURN_IF_ERROR(made(s, SIM_STATE, stage, microbatch));
+    MHP_RETURN_IF_ERROR(made(s, MHP_MESSAGE_STATE, stage, microbatch));
     return s->plan->forward_only ? release(s, stage, microbatch) : MHP_OK;
 }
 
 static mhp_status end_gradient(sim *s, int stage, int microbatch, double end_us)
 {
     s->gradient_end_us[sim_cell(s, stage, microbatch)] = end_us;
-    MHP_RETURN_IF_ERROR(made(s, SIM_GRADIENT, stage, microbatch));
+    MHP_RETURN_IF_ERROR(made(s, MHP_MESSAGE_GRADIENT, stage, microbatch));
     return release(s, stage, microbatch);
 }
 
 static mhp_status finish(sim *s, const mhp_action *action, double start_us, double end_us)
 {
-    switch (action->kind) {
-    case MHP_ACTION_FORWARD:
-        return end_forward(s, action->stage, action->microbatch, end_us);
-    case MHP_ACTION_BACKWARD:
-        return end_gradient(s, action->stage, action->microbatch,
-                            s->early_gradient ? start_us + mhp_costs_stage(s->costs, action->stage)->input_gradient_us : end_us);
-    case MHP_ACTION_INPUT_GRADIENT:
-        return end_gradient(s, action->stage, action->microbatch, end_us);
-    case MHP_ACTION_OVERLAP_F_B:
-        MHP_RETURN_IF_ERROR(end_forward(s, action->stage, action->microbatch, end_us));
-        return end_gradient(s, action->backward_stage, action->backward_microbatch, end_us);
-    default:
+    int stage, microbatch;
+
+    if (mhp_action_does(action, MHP_DO_FORWARD, &stage, &microbatch)) {
+        MHP_RETURN_IF_ERROR(end_forward(s, stage, microbatch, end_us));
+    }
+    if (!mhp_action_does(action, MHP_DO_INPUT_GRADIENT, &stage, &microbatch)) {
         return MHP_OK;
     }
+    if (action->kind == MHP_ACTION_BACKWARD && s->early_gradient) {
+        end_us = start_us + mhp_costs_stage(s->costs, stage)->input_gradient_us;
+    }
+    return end_gradient(s, stage, microbatch, end_us);
 }
 
 static mhp_status reach_reduction(sim *s, int rank, int stage)
@@ -294,7 +287,7 @@ static mhp_status reach_reduction(sim *s, int rank, int stage)
     if (--reduction->waiting > 0) {
         return MHP_OK;
     }
-    return mhp_heap_push(&s->events, (mhp_heap_event){reduction->ready_us, (uint32_t)(SIM_KINDS * cells) + (uint32_t)stage});
+    return mhp_heap_push(&s->events, (mhp_heap_event){reduction->ready_us, (uint32_t)(MHP_MESSAGE_KINDS * cells) + (uint32_t)stage});
 }
 
 static void reduce(sim *s, double ready_us, int stage)
@@ -359,7 +352,7 @@ static mhp_status run_ranks(sim *s)
 
 static mhp_status run(sim *s)
 {
-    size_t message_ids = SIM_KINDS * (size_t)s->plan->stage_count * (size_t)s->plan->microbatch_count;
+    size_t message_ids = MHP_MESSAGE_KINDS * (size_t)s->plan->stage_count * (size_t)s->plan->microbatch_count;
     mhp_heap_event event;
 
     if (s->plan->lowered) {

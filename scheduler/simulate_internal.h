@@ -8,8 +8,6 @@
 
 #define SIM_NOT_YET (-1.0)
 
-enum { SIM_STATE, SIM_GRADIENT, SIM_KINDS };
-
 /* The message that enters a (stage, micro-batch), if it comes from another rank. Micro-batches are -1 where there is none. */
 typedef struct sim_message {
     double posted_us, start_us, end_us;
@@ -48,7 +46,7 @@ typedef struct sim {
     mhp_simulation *out;
     mhp_plan_index index;
     double *forward_end_us, *gradient_end_us;           /* [cell]; SIM_NOT_YET */
-    sim_message *messages[SIM_KINDS];           /* [cell of the target] */
+    sim_message *messages[MHP_MESSAGE_KINDS];           /* [cell of the target] */
     mhp_link_time *link_times;                          /* [source rank][target rank] */
     sim_link *links;
     sim_rank *ranks;
@@ -69,13 +67,18 @@ static inline size_t sim_cell(const sim *s, int stage, int microbatch)
 /* The stage that a message for `stage` comes from. */
 static inline int sim_source(int kind, int stage)
 {
-    return kind == SIM_STATE ? stage - 1 : stage + 1;
+    return stage - mhp_message_kinds[kind].step;
+}
+
+static inline bool sim_is_stage(const sim *s, int stage)
+{
+    return stage >= 0 && stage < s->plan->stage_count;
 }
 
 /* The stage that the message made by `stage` goes to. */
 static inline int sim_target(int kind, int stage)
 {
-    return kind == SIM_STATE ? stage + 1 : stage - 1;
+    return stage + mhp_message_kinds[kind].step;
 }
 
 static inline bool sim_crosses(const sim *s, int stage, int neighbour, int microbatch)
@@ -87,7 +90,7 @@ static inline bool sim_crosses(const sim *s, int stage, int neighbour, int micro
 /* When the source has made the message for (stage, microbatch). */
 static inline double sim_produced_us(const sim *s, int kind, int stage, int microbatch)
 {
-    const double *end_us = kind == SIM_STATE ? s->forward_end_us : s->gradient_end_us;
+    const double *end_us = kind == MHP_MESSAGE_STATE ? s->forward_end_us : s->gradient_end_us;
 
     return end_us[sim_cell(s, sim_source(kind, stage), microbatch)];
 }

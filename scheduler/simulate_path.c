@@ -44,7 +44,7 @@ static path_point producer_of(const sim *s, int kind, int stage, int microbatch,
 {
     int source = sim_source(kind, stage);
     int position =
-        mhp_index_at(s->plan, &s->index, kind == SIM_STATE ? MHP_DO_FORWARD : MHP_DO_INPUT_GRADIENT, source, microbatch);
+        mhp_index_at(s->plan, &s->index, mhp_message_kinds[kind].pass, source, microbatch);
 
     return compute_point(mhp_plan_owner(s->plan, source, microbatch), (size_t)position, time_us);
 }
@@ -97,11 +97,11 @@ static bool find_message(const sim *s, int kind, int stage, int microbatch, doub
     int target = sim_target(kind, stage);
     int before;
 
-    if (source >= 0 && source < s->plan->stage_count && s->messages[kind][sim_cell(s, stage, microbatch)].end_us == time_us) {
+    if (sim_is_stage(s, source) && s->messages[kind][sim_cell(s, stage, microbatch)].end_us == time_us) {
         *point_out = message_point(kind, stage, microbatch, time_us);
         return true;
     }
-    if (target < 0 || target >= s->plan->stage_count) {
+    if (!sim_is_stage(s, target)) {
         return false;
     }
     before = s->messages[kind][sim_cell(s, target, microbatch)].output_before;
@@ -114,18 +114,15 @@ static bool find_message(const sim *s, int kind, int stage, int microbatch, doub
 
 static bool find_message_of(const sim *s, const mhp_action *action, double time_us, path_point *point_out)
 {
-    switch (action->kind) {
-    case MHP_ACTION_FORWARD:
-        return find_message(s, SIM_STATE, action->stage, action->microbatch, time_us, point_out);
-    case MHP_ACTION_BACKWARD:
-    case MHP_ACTION_INPUT_GRADIENT:
-        return find_message(s, SIM_GRADIENT, action->stage, action->microbatch, time_us, point_out);
-    case MHP_ACTION_OVERLAP_F_B:
-        return find_message(s, SIM_STATE, action->stage, action->microbatch, time_us, point_out) ||
-               find_message(s, SIM_GRADIENT, action->backward_stage, action->backward_microbatch, time_us, point_out);
-    default:
-        return false;
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+        int stage, microbatch;
+
+        if (mhp_action_does(action, mhp_message_kinds[k].pass, &stage, &microbatch) &&
+            find_message(s, k, stage, microbatch, time_us, point_out)) {
+            return true;
+        }
     }
+    return false;
 }
 
 /* The compute before an action if it ended when this began, else the message that it waited for. */
@@ -211,8 +208,7 @@ static mhp_status follow(trace *t, path_point *point)
         *point = before_compute(s, point->rank, point->position);
     } else if (point->kind == POINT_MESSAGE) {
         int source = sim_source(point->message_kind, point->stage);
-        int send = mhp_index_at(s->plan, &s->index, point->message_kind == SIM_STATE ? MHP_DO_SEND_F : MHP_DO_SEND_B, source,
-                                point->microbatch);
+        int send = mhp_index_at(s->plan, &s->index, mhp_message_kinds[point->message_kind].send, source, point->microbatch);
         path_point producer = producer_of(s, point->message_kind, point->stage, point->microbatch, 0);
 
         step.kind = MHP_PATH_MESSAGE;

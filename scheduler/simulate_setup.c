@@ -11,7 +11,7 @@ typedef struct rank_walk {
     const mhp_stage_slots **slots;      /* [stage]; NULL for a stage that the rank does not hold */
     int *last_user[MHP_SLOT_CLASS_COUNT];       /* [offset of the stage + slot] */
     int *offset[MHP_SLOT_CLASS_COUNT];  /* [stage] */
-    int *last_received[SIM_KINDS];      /* [stage][source rank], from 1; 0 for none */
+    int *last_received[MHP_MESSAGE_KINDS];      /* [stage][source rank], from 1; 0 for none */
 } rank_walk;
 
 static const mhp_slot_class message_classes[] = {MHP_SLOT_INPUT, MHP_SLOT_OUTPUT, MHP_SLOT_GRADIENT_INPUT, MHP_SLOT_GRADIENT_OUTPUT};
@@ -24,7 +24,7 @@ static void destroy_walk(rank_walk *walk)
         mhp_free(walk->last_user[message_classes[i]]);
         mhp_free(walk->offset[message_classes[i]]);
     }
-    for (int k = 0; k < SIM_KINDS; k++) {
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
         mhp_free(walk->last_received[k]);
     }
     mhp_free(walk->slots);
@@ -59,7 +59,7 @@ static mhp_status create_walk(sim *s, rank_walk *walk)
         MHP_RETURN_IF_ERROR(mhp_calloc(&walk->last_user[class_], most_slots(plan, class_), sizeof(int)));
         MHP_RETURN_IF_ERROR(mhp_calloc(&walk->offset[class_], stages, sizeof(int)));
     }
-    for (int k = 0; k < SIM_KINDS; k++) {
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
         MHP_RETURN_IF_ERROR(mhp_calloc(&walk->last_received[k], stages * (size_t)plan->rank_count, sizeof(int)));
     }
     return MHP_OK;
@@ -103,6 +103,15 @@ static int take_slot(rank_walk *walk, mhp_slot_class class_, int stage, int micr
     return before;
 }
 
+/* The place of the channel that the micro-batch comes in. */
+static int *last_received(const rank_walk *walk, int kind, int stage, int microbatch)
+{
+    const mhp_plan *plan = walk->s->plan;
+    int source_rank = mhp_plan_owner(plan, sim_source(kind, stage), microbatch);
+
+    return &walk->last_received[kind][(size_t)stage * (size_t)plan->rank_count + (size_t)source_rank];
+}
+
 static void note_receive(rank_walk *walk, int kind, int stage, int microbatch)
 {
     sim *s = walk->s;
@@ -110,15 +119,14 @@ static void note_receive(rank_walk *walk, int kind, int stage, int microbatch)
     sim_message *message = &s->messages[kind][sim_cell(s, stage, microbatch)];
     int *last;
 
-    if (source < 0 || source >= s->plan->stage_count || !sim_crosses(s, stage, source, microbatch)) {
+    if (!sim_is_stage(s, source) || !sim_crosses(s, stage, source, microbatch)) {
         return;
     }
-    message->slot_before = take_slot(walk, kind == SIM_STATE ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, stage, microbatch);
+    message->slot_before = take_slot(walk, mhp_message_kinds[kind].target_class, stage, microbatch);
     if (message->slot_before >= 0) {
         s->messages[kind][sim_cell(s, stage, message->slot_before)].slot_after = microbatch;
     }
-    last = &walk->last_received[kind][(size_t)stage * (size_t)s->plan->rank_count +
-                                      (size_t)mhp_plan_owner(s->plan, source, microbatch)];
+    last = last_received(walk, kind, stage, microbatch);
     message->channel_before = *last - 1;
     if (message->channel_before >= 0) {
         s->messages[kind][sim_cell(s, stage, message->channel_before)].channel_after = microbatch;
@@ -132,14 +140,14 @@ static void note_output(rank_walk *walk, int kind, int stage, int microbatch)
     sim *s = walk->s;
     int target = sim_target(kind, stage);
 
-    if (target < 0 || target >= s->plan->stage_count) {
+    if (!sim_is_stage(s, target)) {
         return;
     }
     if (sim_crosses(s, stage, target, microbatch)) {
         s->messages[kind][sim_cell(s, target, microbatch)].output_before =
-            take_slot(walk, kind == SIM_STATE ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT, stage, microbatch);
+            take_slot(walk, mhp_message_kinds[kind].source_class, stage, microbatch);
     } else {
-        take_slot(walk, kind == SIM_STATE ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, target, microbatch);
+        take_slot(walk, mhp_message_kinds[kind].target_class, target, microbatch);
     }
 }
 
@@ -159,26 +167,14 @@ static mhp_status note_reduction(sim *s, int rank, size_t position, int stage)
 
 static void note_action(rank_walk *walk, const mhp_action *action)
 {
-    switch (action->kind) {
-    case MHP_ACTION_RECV_F:
-        note_receive(walk, SIM_STATE, action->stage, action->microbatch);
-        break;
-    case MHP_ACTION_RECV_B:
-        note_receive(walk, SIM_GRADIENT, action->stage, action->microbatch);
-        break;
-    case MHP_ACTION_FORWARD:
-        note_output(walk, SIM_STATE, action->stage, action->microbatch);
-        break;
-    case MHP_ACTION_BACKWARD:
-    case MHP_ACTION_INPUT_GRADIENT:
-        note_output(walk, SIM_GRADIENT, action->stage, action->microbatch);
-        break;
-    case MHP_ACTION_OVERLAP_F_B:
-        note_output(walk, SIM_STATE, action->stage, action->microbatch);
-        note_output(walk, SIM_GRADIENT, action->backward_stage, action->backward_microbatch);
-        break;
-    default:
-        break;
+    int stage, microbatch;
+
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+        if (action->kind == mhp_message_kinds[k].receive_action) {
+            note_receive(walk, k, action->stage, action->microbatch);
+        } else if (mhp_action_does(action, mhp_message_kinds[k].pass, &stage, &microbatch)) {
+            note_output(walk, k, stage, microbatch);
+        }
     }
 }
 
@@ -190,13 +186,14 @@ static void leave_rank(rank_walk *walk)
 
     for (size_t i = 0; i < list->count; i++) {
         const mhp_action *action = &list->items[i];
-        int kind = action->kind == MHP_ACTION_RECV_F ? SIM_STATE : SIM_GRADIENT;
-        int source = sim_source(kind, action->stage);
 
-        if ((action->kind == MHP_ACTION_RECV_F || action->kind == MHP_ACTION_RECV_B) && source >= 0 && source < plan->stage_count &&
-            mhp_plan_owner(plan, source, action->microbatch) >= 0) {
-            walk->last_received[kind][(size_t)action->stage * (size_t)plan->rank_count +
-                                      (size_t)mhp_plan_owner(plan, source, action->microbatch)] = 0;
+        for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
+            int source = sim_source(k, action->stage);
+
+            if (action->kind == mhp_message_kinds[k].receive_action && sim_is_stage(walk->s, source) &&
+                mhp_plan_owner(plan, source, action->microbatch) >= 0) {
+                *last_received(walk, k, action->stage, action->microbatch) = 0;
+            }
         }
     }
     for (int i = 0; i < plan->ranks[walk->rank].stage_count; i++) {
@@ -234,7 +231,7 @@ static mhp_status create_messages(sim *s)
     size_t cells = (size_t)s->plan->stage_count * (size_t)s->plan->microbatch_count;
     double posted_us = s->plan->lowered ? SIM_NOT_YET : 0;
 
-    for (int k = 0; k < SIM_KINDS; k++) {
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
         MHP_RETURN_IF_ERROR(mhp_calloc(&s->messages[k], cells, sizeof *s->messages[k]));
         for (size_t i = 0; i < cells; i++) {
             s->messages[k][i] = (sim_message){posted_us, SIM_NOT_YET, SIM_NOT_YET, -1, -1, -1, -1, -1, -1};
@@ -268,7 +265,7 @@ mhp_status mhp_sim_setup(sim *s)
 
 void mhp_sim_destroy(sim *s)
 {
-    for (int k = 0; k < SIM_KINDS; k++) {
+    for (int k = 0; k < MHP_MESSAGE_KINDS; k++) {
         mhp_free(s->messages[k]);
     }
     mhp_plan_index_destroy(&s->index);

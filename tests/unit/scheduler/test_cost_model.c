@@ -62,18 +62,18 @@ static void test_ends_stay_at_the_ends(void **state)
 
 static void test_totals_are_kept(void **state)
 {
-    uint64_t seed = 9;
+    dice d = {.seed = 9};
 
     (void)state;
     for (int i = 0; i < 200; i++) {
-        int stages = 1 + random_below(&seed, 9), others = 1 + random_below(&seed, 16);
+        int stages = 1 + (int)roll(&d, 9), others = 1 + (int)roll(&d, 16);
         mhp_costs costs, cut, same;
         mhp_cost_model *model = NULL;
         double layers[9];
 
-        random_costs(&seed, 2, stages, &costs);
+        random_costs(&d, 2, stages, &costs);
         for (int s = 0; s < stages; s++) {
-            layers[s] = 1 + random_below(&seed, 4);
+            layers[s] = 1 + (int)roll(&d, 4);
         }
         assert_ok(mhp_cost_model_create(&costs, layers, stages, &model));
         assert_ok(mhp_cost_model_cut_evenly(model, others, &cut));

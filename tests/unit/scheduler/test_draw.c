@@ -132,19 +132,19 @@ static void test_shades_tell_directions_apart(void **state)
     picture p;
 
     (void)state;
-    open_picture(generated("dualpipe", 4, 8), NULL, false, &p);
+    open_picture(generate("dualpipe", 4, 8), NULL, false, &p);
     for (size_t i = 0; i < p.drawing.box_count; i++) {
         assert_int_equal(p.drawing.boxes[i].shade, p.drawing.boxes[i].microbatch >= 4);
     }
     assert_contains(p.drawing.shades, "micro-batches from one end");
     close_picture(&p);
-    open_picture(generated("dualpipev", 4, 8), NULL, false, &p);
+    open_picture(generate("dualpipev", 4, 8), NULL, false, &p);
     for (size_t i = 0; i < p.drawing.box_count; i++) {
         assert_int_equal(p.drawing.boxes[i].shade, p.drawing.boxes[i].stage >= 4);
     }
     assert_contains(p.drawing.shades, "stages of a rank");
     close_picture(&p);
-    open_picture(generated("1f1b", 4, 8), NULL, false, &p);
+    open_picture(generate("1f1b", 4, 8), NULL, false, &p);
     assert_string_equal(p.drawing.shades, "");
     close_picture(&p);
 }
@@ -152,7 +152,7 @@ static void test_shades_tell_directions_apart(void **state)
 static void test_the_curve_is_what_a_rank_keeps(void **state)
 {
     picture p;
-    uint64_t seed = 21;
+    dice d = {.seed = 21};
     mhp_costs costs;
 
     (void)state;
@@ -168,7 +168,7 @@ static void test_the_curve_is_what_a_rank_keeps(void **state)
         }
     }
     close_picture(&p);
-    random_costs(&seed, 4, 4, &costs);
+    random_costs(&d, 4, 4, &costs);
     open_picture(lowered("dualpipe", 4, 12), &costs, false, &p);
     assert_true(p.drawing.curve_is_bytes);
     for (int r = 0; r < 4; r++) {
@@ -185,7 +185,7 @@ static void test_ticks(void **state)
     picture p;
 
     (void)state;
-    open_picture(generated("1f1b", 4, 8), NULL, false, &p);
+    open_picture(generate("1f1b", 4, 8), NULL, false, &p);
     assert_int_equal(p.drawing.tick_count, 4);          /* 0, 10, 20, 30 of 33 */
     assert_string_equal(p.drawing.ticks[3].label, "30");
     close_picture(&p);
@@ -328,7 +328,7 @@ static void test_names_are_escaped(void **state)
 {
     picture p;
     char *text = NULL;
-    mhp_plan *plan = generated("1f1b", 2, 2);
+    mhp_plan *plan = generate("1f1b", 2, 2);
 
     (void)state;
     snprintf(plan->name, sizeof plan->name, "<script>\"a\"&\n");

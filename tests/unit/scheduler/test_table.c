@@ -18,7 +18,7 @@ static void table_of(const mhp_plan *plan, char **text_out)
 /* Drawn by hand: 1F1B on two ranks with two micro-batches, a backward two units long. */
 static void a_small_table_is_as_drawn(void **state)
 {
-    mhp_plan *plan = generated("1f1b", 2, 2);
+    mhp_plan *plan = generate("1f1b", 2, 2);
     char *text = NULL;
 
     (void)state;
@@ -96,7 +96,7 @@ static void costs_add_messages_and_memory(void **state)
 /* A picture that no terminal shows is left out. */
 static void a_wide_picture_is_left_out(void **state)
 {
-    mhp_plan *plan = generated("1f1b", 2, 300);
+    mhp_plan *plan = generate("1f1b", 2, 300);
     char *text = NULL;
 
     (void)state;
@@ -125,7 +125,7 @@ static void an_order_that_cannot_run_is_an_error(void **state)
 
 static void a_full_disk_is_an_error(void **state)
 {
-    mhp_plan *plan = generated("dualpipe", 4, 16);
+    mhp_plan *plan = generate("dualpipe", 4, 16);
     FILE *stream = fopen("/dev/full", "w");
 
     (void)state;
