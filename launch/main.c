@@ -16,6 +16,7 @@ static const mhp_command commands[] = {
     {"generate", "prints text that a byte-level model continues", mhp_command_generate},
     {"plan", "proves, simulates and draws a schedule", mhp_command_plan},
     {"check", "checks a schedule's file on its own", mhp_command_check},
+    {"tune", "finds a faster schedule for measured costs", mhp_command_tune},
     {"config", "prints a configuration with all defaults, or documents every key",
      mhp_command_config},
     {"data", "makes and inspects token files", mhp_command_data},
