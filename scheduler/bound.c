@@ -7,18 +7,18 @@
 
 /* What is known of one rank. */
 typedef struct rank_bound {
-    double head_us;             /* the soonest that anything reaches it */
-    double tail_us;             /* the least that follows the last of its input gradients, or forwards if there is no backward */
+    double head_us; /* the soonest that anything reaches it */
+    double tail_us; /* the least that follows the last of its input gradients, or forwards if there is no backward */
     double work_us, work_without_w_us;
 } rank_bound;
 
 typedef struct bound {
     const mhp_plan *plan;
     const mhp_costs *costs;
-    mhp_link_time *links;       /* [from][to] */
-    double pair_share;          /* the best that pairing does to any stage's work */
+    mhp_link_time *links; /* [from][to] */
+    double pair_share;    /* the best that pairing does to any stage's work */
     rank_bound *ranks;
-    double chain_us;            /* the longest way of one micro-batch */
+    double chain_us; /* the longest way of one micro-batch */
 } bound;
 
 static double least(double a, double b)
@@ -58,7 +58,8 @@ static void add_cell(bound *b, int stage, int microbatch, double head_us, double
     }
 }
 
-/* What must follow the micro-batch's work on each stage. Backward, I of stage s - 1 follows I of s, and each is followed by its W. */
+/* What must follow the micro-batch's work on each stage. Backward, I of stage s - 1 follows I of s, and each is
+ * followed by its W. */
 static void find_tails(const bound *b, int microbatch, double *tail_us)
 {
     int last = b->plan->stage_count - 1;
@@ -139,7 +140,8 @@ mhp_status mhp_lower_bound(const mhp_plan *plan, const mhp_costs *costs, double 
         const rank_bound *rank = &b.ranks[r];
 
         if (rank->head_us < DBL_MAX) {
-            *bound_us_out = most(*bound_us_out, rank->head_us + most(rank->work_us, rank->work_without_w_us + rank->tail_us));
+            *bound_us_out =
+                most(*bound_us_out, rank->head_us + most(rank->work_us, rank->work_without_w_us + rank->tail_us));
         }
     }
     *bound_us_out += (reduces ? costs->all_reduce_us : 0) + (plan->forward_only ? 0 : costs->optimizer_us);

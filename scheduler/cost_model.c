@@ -15,9 +15,9 @@ typedef struct amounts {
 struct mhp_cost_model {
     const mhp_costs *costs;
     int stage_count;
-    double *begin;              /* [stage_count + 1]: where each stage begins, in layers */
-    amounts *per_layer;         /* [stage_count] */
-    amounts first, last;        /* at the model's ends, beside the layers */
+    double *begin;       /* [stage_count + 1]: where each stage begins, in layers */
+    amounts *per_layer;  /* [stage_count] */
+    amounts first, last; /* at the model's ends, beside the layers */
 };
 
 static amounts amounts_of(const mhp_stage_costs *stage)
@@ -63,7 +63,8 @@ static double length_of(const mhp_cost_model *model, int stage)
     return model->begin[stage + 1] - model->begin[stage];
 }
 
-/* What a layer costs that is neither first nor last in the model: the mean over the stages between; of two stages the cheaper. */
+/* What a layer costs that is neither first nor last in the model: the mean over the stages between; of two stages the
+ * cheaper. */
 static amounts plain_layer(const mhp_cost_model *model)
 {
     amounts plain = model->per_layer[0];
@@ -99,7 +100,8 @@ static void split_end(mhp_cost_model *model, int stage, const amounts *plain, am
     }
 }
 
-mhp_status mhp_cost_model_create(const mhp_costs *costs, const double *layers, int stage_count, mhp_cost_model **model_out)
+mhp_status mhp_cost_model_create(const mhp_costs *costs, const double *layers, int stage_count,
+                                 mhp_cost_model **model_out)
 {
     mhp_status status = MHP_OK;
     mhp_cost_model *model = NULL;

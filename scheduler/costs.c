@@ -9,15 +9,19 @@
 
 #define BYTES(name) offsetof(mhp_stage_bytes, name)
 #define STAGE(name) offsetof(mhp_stage_costs, name)
-#define LINK(name) offsetof(mhp_link_costs, name)
+#define LINK(name)  offsetof(mhp_link_costs, name)
 #define COSTS(name) offsetof(mhp_costs, name)
 
-#define TIME(key_, offset_, default_, help_)                                                                                  \
-    {.key = (key_), .type = MHP_OPTION_FLOAT, .offset = (offset_), .default_text = (default_), .minimum = 0,                  \
-     .maximum = MHP_COSTS_US_MAX, .unit = "us", .help = (help_)}
-#define SIZE(key_, offset_, help_)                                                                                            \
-    {.key = (key_), .type = MHP_OPTION_INT, .offset = (offset_), .default_text = "0", .minimum = 0, .maximum = 1e15,          \
-     .unit = "bytes", .help = (help_)}
+#define TIME(key_, offset_, default_, help_)                                                                           \
+    {                                                                                                                  \
+        .key = (key_), .type = MHP_OPTION_FLOAT, .offset = (offset_), .default_text = (default_), .minimum = 0,        \
+        .maximum = MHP_COSTS_US_MAX, .unit = "us", .help = (help_)                                                     \
+    }
+#define SIZE(key_, offset_, help_)                                                                                     \
+    {                                                                                                                  \
+        .key = (key_), .type = MHP_OPTION_INT, .offset = (offset_), .default_text = "0", .minimum = 0,                 \
+        .maximum = 1e15, .unit = "bytes", .help = (help_)                                                              \
+    }
 
 static const mhp_option bytes_options[] = {
     SIZE("weights", BYTES(weights), "that the stage keeps for the whole step"),
@@ -33,28 +37,60 @@ static const mhp_option stage_options[] = {
     TIME("weight_gradient_us", STAGE(weight_gradient_us), NULL, "W of a micro-batch"),
     TIME("rebuild_us", STAGE(rebuild_us), "0", "R of a micro-batch; 0: forward_us"),
     TIME("pair_us", STAGE(pair_us), "0", "F beside a full backward; 0: the sum of F, I and W"),
-    {.key = "bytes", .type = MHP_OPTION_SECTION, .offset = STAGE(bytes), .section = bytes_options, .help = "memory of the stage"},
+    {.key = "bytes",
+     .type = MHP_OPTION_SECTION,
+     .offset = STAGE(bytes),
+     .section = bytes_options,
+     .help = "memory of the stage"},
     {.key = NULL},
 };
 
 static const mhp_option link_options[] = {
-    {.key = "default", .type = MHP_OPTION_BOOL, .offset = LINK(is_default), .default_text = "false",
+    {.key = "default",
+     .type = MHP_OPTION_BOOL,
+     .offset = LINK(is_default),
+     .default_text = "false",
      .help = "whether this serves all pairs of ranks without an entry of their own"},
-    {.key = "from", .type = MHP_OPTION_INT, .offset = LINK(from), .default_text = "-1", .minimum = -1, .maximum = MHP_RANKS_MAX - 1,
+    {.key = "from",
+     .type = MHP_OPTION_INT,
+     .offset = LINK(from),
+     .default_text = "-1",
+     .minimum = -1,
+     .maximum = MHP_RANKS_MAX - 1,
      .help = "pipeline rank that sends"},
-    {.key = "to", .type = MHP_OPTION_INT, .offset = LINK(to), .default_text = "-1", .minimum = -1, .maximum = MHP_RANKS_MAX - 1,
+    {.key = "to",
+     .type = MHP_OPTION_INT,
+     .offset = LINK(to),
+     .default_text = "-1",
+     .minimum = -1,
+     .maximum = MHP_RANKS_MAX - 1,
      .help = "pipeline rank that receives"},
-    {.key = "bandwidth_gb_s", .type = MHP_OPTION_FLOAT, .offset = LINK(bandwidth_gb_s), .default_text = "0", .minimum = 0,
-     .maximum = 1e9, .unit = "GB/s", .help = "in one direction; 0: unlimited"},
+    {.key = "bandwidth_gb_s",
+     .type = MHP_OPTION_FLOAT,
+     .offset = LINK(bandwidth_gb_s),
+     .default_text = "0",
+     .minimum = 0,
+     .maximum = 1e9,
+     .unit = "GB/s",
+     .help = "in one direction; 0: unlimited"},
     TIME("latency_us", LINK(latency_us), "0", "of one message, beside its bytes"),
     {.key = NULL},
 };
 
 const mhp_option mhp_costs_options[] = {
-    {.key = "stages", .type = MHP_OPTION_SECTION_LIST, .offset = COSTS(stages), .section = stage_options,
-     .section_bytes = sizeof(mhp_stage_costs), .help = "times and bytes; one entry for all stages, or one for each"},
-    {.key = "links", .type = MHP_OPTION_SECTION_LIST, .offset = COSTS(links), .default_text = "[]", .section = link_options,
-     .section_bytes = sizeof(mhp_link_costs), .help = "between ranks, one direction each; empty: messages take no time"},
+    {.key = "stages",
+     .type = MHP_OPTION_SECTION_LIST,
+     .offset = COSTS(stages),
+     .section = stage_options,
+     .section_bytes = sizeof(mhp_stage_costs),
+     .help = "times and bytes; one entry for all stages, or one for each"},
+    {.key = "links",
+     .type = MHP_OPTION_SECTION_LIST,
+     .offset = COSTS(links),
+     .default_text = "[]",
+     .section = link_options,
+     .section_bytes = sizeof(mhp_link_costs),
+     .help = "between ranks, one direction each; empty: messages take no time"},
     SIZE("message_bytes", COSTS(message_bytes), "of one state or gradient between two stages"),
     TIME("all_reduce_us", COSTS(all_reduce_us), "0", "reduction of one stage's gradients over its holders"),
     TIME("optimizer_us", COSTS(optimizer_us), "0", "of a rank, behind the reductions of all ranks"),
@@ -101,7 +137,8 @@ void mhp_costs_release(mhp_costs *costs)
 
 /* ---- what one key alone cannot say ---- */
 
-static mhp_status link_error(const mhp_costs *costs, size_t i, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static mhp_status link_error(const mhp_costs *costs, size_t i, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static mhp_status link_error(const mhp_costs *costs, size_t i, const char *format, ...)
 {
@@ -119,12 +156,12 @@ static mhp_status check_link(const mhp_costs *costs, size_t i)
     const mhp_link_costs *link = (const mhp_link_costs *)costs->links.items + i;
 
     if (link->is_default && (link->from >= 0 || link->to >= 0)) {
-        return link_error(costs, i, "is the default and goes from %lld to %lld: expected one or the other", (long long)link->from,
-                          (long long)link->to);
+        return link_error(costs, i, "is the default and goes from %lld to %lld: expected one or the other",
+                          (long long)link->from, (long long)link->to);
     }
     if (!link->is_default && (link->from < 0 || link->to < 0)) {
-        return link_error(costs, i, "goes from %lld to %lld: expected two ranks, or default: true", (long long)link->from,
-                          (long long)link->to);
+        return link_error(costs, i, "goes from %lld to %lld: expected two ranks, or default: true",
+                          (long long)link->from, (long long)link->to);
     }
     if (!link->is_default && link->from == link->to) {
         return link_error(costs, i, "goes from rank %lld to itself: expected another rank", (long long)link->from);
@@ -166,8 +203,9 @@ static mhp_status check_links(const mhp_costs *costs)
         if (sorted[i]->from == sorted[i - 1]->from && sorted[i]->to == sorted[i - 1]->to) {
             status = sorted[i]->is_default
                          ? link_error(costs, (size_t)(sorted[i] - links), "is a second default: expected one")
-                         : link_error(costs, (size_t)(sorted[i] - links), "is a second entry from %lld to %lld: expected one",
-                                      (long long)sorted[i]->from, (long long)sorted[i]->to);
+                         : link_error(costs, (size_t)(sorted[i] - links),
+                                      "is a second entry from %lld to %lld: expected one", (long long)sorted[i]->from,
+                                      (long long)sorted[i]->to);
             goto out;
         }
     }
@@ -182,8 +220,8 @@ mhp_status mhp_costs_parse(const char *name, const char *text, size_t length, mh
     MHP_RETURN_IF_ERROR(mhp_strdup(&costs_out->name, name));
     MHP_RETURN_IF_ERROR(mhp_options_read_text(mhp_costs_options, costs_out, name, text, length));
     if (costs_out->stages.count == 0) {
-        return mhp_error_set(MHP_ERR_CONFIG, "%s:%zu:%zu: stages is empty: expected one entry, or one for each stage", name,
-                             costs_out->stages.line, costs_out->stages.column);
+        return mhp_error_set(MHP_ERR_CONFIG, "%s:%zu:%zu: stages is empty: expected one entry, or one for each stage",
+                             name, costs_out->stages.line, costs_out->stages.column);
     }
     return check_links(costs_out);
 }
@@ -206,13 +244,14 @@ mhp_status mhp_costs_check(const mhp_costs *costs, int rank_count, int stage_cou
     const mhp_link_costs *links = costs->links.items;
 
     if (costs->stages.count != 1 && costs->stages.count != (size_t)stage_count) {
-        return mhp_error_set(MHP_ERR_CONFIG, "%s:%zu:%zu: stages has %zu entries: expected one, or one for each of the plan's %d stages",
-                             costs->name, costs->stages.line, costs->stages.column, costs->stages.count, stage_count);
+        return mhp_error_set(
+            MHP_ERR_CONFIG, "%s:%zu:%zu: stages has %zu entries: expected one, or one for each of the plan's %d stages",
+            costs->name, costs->stages.line, costs->stages.column, costs->stages.count, stage_count);
     }
     for (size_t i = 0; i < costs->links.count; i++) {
         if (links[i].from >= rank_count || links[i].to >= rank_count) {
-            return link_error(costs, i, "goes from %lld to %lld: expected ranks of the plan, 0 to %d", (long long)links[i].from,
-                              (long long)links[i].to, rank_count - 1);
+            return link_error(costs, i, "goes from %lld to %lld: expected ranks of the plan, 0 to %d",
+                              (long long)links[i].from, (long long)links[i].to, rank_count - 1);
         }
     }
     return MHP_OK;

@@ -31,10 +31,10 @@ typedef struct layout {
     const mhp_draw_params *params;
     mhp_drawing *out;
     size_t box_capacity, frame_capacity, arrow_capacity, tick_capacity;
-    int first_entry;                /* the rank at which micro-batch 0 enters */
-    bool two_ways;                  /* micro-batches enter at different ranks */
-    int *place;                     /* [stage]: its place among the stages of the rank at hand */
-    bool **critical;                /* [rank][position] */
+    int first_entry; /* the rank at which micro-batch 0 enters */
+    bool two_ways;   /* micro-batches enter at different ranks */
+    int *place;      /* [stage]: its place among the stages of the rank at hand */
+    bool **critical; /* [rank][position] */
 } layout;
 
 static mhp_status grow(void *items, size_t count, size_t *capacity, size_t size)
@@ -94,8 +94,8 @@ static mhp_status add_box(layout *at, const mhp_draw_box *box)
         return MHP_OK;
     }
     if (out->box_count == MHP_DRAW_BOXES_MAX) {
-        return mhp_error_set(MHP_ERR_LIMIT, "plan %s has more than %d actions: too many for a picture", at->params->plan->name,
-                             MHP_DRAW_BOXES_MAX);
+        return mhp_error_set(MHP_ERR_LIMIT, "plan %s has more than %d actions: too many for a picture",
+                             at->params->plan->name, MHP_DRAW_BOXES_MAX);
     }
     MHP_RETURN_IF_ERROR(grow(&out->boxes, out->box_count, &at->box_capacity, sizeof *out->boxes));
     out->boxes[out->box_count++] = *box;
@@ -157,9 +157,15 @@ static mhp_status add_action(layout *at, int rank, size_t position)
     };
     const mhp_action *action = &at->params->plan->ranks[rank].actions.items[position];
     mhp_span span = at->params->simulation->ranks[rank].spans[position];
-    mhp_draw_box box = {.kind = (mhp_box_kind)kinds[action->kind], .rank = rank, .stage = action->stage, .microbatch = action->microbatch,
-                        .shade = shade_of(at, action->stage, action->microbatch), .critical = at->critical[rank][position],
-                        .position = position, .start_us = span.start_us, .end_us = span.end_us};
+    mhp_draw_box box = {.kind = (mhp_box_kind)kinds[action->kind],
+                        .rank = rank,
+                        .stage = action->stage,
+                        .microbatch = action->microbatch,
+                        .shade = shade_of(at, action->stage, action->microbatch),
+                        .critical = at->critical[rank][position],
+                        .position = position,
+                        .start_us = span.start_us,
+                        .end_us = span.end_us};
 
     switch (action->kind) {
     case MHP_ACTION_SEND_F:
@@ -186,9 +192,14 @@ static mhp_status add_rank(layout *at, int rank)
     for (size_t i = 0; i < list->count; i++) {
         MHP_RETURN_IF_ERROR(add_action(at, rank, i));
     }
-    return add_box(at, &(mhp_draw_box){.kind = MHP_BOX_OPTIMIZER, .rank = rank, .stage = -1, .microbatch = -1,
-                                       .critical = true, .position = list->count,
-                                       .start_us = simulation->makespan_us - simulation->optimizer_us, .end_us = simulation->makespan_us});
+    return add_box(at, &(mhp_draw_box){.kind = MHP_BOX_OPTIMIZER,
+                                       .rank = rank,
+                                       .stage = -1,
+                                       .microbatch = -1,
+                                       .critical = true,
+                                       .position = list->count,
+                                       .start_us = simulation->makespan_us - simulation->optimizer_us,
+                                       .end_us = simulation->makespan_us});
 }
 
 static mhp_status mark_critical(layout *at)
@@ -223,7 +234,8 @@ static double nice_step(double least)
 static mhp_status add_ticks(layout *at)
 {
     mhp_drawing *out = at->out;
-    double least_us = out->end_us / TICKS_WANTED > CELLS_A_TICK * out->unit_us ? out->end_us / TICKS_WANTED : CELLS_A_TICK * out->unit_us;
+    double least_us = out->end_us / TICKS_WANTED > CELLS_A_TICK * out->unit_us ? out->end_us / TICKS_WANTED
+                                                                               : CELLS_A_TICK * out->unit_us;
     double step_us = out->end_us > 0 ? nice_step(least_us) : 1;
 
     for (size_t i = 0; (double)i * step_us <= out->end_us; i++) {
@@ -319,8 +331,8 @@ static void add_words(layout *at)
         snprintf(out->shades, sizeof out->shades, "dark and light: %s",
                  at->two_ways ? "micro-batches from one end and the other" : "the stages of a rank in turn");
     }
-    snprintf(out->title, sizeof out->title, "%s: %d ranks, %d stages, %d micro-batches", plan->name, plan->rank_count, plan->stage_count,
-             plan->microbatch_count);
+    snprintf(out->title, sizeof out->title, "%s: %d ranks, %d stages, %d micro-batches", plan->name, plan->rank_count,
+             plan->stage_count, plan->microbatch_count);
     snprintf(out->subtitle, sizeof out->subtitle, "makespan %.6g%s%s, worst bubble %.1f %%", simulation->makespan_us,
              out->time_unit[0] ? " " : " units", out->time_unit, 100 * mhp_simulation_worst_bubble(simulation));
 }
@@ -341,15 +353,17 @@ mhp_status mhp_draw(const mhp_draw_params *params, mhp_drawing *drawing_out)
     mhp_status status = MHP_OK;
     layout at = {.params = params, .out = drawing_out};
 
-    *drawing_out = (mhp_drawing){
-        .rank_count = plan->rank_count, .end_us = params->simulation->makespan_us, .unit_us = typical_unit_us(plan, params->costs)};
+    *drawing_out = (mhp_drawing){.rank_count = plan->rank_count,
+                                 .end_us = params->simulation->makespan_us,
+                                 .unit_us = typical_unit_us(plan, params->costs)};
     find_ways(&at);
     MHP_TRY(out, mhp_calloc(&at.place, (size_t)plan->stage_count, sizeof *at.place));
     MHP_TRY(out, mark_critical(&at));
     MHP_TRY(out, mhp_calloc(&drawing_out->bubble, (size_t)plan->rank_count, sizeof *drawing_out->bubble));
     for (int r = 0; r < plan->rank_count; r++) {
         MHP_TRY(out, add_rank(&at, r));
-        drawing_out->bubble[r] = drawing_out->end_us > 0 ? params->simulation->ranks[r].bubble_us / drawing_out->end_us : 0;
+        drawing_out->bubble[r] =
+            drawing_out->end_us > 0 ? params->simulation->ranks[r].bubble_us / drawing_out->end_us : 0;
     }
     add_words(&at);
     MHP_TRY(out, add_ticks(&at));

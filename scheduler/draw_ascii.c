@@ -41,7 +41,8 @@ static double columns_a_unit(const mhp_drawing *drawing)
     double columns = 1;
 
     for (size_t i = 0; i < drawing->box_count; i += is_pair(drawing, i) ? 2 : 1) {
-        double units = (drawing->boxes[i + (is_pair(drawing, i) ? 1 : 0)].end_us - drawing->boxes[i].start_us) / drawing->unit_us;
+        double units =
+            (drawing->boxes[i + (is_pair(drawing, i) ? 1 : 0)].end_us - drawing->boxes[i].start_us) / drawing->unit_us;
         char text[TEXT_MAX];
 
         text_of(drawing, i, text);

@@ -7,10 +7,10 @@
 /* Where the grid lies, in pixels. */
 typedef struct mhp_svg_page {
     double pixels_a_us;
-    double left, top;           /* of the first row */
+    double left, top; /* of the first row */
     double row_height, row_gap;
     double grid_width, grid_height;
-    double curves_top, curve_height, curve_gap;         /* rows of curves below the grid; height 0 for none */
+    double curves_top, curve_height, curve_gap; /* rows of curves below the grid; height 0 for none */
     double width, height;
 } mhp_svg_page;
 

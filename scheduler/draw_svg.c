@@ -6,19 +6,19 @@
 #include "scheduler/draw_internal.h"
 
 enum {
-    CELL_PIXELS = 22,           /* width of a unit */
-    WIDTH_PIXELS_MAX = 24000,   /* of the grid; cells become narrower */
+    CELL_PIXELS = 22,         /* width of a unit */
+    WIDTH_PIXELS_MAX = 24000, /* of the grid; cells become narrower */
     ROW_PIXELS = 26,
     GAP_PIXELS = 4,
-    ARROW_GAP_PIXELS = 20,      /* between rows that arrows join */
+    ARROW_GAP_PIXELS = 20, /* between rows that arrows join */
     LEFT_PIXELS = 70,
     RIGHT_PIXELS = 64,
     TOP_PIXELS = 64,
     AXIS_PIXELS = 30,
     LEGEND_PIXELS = 30,
     CURVE_PIXELS = 44,
-    BASELINE_PIXELS = 4,        /* from the middle of a text to its foot */
-    DIGIT_PIXELS = 7,           /* width of a digit at the full size of 12 */
+    BASELINE_PIXELS = 4, /* from the middle of a text to its foot */
+    DIGIT_PIXELS = 7,    /* width of a digit at the full size of 12 */
     TEXT_PIXELS_MIN = 7,
 };
 
@@ -37,18 +37,24 @@ static const colour colours[MHP_BOX_KIND_COUNT][2] = {
     [MHP_BOX_OPTIMIZER] = {{"#333", "#fff"}, {"#333", "#fff"}},
 };
 
+static const char *escape_of(char c)
+{
+    static const char characters[] = "&<>\"";
+    static const char *const escapes[] = {"&amp;", "&lt;", "&gt;", "&quot;"};
+    const char *found = strchr(characters, c);
+
+    return found ? escapes[found - characters] : NULL;
+}
+
 void mhp_svg_text(const char *text, FILE *stream)
 {
     for (; *text; text++) {
-        switch (*text) {
-        case '&': fputs("&amp;", stream); break;
-        case '<': fputs("&lt;", stream); break;
-        case '>': fputs("&gt;", stream); break;
-        case '"': fputs("&quot;", stream); break;
-        default:
-            if ((unsigned char)*text >= 0x20) {
-                fputc(*text, stream);
-            }
+        const char *escape = escape_of(*text);
+
+        if (escape) {
+            fputs(escape, stream);
+        } else if ((unsigned char)*text >= 0x20) {
+            fputc(*text, stream);
         }
     }
 }
@@ -89,27 +95,39 @@ static double row_of(const mhp_svg_page *page, int rank)
 
 /* ---- style ---- */
 
+/* The head of an arrow. */
+static void write_tip(const char *id, const char *fill, FILE *stream)
+{
+    fprintf(stream, "<marker id=\"%s\" viewBox=\"0 0 6 6\" refX=\"5\" refY=\"3\" markerWidth=\"6\" markerHeight=\"6\"", id);
+    fprintf(stream, " orient=\"auto\"><path d=\"M0 0L6 3L0 6z\" fill=\"%s\"/></marker>\n", fill);
+}
+
 static void write_style(FILE *stream)
 {
-    fputs("<style>\n.grid text{font:12px Helvetica,Arial,sans-serif;text-anchor:middle}\n"
-          ".grid .name{text-anchor:start;fill:#222}.grid .title{font-size:16px;font-weight:bold}.grid .small{font-size:11px;fill:#555}\n"
-          ".axis{stroke:#bbb;stroke-width:1}.frame{fill:none;stroke:#111;stroke-width:1.8}.cell rect{stroke:#fff;stroke-width:.8}\n"
-          ".arrow{fill:none;stroke:#0a3d91;stroke-width:1;opacity:.55}.arrow.g{stroke:#a02c00}.curve{fill:#b9c9dd;stroke:#446;stroke-width:1}\n",
+    fputs("<style>\n"
+          ".grid text{font:12px Helvetica,Arial,sans-serif;text-anchor:middle}\n"
+          ".grid .name{text-anchor:start;fill:#222}\n"
+          ".grid .title{font-size:16px;font-weight:bold}\n"
+          ".grid .small{font-size:11px;fill:#555}\n"
+          ".axis{stroke:#bbb;stroke-width:1}\n"
+          ".frame{fill:none;stroke:#111;stroke-width:1.8}\n"
+          ".cell rect{stroke:#fff;stroke-width:.8}\n"
+          ".arrow{fill:none;stroke:#0a3d91;stroke-width:1;opacity:.55}\n"
+          ".arrow.g{stroke:#a02c00}\n"
+          ".curve{fill:#b9c9dd;stroke:#446;stroke-width:1}\n",
           stream);
     for (int kind = 0; kind < MHP_BOX_KIND_COUNT; kind++) {
         for (int shade = 0; shade < 2; shade++) {
             const colour *c = &colours[kind][shade];
 
-            fprintf(stream, ".%s%d rect{fill:%s}.%s%d text{fill:%s}", mhp_box_letter((mhp_box_kind)kind), shade, c->fill,
-                    mhp_box_letter((mhp_box_kind)kind), shade, c->text);
+            fprintf(stream, ".%s%d rect{fill:%s}.%s%d text{fill:%s}", mhp_box_letter((mhp_box_kind)kind), shade,
+                    c->fill, mhp_box_letter((mhp_box_kind)kind), shade, c->text);
         }
     }
-    fputs("\n</style>\n<defs>\n"
-          "<marker id=\"tip\" viewBox=\"0 0 6 6\" refX=\"5\" refY=\"3\" markerWidth=\"6\" markerHeight=\"6\" orient=\"auto\">"
-          "<path d=\"M0 0L6 3L0 6z\" fill=\"#0a3d91\"/></marker>\n"
-          "<marker id=\"tipg\" viewBox=\"0 0 6 6\" refX=\"5\" refY=\"3\" markerWidth=\"6\" markerHeight=\"6\" orient=\"auto\">"
-          "<path d=\"M0 0L6 3L0 6z\" fill=\"#a02c00\"/></marker>\n</defs>\n",
-          stream);
+    fputs("\n</style>\n<defs>\n", stream);
+    write_tip("tip", "#0a3d91", stream);
+    write_tip("tipg", "#a02c00", stream);
+    fputs("</defs>\n", stream);
 }
 
 /* ---- parts ---- */
@@ -124,11 +142,13 @@ static void write_heads(const mhp_drawing *drawing, const mhp_svg_page *page, FI
     for (int r = 0; r < drawing->rank_count; r++) {
         double y = row_of(page, r);
 
-        fprintf(stream, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"#f1f1f1\"/>", page->left, y, page->grid_width,
-                page->row_height);
-        fprintf(stream, "<text class=\"name\" x=\"10\" y=\"%.2f\">rank %d</text>", y + page->row_height / 2 + BASELINE_PIXELS, r);
-        fprintf(stream, "<text class=\"name small\" x=\"%.2f\" y=\"%.2f\">%.1f %%</text>\n", page->left + page->grid_width + 8,
-                y + page->row_height / 2 + BASELINE_PIXELS, 100 * drawing->bubble[r]);
+        fprintf(stream, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"#f1f1f1\"/>", page->left, y,
+                page->grid_width, page->row_height);
+        fprintf(stream, "<text class=\"name\" x=\"10\" y=\"%.2f\">rank %d</text>",
+                y + page->row_height / 2 + BASELINE_PIXELS, r);
+        fprintf(stream, "<text class=\"name small\" x=\"%.2f\" y=\"%.2f\">%.1f %%</text>\n",
+                page->left + page->grid_width + 8, y + page->row_height / 2 + BASELINE_PIXELS,
+                100 * drawing->bubble[r]);
     }
 }
 
@@ -139,11 +159,13 @@ static void write_axis(const mhp_drawing *drawing, const mhp_svg_page *page, FIL
     for (size_t i = 0; i < drawing->tick_count; i++) {
         double x = x_of(page, drawing->ticks[i].time_us);
 
-        fprintf(stream, "<line class=\"axis\" x1=\"%.2f\" y1=\"%.2f\" x2=\"%.2f\" y2=\"%.2f\"/>", x, bottom, x, bottom + 6);
-        fprintf(stream, "<text class=\"small\" x=\"%.2f\" y=\"%.2f\">%s</text>\n", x, bottom + 20, drawing->ticks[i].label);
+        fprintf(stream, "<line class=\"axis\" x1=\"%.2f\" y1=\"%.2f\" x2=\"%.2f\" y2=\"%.2f\"/>", x, bottom, x,
+                bottom + 6);
+        fprintf(stream, "<text class=\"small\" x=\"%.2f\" y=\"%.2f\">%s</text>\n", x, bottom + 20,
+                drawing->ticks[i].label);
     }
-    fprintf(stream, "<text class=\"name small\" x=\"10\" y=\"%.2f\">time%s%s</text>\n", bottom + 20, drawing->time_unit[0] ? ", " : "",
-            drawing->time_unit);
+    fprintf(stream, "<text class=\"name small\" x=\"10\" y=\"%.2f\">time%s%s</text>\n", bottom + 20,
+            drawing->time_unit[0] ? ", " : "", drawing->time_unit);
 }
 
 /* The number of the micro-batch, as large as its cell allows; none in a cell that is too narrow. */
@@ -162,7 +184,8 @@ static void write_number(int number, double x, double y, double width, FILE *str
     }
 }
 
-/* "0F3: forward ...|rank|position|start|end|critical", read by the script of a page; data-m is the micro-batch to follow. */
+/* "0F3: forward ...|rank|position|start|end|critical", read by the script of a page; data-m is the micro-batch to
+ * follow. */
 static void write_details(const mhp_draw_box *box, FILE *stream)
 {
     fprintf(stream, " data-d=\"");
@@ -174,17 +197,19 @@ static void write_details(const mhp_draw_box *box, FILE *stream)
         fprintf(stream, "%d%s%d: %s, stage %d, micro-batch %d", box->stage, mhp_box_letter(box->kind), box->microbatch,
                 mhp_box_words(box->kind), box->stage, box->microbatch);
     }
-    fprintf(stream, "|%d|%zu|%.9g|%.9g|%d\" data-m=\"%d\"", box->rank, box->position, box->start_us, box->end_us, box->critical, box->microbatch);
+    fprintf(stream, "|%d|%zu|%.9g|%.9g|%d\" data-m=\"%d\"", box->rank, box->position, box->start_us, box->end_us,
+            box->critical, box->microbatch);
 }
 
 static void write_box(const mhp_draw_box *box, const mhp_svg_page *page, bool details, FILE *stream)
 {
-    bool strip = box->kind == MHP_BOX_REDUCE;           /* beside compute: at the foot of the row */
+    bool strip = box->kind == MHP_BOX_REDUCE; /* beside compute: at the foot of the row */
     double x = x_of(page, box->start_us), width = (box->end_us - box->start_us) * page->pixels_a_us;
     double height = strip ? 5 : page->row_height;
     double y = row_of(page, box->rank) + page->row_height - height;
 
-    fprintf(stream, "<g class=\"cell %s%d%s\"", mhp_box_letter(box->kind), box->shade, details && box->critical ? " crit" : "");
+    fprintf(stream, "<g class=\"cell %s%d%s\"", mhp_box_letter(box->kind), box->shade,
+            details && box->critical ? " crit" : "");
     if (details) {
         write_details(box, stream);
     }
@@ -201,8 +226,8 @@ static void write_frames(const mhp_drawing *drawing, const mhp_svg_page *page, F
         const mhp_draw_frame *frame = &drawing->frames[i];
 
         fprintf(stream, "<rect class=\"frame\" x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" rx=\"2\"/>\n",
-                x_of(page, frame->start_us) + 1, row_of(page, frame->rank) + 1, (frame->end_us - frame->start_us) * page->pixels_a_us - 2,
-                page->row_height - 2);
+                x_of(page, frame->start_us) + 1, row_of(page, frame->rank) + 1,
+                (frame->end_us - frame->start_us) * page->pixels_a_us - 2, page->row_height - 2);
     }
 }
 
@@ -215,8 +240,9 @@ static void write_arrows(const mhp_drawing *drawing, const mhp_svg_page *page, F
         double y1 = row_of(page, arrow->from_rank) + (down ? page->row_height : 0);
         double y2 = row_of(page, arrow->to_rank) + (down ? 0 : page->row_height);
 
-        fprintf(stream, "<path class=\"arrow%s\" marker-end=\"url(#tip%s)\" d=\"M%.2f %.2fL%.2f %.2f\"/>\n", arrow->gradient ? " g" : "",
-                arrow->gradient ? "g" : "", x_of(page, arrow->start_us), y1, x_of(page, arrow->end_us), y2);
+        fprintf(stream, "<path class=\"arrow%s\" marker-end=\"url(#tip%s)\" d=\"M%.2f %.2fL%.2f %.2f\"/>\n",
+                arrow->gradient ? " g" : "", arrow->gradient ? "g" : "", x_of(page, arrow->start_us), y1,
+                x_of(page, arrow->end_us), y2);
     }
 }
 
@@ -246,11 +272,13 @@ static void write_legend(const mhp_drawing *drawing, const mhp_svg_page *page, F
             }
         }
         if (used[0] || used[1]) {
-            fprintf(stream, "<text class=\"name small\" x=\"%.2f\" y=\"%.2f\">%s</text>\n", x + 4, y + 7 + BASELINE_PIXELS, words);
+            fprintf(stream, "<text class=\"name small\" x=\"%.2f\" y=\"%.2f\">%s</text>\n", x + 4,
+                    y + 7 + BASELINE_PIXELS, words);
             x += 22 + 5.6 * (double)strlen(words);
         }
     }
-    fprintf(stream, "<text class=\"name small\" x=\"%.2f\" y=\"%.2f\">%s</text>\n", x + 4, y + 7 + BASELINE_PIXELS, drawing->shades);
+    fprintf(stream, "<text class=\"name small\" x=\"%.2f\" y=\"%.2f\">%s</text>\n", x + 4, y + 7 + BASELINE_PIXELS,
+            drawing->shades);
 }
 
 /* What each rank keeps, over the same axis. */
@@ -258,24 +286,27 @@ static void write_curve(const mhp_drawing *drawing, const mhp_svg_page *page, in
 {
     const mhp_draw_curve *curve = &drawing->curves[rank];
     double top = page->curves_top + 20 + rank * (page->curve_height + page->curve_gap);
-    double bottom = top + page->curve_height, scale = drawing->curve_peak > 0 ? page->curve_height / drawing->curve_peak : 0;
+    double bottom = top + page->curve_height;
+    double scale = drawing->curve_peak > 0 ? page->curve_height / drawing->curve_peak : 0;
     double peak = drawing->curve_is_bytes ? curve->peak / (1 << 20) : curve->peak;
 
     fprintf(stream, "<path class=\"curve\" data-r=\"%d\" d=\"M%.2f %.2f", rank, page->left, bottom);
     for (size_t i = 0; i < curve->count; i++) {
         double end_us = i + 1 < curve->count ? curve->points[i + 1].time_us : drawing->end_us;
 
-        fprintf(stream, "L%.2f %.2fH%.2f", x_of(page, curve->points[i].time_us), bottom - curve->points[i].value * scale,
-                x_of(page, end_us));
+        fprintf(stream, "L%.2f %.2fH%.2f", x_of(page, curve->points[i].time_us),
+                bottom - curve->points[i].value * scale, x_of(page, end_us));
     }
-    fprintf(stream, "V%.2fz\"/><text class=\"name\" x=\"10\" y=\"%.2f\">rank %d</text>", bottom, bottom - page->curve_height / 2 + BASELINE_PIXELS, rank);
+    fprintf(stream, "V%.2fz\"/><text class=\"name\" x=\"10\" y=\"%.2f\">rank %d</text>", bottom,
+            bottom - page->curve_height / 2 + BASELINE_PIXELS, rank);
     fprintf(stream, "<text class=\"name small\" x=\"%.2f\" y=\"%.2f\">%.4g</text>\n", page->left + page->grid_width + 8,
             bottom - page->curve_height / 2 + BASELINE_PIXELS, peak);
 }
 
 static void write_curves(const mhp_drawing *drawing, const mhp_svg_page *page, FILE *stream)
 {
-    fprintf(stream, "<text class=\"name small\" x=\"10\" y=\"%.2f\">what a rank keeps, %s; its peak on the right</text>\n",
+    fprintf(stream,
+            "<text class=\"name small\" x=\"10\" y=\"%.2f\">what a rank keeps, %s; its peak on the right</text>\n",
             page->curves_top + 6 + BASELINE_PIXELS, drawing->curve_is_bytes ? "MiB" : "activations of micro-batches");
     for (int r = 0; r < drawing->rank_count; r++) {
         write_curve(drawing, page, r, stream);
@@ -284,8 +315,9 @@ static void write_curves(const mhp_drawing *drawing, const mhp_svg_page *page, F
 
 void mhp_svg_write(const mhp_drawing *drawing, const mhp_svg_page *page, bool details, FILE *stream)
 {
-    fprintf(stream, "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"grid\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\">\n",
-            page->width, page->height, page->width, page->height);
+    fprintf(stream, "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"grid\" width=\"%.0f\" height=\"%.0f\"",
+            page->width, page->height);
+    fprintf(stream, " viewBox=\"0 0 %.0f %.0f\">\n", page->width, page->height);
     write_style(stream);
     fputs("<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n", stream);
     write_heads(drawing, page, stream);

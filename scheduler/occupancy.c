@@ -24,7 +24,8 @@ static mhp_status note_rebuilt(mhp_occupancy_plan *whole)
                 continue;
             }
             if (!whole->rebuilt) {
-                MHP_RETURN_IF_ERROR(mhp_calloc(&whole->rebuilt, (size_t)plan->stage_count * (size_t)plan->microbatch_count, 1));
+                MHP_RETURN_IF_ERROR(
+                    mhp_calloc(&whole->rebuilt, (size_t)plan->stage_count * (size_t)plan->microbatch_count, 1));
             }
             whole->rebuilt[cell_of(plan, action->stage, action->microbatch)] = 1;
         }
@@ -36,7 +37,7 @@ static mhp_status note_rebuilt(mhp_occupancy_plan *whole)
 static mhp_status add_weights(mhp_occupancy_plan *whole)
 {
     const mhp_plan *plan = whole->plan;
-    int *counted = NULL;                /* [rank]: the last stage whose weights were added, from 1 */
+    int *counted = NULL; /* [rank]: the last stage whose weights were added, from 1 */
 
     MHP_RETURN_IF_ERROR(mhp_calloc(&counted, (size_t)plan->rank_count, sizeof *counted));
     for (int s = 0; s < plan->stage_count; s++) {
@@ -88,7 +89,8 @@ void mhp_occupancy_plan_destroy(mhp_occupancy_plan *whole)
 
 void mhp_occupancy_begin(mhp_occupancy *occupancy, const mhp_occupancy_plan *whole, int rank)
 {
-    *occupancy = (mhp_occupancy){.whole = whole, .bytes = whole->base_bytes[rank], .bytes_peak = whole->base_bytes[rank]};
+    *occupancy =
+        (mhp_occupancy){.whole = whole, .bytes = whole->base_bytes[rank], .bytes_peak = whole->base_bytes[rank]};
 }
 
 static void keep_activation(mhp_occupancy *occupancy, int stage, int count)

@@ -6,7 +6,8 @@
 #include "core/memory.h"
 #include "scheduler/bound.h"
 
-static mhp_status simulate_free_messages(const mhp_plan *plan, const mhp_simulate_params *params, double *makespan_us_out)
+static mhp_status simulate_free_messages(const mhp_plan *plan, const mhp_simulate_params *params,
+                                         double *makespan_us_out)
 {
     mhp_costs costs = *params->costs;
     mhp_simulate_params free_params = {.costs = &costs, .early_gradient = params->early_gradient};
@@ -23,7 +24,8 @@ static mhp_status simulate_free_messages(const mhp_plan *plan, const mhp_simulat
 mhp_status mhp_plan_report_create(const mhp_plan *plan, const mhp_simulate_params *params, const char *time_unit,
                                   mhp_plan_report *report_out)
 {
-    *report_out = (mhp_plan_report){.plan = plan, .costs = params->costs, .time_unit = time_unit, .early_gradient = params->early_gradient};
+    *report_out = (mhp_plan_report){
+        .plan = plan, .costs = params->costs, .time_unit = time_unit, .early_gradient = params->early_gradient};
     MHP_RETURN_IF_ERROR(mhp_simulate(plan, params, &report_out->simulation));
     report_out->free_messages_us = report_out->simulation.makespan_us;
     if (params->costs->links.count > 0) {
@@ -97,8 +99,10 @@ static void write_whole(const mhp_plan_report *report, FILE *stream)
     const mhp_simulation *simulation = &report->simulation;
     const char *unit = report->time_unit[0] ? report->time_unit : "units";
 
-    fprintf(stream, "makespan        %.6g %s, the work of %.2f micro-batches\n", simulation->makespan_us, unit, mhp_report_microbatches(report));
-    fprintf(stream, "lower bound     %.6g %s; the makespan is %.2f %% above it\n", report->bound_us, unit, 100 * mhp_report_distance(report));
+    fprintf(stream, "makespan        %.6g %s, the work of %.2f micro-batches\n", simulation->makespan_us, unit,
+            mhp_report_microbatches(report));
+    fprintf(stream, "lower bound     %.6g %s; the makespan is %.2f %% above it\n", report->bound_us, unit,
+            100 * mhp_report_distance(report));
     fprintf(stream, "bubble          worst %.1f %%, mean %.1f %%\n", 100 * mhp_simulation_worst_bubble(simulation),
             100 * mhp_simulation_mean_bubble(simulation));
     if (report->costs->links.count > 0) {
@@ -107,10 +111,12 @@ static void write_whole(const mhp_plan_report *report, FILE *stream)
                 share(simulation->makespan_us - report->free_messages_us, simulation->makespan_us));
     }
     if (simulation->reduce_exposed_us > 0) {
-        fprintf(stream, "reduction       exposed %.1f %%\n", share(simulation->reduce_exposed_us, simulation->makespan_us));
+        fprintf(stream, "reduction       exposed %.1f %%\n",
+                share(simulation->reduce_exposed_us, simulation->makespan_us));
     }
     write_path(report, stream);
-    fprintf(stream, "a full backward's gradient leaves %s\n", report->early_gradient ? "when its I is done" : "at its end");
+    fprintf(stream, "a full backward's gradient leaves %s\n",
+            report->early_gradient ? "when its I is done" : "at its end");
 }
 
 static int slots_of(const mhp_plan *plan, int rank, mhp_slot_class class_)
@@ -128,8 +134,8 @@ static void write_rank(const mhp_plan_report *report, int rank, FILE *stream)
     const mhp_rank_simulation *out = &report->simulation.ranks[rank];
     double makespan_us = report->simulation.makespan_us;
 
-    fprintf(stream, "%5d %7.1f %% %7.1f %% %11d %8d", rank, share(out->bubble_us, makespan_us), share(out->exposed_us, makespan_us),
-            out->activations_peak, out->held_peak);
+    fprintf(stream, "%5d %7.1f %% %7.1f %% %11d %8d", rank, share(out->bubble_us, makespan_us),
+            share(out->exposed_us, makespan_us), out->activations_peak, out->held_peak);
     if (report->plan->lowered) {
         fprintf(stream, " %7zu %10.2f %7d %10d", out->message_count, (double)out->message_bytes / (1 << 20),
                 slots_of(report->plan, rank, MHP_SLOT_INPUT), slots_of(report->plan, rank, MHP_SLOT_GRADIENT_INPUT));
@@ -146,7 +152,8 @@ mhp_status mhp_report_write_table(const mhp_plan_report *report, FILE *stream)
 
     write_whole(report, stream);
     fprintf(stream, "\n%5s %9s %9s %11s %8s", "rank", "bubble", "exposed", "activations", "W queue");
-    fprintf(stream, "%s%s\n", report->plan->lowered ? "   sends   sent MiB  states  gradients" : "", has_bytes ? "   peak MiB" : "");
+    fprintf(stream, "%s%s\n", report->plan->lowered ? "   sends   sent MiB  states  gradients" : "",
+            has_bytes ? "   peak MiB" : "");
     for (int r = 0; r < report->plan->rank_count; r++) {
         write_rank(report, r, stream);
     }
@@ -160,8 +167,9 @@ mhp_status mhp_report_write_table(const mhp_plan_report *report, FILE *stream)
 
 mhp_status mhp_report_write_comparison_head(FILE *stream)
 {
-    fprintf(stream, "%-20s %6s %6s %12s %12s %11s %7s %7s %9s %11s %8s %10s\n", "schedule", "stages", "chunks", "makespan", "micro-batches",
-            "above bound", "worst", "mean", "exposed", "activations", "W queue", "peak MiB");
+    fprintf(stream, "%-20s %6s %6s %12s %12s %11s %7s %7s %9s %11s %8s %10s\n", "schedule", "stages", "chunks",
+            "makespan", "micro-batches", "above bound", "worst", "mean", "exposed", "activations", "W queue",
+            "peak MiB");
     return check_stream(stream);
 }
 
@@ -171,13 +179,15 @@ mhp_status mhp_report_write_comparison_row(const mhp_plan_report *report, FILE *
     int activations = 0, held = 0;
 
     for (int r = 0; r < simulation->rank_count; r++) {
-        activations = simulation->ranks[r].activations_peak > activations ? simulation->ranks[r].activations_peak : activations;
+        activations =
+            simulation->ranks[r].activations_peak > activations ? simulation->ranks[r].activations_peak : activations;
         held = simulation->ranks[r].held_peak > held ? simulation->ranks[r].held_peak : held;
     }
-    fprintf(stream, "%-20s %6d %6.3g %12.6g %13.2f %9.2f %% %5.1f %% %5.1f %% %7.1f %% %11d %8d %10.2f\n", report->plan->name,
-            report->plan->stage_count, (double)report->plan->stage_count / report->plan->rank_count, simulation->makespan_us,
-            mhp_report_microbatches(report), 100 * mhp_report_distance(report), 100 * mhp_simulation_worst_bubble(simulation),
-            100 * mhp_simulation_mean_bubble(simulation), share(mean_exposed_us(simulation), simulation->makespan_us), activations, held,
+    fprintf(stream, "%-20s %6d %6.3g %12.6g %13.2f %9.2f %% %5.1f %% %5.1f %% %7.1f %% %11d %8d %10.2f\n",
+            report->plan->name, report->plan->stage_count, (double)report->plan->stage_count / report->plan->rank_count,
+            simulation->makespan_us, mhp_report_microbatches(report), 100 * mhp_report_distance(report),
+            100 * mhp_simulation_worst_bubble(simulation), 100 * mhp_simulation_mean_bubble(simulation),
+            share(mean_exposed_us(simulation), simulation->makespan_us), activations, held,
             (double)mhp_simulation_peak_bytes(simulation) / (1 << 20));
     return check_stream(stream);
 }

@@ -1,4 +1,5 @@
-/* A simulated plan in numbers: its table, the comparison of several, and all of it for machines. docs/planning.md defines the numbers. */
+/* A simulated plan in numbers: its table, the comparison of several, and all of it for machines. docs/planning.md
+ * defines the numbers. */
 #ifndef MHP_SCHEDULER_REPORT_H
 #define MHP_SCHEDULER_REPORT_H
 
@@ -7,18 +8,18 @@
 #include "scheduler/simulate.h"
 
 typedef struct mhp_plan_report {
-    const mhp_plan *plan;           /* these two are the caller's */
+    const mhp_plan *plan; /* these two are the caller's */
     const mhp_costs *costs;
-    const char *time_unit;          /* "us"; "" for unit costs */
+    const char *time_unit; /* "us"; "" for unit costs */
     bool early_gradient;
     mhp_simulation simulation;
-    double free_messages_us;        /* the makespan if messages took no time */
-    double bound_us;                /* mhp_lower_bound */
-    double microbatch_us;           /* mhp_microbatch_us */
+    double free_messages_us; /* the makespan if messages took no time */
+    double bound_us;         /* mhp_lower_bound */
+    double microbatch_us;    /* mhp_microbatch_us */
 } mhp_plan_report;
 
-/* Simulates, with and without messages, and bounds. Plan and costs must outlive the report. Errors: see mhp_simulate. Release in every
- * case; zeroed is allowed. */
+/* Simulates, with and without messages, and bounds. Plan and costs must outlive the report. Errors: see mhp_simulate.
+ * Release in every case; zeroed is allowed. */
 mhp_status mhp_plan_report_create(const mhp_plan *plan, const mhp_simulate_params *params, const char *time_unit,
                                   mhp_plan_report *report_out);
 void mhp_plan_report_release(mhp_plan_report *report);

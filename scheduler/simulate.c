@@ -1,6 +1,7 @@
-/* The simulator's engine. Times only ever depend on earlier ones, so a rank runs on as far as its inputs' times are known, however far
- * ahead of the others that is. Only what shares a resource with an order that depends on time - messages on a link, reductions on a
- * rank - goes through a heap, and is decided when nothing earlier can come any more. */
+/* The simulator's engine. Times only ever depend on earlier ones, so a rank runs on as far as its inputs' times are
+ * known, however far ahead of the others that is. Only what shares a resource with an order that depends on time -
+ * messages on a link, reductions on a rank - goes through a heap, and is decided when nothing earlier can come any
+ * more. */
 #include "scheduler/simulate.h"
 
 #include <string.h>
@@ -11,7 +12,8 @@
 
 bool mhp_action_takes_time(const mhp_action *action)
 {
-    return action->kind <= MHP_ACTION_WEIGHT_GRADIENT || action->kind == MHP_ACTION_REBUILD || action->kind == MHP_ACTION_OVERLAP_F_B;
+    return action->kind <= MHP_ACTION_WEIGHT_GRADIENT || action->kind == MHP_ACTION_REBUILD ||
+           action->kind == MHP_ACTION_OVERLAP_F_B;
 }
 
 double mhp_action_us(const mhp_costs *costs, const mhp_action *action)
@@ -51,7 +53,8 @@ static mhp_status launch(sim *s, int kind, int stage, int microbatch)
     if (produced_us == SIM_NOT_YET || posted_us == SIM_NOT_YET) {
         return MHP_OK;
     }
-    return mhp_heap_push(&s->events, (mhp_heap_event){later(produced_us, posted_us), sim_message_id(s, kind, stage, microbatch)});
+    return mhp_heap_push(&s->events,
+                         (mhp_heap_event){later(produced_us, posted_us), sim_message_id(s, kind, stage, microbatch)});
 }
 
 /* Posts the receive if its slot is free and the one before it is posted; then those behind it in the channel. */
@@ -174,7 +177,8 @@ static bool wait_for_message(const sim *s, sim_wait *wait, int kind, int stage, 
         return false;
     }
     wait->start_us = later(wait->start_us, message->end_us);
-    wait->free_messages_us = later(wait->free_messages_us, later(sim_produced_us(s, kind, stage, microbatch), message->posted_us));
+    wait->free_messages_us =
+        later(wait->free_messages_us, later(sim_produced_us(s, kind, stage, microbatch), message->posted_us));
     return true;
 }
 
@@ -207,13 +211,15 @@ static bool wait_for_output(const sim *s, sim_wait *wait, int kind, int stage, i
 
 static bool wait_for_forward(const sim *s, sim_wait *wait, int stage, int microbatch)
 {
-    return wait_for_input(s, wait, MHP_MESSAGE_STATE, stage, microbatch) && wait_for_output(s, wait, MHP_MESSAGE_STATE, stage, microbatch);
+    return wait_for_input(s, wait, MHP_MESSAGE_STATE, stage, microbatch) &&
+           wait_for_output(s, wait, MHP_MESSAGE_STATE, stage, microbatch);
 }
 
 static bool wait_for_gradient(const sim *s, sim_wait *wait, int stage, int microbatch)
 {
     return wait_until(wait, s->forward_end_us[sim_cell(s, stage, microbatch)]) &&
-           wait_for_input(s, wait, MHP_MESSAGE_GRADIENT, stage, microbatch) && wait_for_output(s, wait, MHP_MESSAGE_GRADIENT, stage, microbatch);
+           wait_for_input(s, wait, MHP_MESSAGE_GRADIENT, stage, microbatch) &&
+           wait_for_output(s, wait, MHP_MESSAGE_GRADIENT, stage, microbatch);
 }
 
 /* False if something that the action needs has no time yet. */
@@ -227,7 +233,8 @@ static bool wait_for(const sim *s, sim_wait *wait, const mhp_action *action)
     if (mhp_action_does(action, MHP_DO_FORWARD, &stage, &microbatch) && !wait_for_forward(s, wait, stage, microbatch)) {
         return false;
     }
-    return !mhp_action_does(action, MHP_DO_INPUT_GRADIENT, &stage, &microbatch) || wait_for_gradient(s, wait, stage, microbatch);
+    return !mhp_action_does(action, MHP_DO_INPUT_GRADIENT, &stage, &microbatch) ||
+           wait_for_gradient(s, wait, stage, microbatch);
 }
 
 static mhp_status made(sim *s, int kind, int stage, int microbatch)
@@ -287,7 +294,8 @@ static mhp_status reach_reduction(sim *s, int rank, int stage)
     if (--reduction->waiting > 0) {
         return MHP_OK;
     }
-    return mhp_heap_push(&s->events, (mhp_heap_event){reduction->ready_us, (uint32_t)(MHP_MESSAGE_KINDS * cells) + (uint32_t)stage});
+    return mhp_heap_push(
+        &s->events, (mhp_heap_event){reduction->ready_us, (uint32_t)(MHP_MESSAGE_KINDS * cells) + (uint32_t)stage});
 }
 
 static void reduce(sim *s, double ready_us, int stage)
@@ -372,7 +380,8 @@ static mhp_status run(sim *s)
     }
     for (int r = 0; r < s->plan->rank_count; r++) {
         if (s->ranks[r].next < s->plan->ranks[r].actions.count) {
-            return mhp_plan_error(s->plan, r, s->ranks[r].next, "can never run: rank %d never gets past position %zu", r, s->ranks[r].next);
+            return mhp_plan_error(s->plan, r, s->ranks[r].next, "can never run: rank %d never gets past position %zu",
+                                  r, s->ranks[r].next);
         }
     }
     return MHP_OK;
@@ -430,7 +439,8 @@ static mhp_status create_results(const mhp_plan *plan, mhp_simulation *out)
     out->rank_count = plan->rank_count;
     MHP_RETURN_IF_ERROR(mhp_calloc(&out->ranks, (size_t)plan->rank_count, sizeof *out->ranks));
     for (int r = 0; r < plan->rank_count; r++) {
-        MHP_RETURN_IF_ERROR(mhp_calloc(&out->ranks[r].spans, plan->ranks[r].actions.count, sizeof *out->ranks[r].spans));
+        MHP_RETURN_IF_ERROR(
+            mhp_calloc(&out->ranks[r].spans, plan->ranks[r].actions.count, sizeof *out->ranks[r].spans));
     }
     return MHP_OK;
 }

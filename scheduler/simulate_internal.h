@@ -8,13 +8,14 @@
 
 #define SIM_NOT_YET (-1.0)
 
-/* The message that enters a (stage, micro-batch), if it comes from another rank. Micro-batches are -1 where there is none. */
+/* The message that enters a (stage, micro-batch), if it comes from another rank. Micro-batches are -1 where there is
+ * none. */
 typedef struct sim_message {
     double posted_us, start_us, end_us;
-    int channel_before, channel_after;  /* its neighbours in the order of receives */
-    int slot_before, slot_after;        /* who had its slot, and who gets it */
-    int output_before;                  /* whose message must have left before the one for this may be made */
-    int queue_before;                   /* number of the message that it waited for on its link */
+    int channel_before, channel_after; /* its neighbours in the order of receives */
+    int slot_before, slot_after;       /* who had its slot, and who gets it */
+    int output_before;                 /* whose message must have left before the one for this may be made */
+    int queue_before;                  /* number of the message that it waited for on its link */
 } sim_message;
 
 /* A rank's part in the reduction of a stage; a list by stage. */
@@ -25,12 +26,12 @@ typedef struct sim_holder {
 
 typedef struct sim_reduction {
     double ready_us;
-    int first_holder, waiting;          /* of the holders list; how many ranks have not reached it */
+    int first_holder, waiting; /* of the holders list; how many ranks have not reached it */
 } sim_reduction;
 
 typedef struct sim_link {
     double free_us;
-    int last;                           /* number of the message that uses it until free_us */
+    int last; /* number of the message that uses it until free_us */
 } sim_link;
 
 typedef struct sim_rank {
@@ -45,18 +46,18 @@ typedef struct sim {
     bool early_gradient;
     mhp_simulation *out;
     mhp_plan_index index;
-    double *forward_end_us, *gradient_end_us;           /* [cell]; SIM_NOT_YET */
-    sim_message *messages[MHP_MESSAGE_KINDS];           /* [cell of the target] */
-    mhp_link_time *link_times;                          /* [source rank][target rank] */
+    double *forward_end_us, *gradient_end_us; /* [cell]; SIM_NOT_YET */
+    sim_message *messages[MHP_MESSAGE_KINDS]; /* [cell of the target] */
+    mhp_link_time *link_times;                /* [source rank][target rank] */
     sim_link *links;
     sim_rank *ranks;
-    sim_reduction *reductions;                          /* [stage] */
+    sim_reduction *reductions; /* [stage] */
     sim_holder *holders;
     int holder_count, holder_capacity;
-    int *work;                                          /* ranks that may go on, a stack */
+    int *work; /* ranks that may go on, a stack */
     int work_count;
     mhp_heap events;
-    double end_us;                                      /* of compute and reductions */
+    double end_us; /* of compute and reductions */
 } sim;
 
 static inline size_t sim_cell(const sim *s, int stage, int microbatch)

@@ -1,5 +1,5 @@
-/* The critical path: from the end of the step back to its start, always to what the present part waited for last. Times were copied,
- * never computed twice, so what ended exactly when the part began is what it waited for. */
+/* The critical path: from the end of the step back to its start, always to what the present part waited for last. Times
+ * were copied, never computed twice, so what ended exactly when the part began is what it waited for. */
 #include "core/memory.h"
 #include "scheduler/simulate_internal.h"
 
@@ -13,10 +13,10 @@ typedef enum point_kind { POINT_START, POINT_COMPUTE, POINT_MESSAGE, POINT_REDUC
 
 typedef struct path_point {
     point_kind kind;
-    int rank;                   /* compute */
+    int rank; /* compute */
     size_t position;
-    int message_kind, stage, microbatch;        /* message, with its target; reduction: stage */
-    double time_us;             /* when what comes after it began */
+    int message_kind, stage, microbatch; /* message, with its target; reduction: stage */
+    double time_us;                      /* when what comes after it began */
 } path_point;
 
 static mhp_status append(trace *t, mhp_path_step step)
@@ -43,8 +43,7 @@ static path_point compute_point(int rank, size_t position, double time_us)
 static path_point producer_of(const sim *s, int kind, int stage, int microbatch, double time_us)
 {
     int source = sim_source(kind, stage);
-    int position =
-        mhp_index_at(s->plan, &s->index, mhp_message_kinds[kind].pass, source, microbatch);
+    int position = mhp_index_at(s->plan, &s->index, mhp_message_kinds[kind].pass, source, microbatch);
 
     return compute_point(mhp_plan_owner(s->plan, source, microbatch), (size_t)position, time_us);
 }
@@ -65,7 +64,8 @@ static path_point releaser_of(const sim *s, int kind, int stage, int microbatch)
 
 static path_point message_point(int kind, int stage, int microbatch, double time_us)
 {
-    return (path_point){.kind = POINT_MESSAGE, .message_kind = kind, .stage = stage, .microbatch = microbatch, .time_us = time_us};
+    return (path_point){
+        .kind = POINT_MESSAGE, .message_kind = kind, .stage = stage, .microbatch = microbatch, .time_us = time_us};
 }
 
 /* What a message waited for: the one before it on the link, its maker, or its slot. */
@@ -81,8 +81,8 @@ static path_point before_message(const sim *s, int kind, int stage, int microbat
         int before_kind = (size_t)message->queue_before >= cells;
         size_t cell = (size_t)message->queue_before - (size_t)before_kind * cells;
 
-        return message_point(before_kind, (int)(cell / (size_t)s->plan->microbatch_count), (int)(cell % (size_t)s->plan->microbatch_count),
-                             message->start_us);
+        return message_point(before_kind, (int)(cell / (size_t)s->plan->microbatch_count),
+                             (int)(cell % (size_t)s->plan->microbatch_count), message->start_us);
     }
     if (sim_produced_us(s, kind, stage, microbatch) == message->start_us) {
         return producer_of(s, kind, stage, microbatch, message->start_us);
@@ -208,7 +208,8 @@ static mhp_status follow(trace *t, path_point *point)
         *point = before_compute(s, point->rank, point->position);
     } else if (point->kind == POINT_MESSAGE) {
         int source = sim_source(point->message_kind, point->stage);
-        int send = mhp_index_at(s->plan, &s->index, mhp_message_kinds[point->message_kind].send, source, point->microbatch);
+        int send =
+            mhp_index_at(s->plan, &s->index, mhp_message_kinds[point->message_kind].send, source, point->microbatch);
         path_point producer = producer_of(s, point->message_kind, point->stage, point->microbatch, 0);
 
         step.kind = MHP_PATH_MESSAGE;
@@ -236,7 +237,8 @@ static path_point last_point(const sim *s)
     for (int stage = 0; stage < s->plan->stage_count; stage++) {
         int i = s->reductions[stage].first_holder;
 
-        if (i >= 0 && s->costs->all_reduce_us > 0 && s->out->ranks[s->holders[i].rank].spans[s->holders[i].position].end_us == end_us) {
+        if (i >= 0 && s->costs->all_reduce_us > 0 &&
+            s->out->ranks[s->holders[i].rank].spans[s->holders[i].position].end_us == end_us) {
             return (path_point){.kind = POINT_REDUCE, .stage = stage, .time_us = end_us};
         }
     }
@@ -254,7 +256,8 @@ mhp_status mhp_sim_trace_path(const sim *s)
     trace t = {.s = s};
     path_point point = last_point(s);
 
-    MHP_RETURN_IF_ERROR(append(&t, (mhp_path_step){.kind = MHP_PATH_OPTIMIZER, .start_us = s->end_us, .end_us = out->makespan_us}));
+    MHP_RETURN_IF_ERROR(
+        append(&t, (mhp_path_step){.kind = MHP_PATH_OPTIMIZER, .start_us = s->end_us, .end_us = out->makespan_us}));
     while (point.kind != POINT_START) {
         MHP_RETURN_IF_ERROR(follow(&t, &point));
     }

@@ -1,4 +1,5 @@
-/* What must be known before a plan runs: the order of receives in each channel, who uses a slot after whom, links, holders. */
+/* What must be known before a plan runs: the order of receives in each channel, who uses a slot after whom, links,
+ * holders. */
 #include <string.h>
 
 #include "core/memory.h"
@@ -8,13 +9,14 @@
 typedef struct rank_walk {
     sim *s;
     int rank;
-    const mhp_stage_slots **slots;      /* [stage]; NULL for a stage that the rank does not hold */
-    int *last_user[MHP_SLOT_CLASS_COUNT];       /* [offset of the stage + slot] */
-    int *offset[MHP_SLOT_CLASS_COUNT];  /* [stage] */
-    int *last_received[MHP_MESSAGE_KINDS];      /* [stage][source rank], from 1; 0 for none */
+    const mhp_stage_slots **slots;         /* [stage]; NULL for a stage that the rank does not hold */
+    int *last_user[MHP_SLOT_CLASS_COUNT];  /* [offset of the stage + slot] */
+    int *offset[MHP_SLOT_CLASS_COUNT];     /* [stage] */
+    int *last_received[MHP_MESSAGE_KINDS]; /* [stage][source rank], from 1; 0 for none */
 } rank_walk;
 
-static const mhp_slot_class message_classes[] = {MHP_SLOT_INPUT, MHP_SLOT_OUTPUT, MHP_SLOT_GRADIENT_INPUT, MHP_SLOT_GRADIENT_OUTPUT};
+static const mhp_slot_class message_classes[] = {MHP_SLOT_INPUT, MHP_SLOT_OUTPUT, MHP_SLOT_GRADIENT_INPUT,
+                                                 MHP_SLOT_GRADIENT_OUTPUT};
 
 enum { MESSAGE_CLASSES = sizeof message_classes / sizeof *message_classes };
 
@@ -159,7 +161,8 @@ static mhp_status note_reduction(sim *s, int rank, size_t position, int stage)
         MHP_RETURN_IF_ERROR(mhp_realloc(&s->holders, (size_t)capacity, sizeof *s->holders));
         s->holder_capacity = capacity;
     }
-    s->holders[s->holder_count] = (sim_holder){.rank = rank, .next = s->reductions[stage].first_holder, .position = position};
+    s->holders[s->holder_count] =
+        (sim_holder){.rank = rank, .next = s->reductions[stage].first_holder, .position = position};
     s->reductions[stage].first_holder = s->holder_count++;
     s->reductions[stage].waiting++;
     return MHP_OK;

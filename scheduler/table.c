@@ -7,8 +7,10 @@
 
 static mhp_status draw(const mhp_plan_report *report, FILE *stream)
 {
-    mhp_draw_params params = {
-        .plan = report->plan, .costs = report->costs, .simulation = &report->simulation, .time_unit = report->time_unit};
+    mhp_draw_params params = {.plan = report->plan,
+                              .costs = report->costs,
+                              .simulation = &report->simulation,
+                              .time_unit = report->time_unit};
     mhp_drawing drawing;
     mhp_status status = MHP_OK;
 

@@ -16,8 +16,8 @@
 #include "scheduler/weights.h"
 
 enum {
-    LAYERED_MAX = 6,            /* layers are moved for so many of the best ... */
-    ORDERED_MAX = 4,            /* ... and the order is improved for so many */
+    LAYERED_MAX = 6, /* layers are moved for so many of the best ... */
+    ORDERED_MAX = 4, /* ... and the order is improved for so many */
 };
 
 typedef struct point_list {
@@ -129,7 +129,8 @@ mhp_status mhp_tune_simulate(const tune *t, const tune_point *point, mhp_simulat
     mhp_status status = mhp_simulate(point->order, &params, simulation_out);
     int64_t limit = t->params->memory_bytes;
 
-    *fits_out = status == MHP_OK && (limit == 0 || mhp_simulation_peak_bytes(simulation_out) + point->slots_bytes <= limit);
+    *fits_out =
+        status == MHP_OK && (limit == 0 || mhp_simulation_peak_bytes(simulation_out) + point->slots_bytes <= limit);
     return status == MHP_ERR_PLAN ? MHP_OK : status;
 }
 
@@ -142,8 +143,8 @@ static int64_t most_slot_bytes(const mhp_plan *lowered, const mhp_costs *costs)
 
         for (int i = 0; i < lowered->ranks[r].stage_count; i++) {
             const mhp_stage_slots *slots = &lowered->ranks[r].stages[i];
-            int count = slots->count[MHP_SLOT_INPUT] + slots->count[MHP_SLOT_OUTPUT] + slots->count[MHP_SLOT_GRADIENT_INPUT] +
-                        slots->count[MHP_SLOT_GRADIENT_OUTPUT];
+            int count = slots->count[MHP_SLOT_INPUT] + slots->count[MHP_SLOT_OUTPUT] +
+                        slots->count[MHP_SLOT_GRADIENT_INPUT] + slots->count[MHP_SLOT_GRADIENT_OUTPUT];
 
             bytes += count * mhp_costs_slot_bytes(costs, slots->stage);
         }
@@ -223,7 +224,8 @@ out:
     return status;
 }
 
-/* Rebuilds one more stage of the rank that keeps most, on all ranks that hold it; *changed_out is false if it has none left. */
+/* Rebuilds one more stage of the rank that keeps most, on all ranks that hold it; *changed_out is false if it has none
+ * left. */
 static mhp_status rebuild_one(tune_point *point, int worst, bool *changed_out)
 {
     bool *rebuilt = NULL;
@@ -363,19 +365,22 @@ static bool is_eligible(const tune *t, const tune_point *point)
     return t->params->may_choose_others || point->order->microbatch_count == t->params->microbatches;
 }
 
-/* The best one of the list that fits and has not been taken, for placements that differ: one for each name without its ", W early". */
+/* The best one of the list that fits and has not been taken, for placements that differ: one for each name without its
+ * ", W early". */
 static tune_point *next_best(const tune *t, point_list *list, bool *taken)
 {
     tune_point *best = NULL;
 
     for (size_t i = 0; i < list->count; i++) {
-        if (!taken[i] && list->items[i].row.fits && is_eligible(t, &list->items[i]) && is_better(&list->items[i], best)) {
+        if (!taken[i] && list->items[i].row.fits && is_eligible(t, &list->items[i]) &&
+            is_better(&list->items[i], best)) {
             best = &list->items[i];
         }
     }
     for (size_t i = 0; best && i < list->count; i++) {
         size_t length = strcspn(best->row.name, ",");
-        bool same_kind = strcspn(list->items[i].row.name, ",") == length && strncmp(list->items[i].row.name, best->row.name, length) == 0;
+        bool same_kind = strcspn(list->items[i].row.name, ",") == length &&
+                         strncmp(list->items[i].row.name, best->row.name, length) == 0;
 
         taken[i] = taken[i] || (same_kind && list->items[i].row.microbatches == best->row.microbatches);
     }
@@ -399,10 +404,12 @@ static void note_best_named(tune *t, const point_list *list)
     }
 }
 
-/* Runs a part of the search on a copy of each of the best points, and adds the results that are better than what they came from. */
+/* Runs a part of the search on a copy of each of the best points, and adds the results that are better than what they
+ * came from. */
 typedef mhp_status (*improve_fn)(const tune *t, tune_point *point);
 
-static mhp_status improve_one(tune *t, const tune_point *from, mhp_tune_phase phase, improve_fn improve, point_list *list)
+static mhp_status improve_one(tune *t, const tune_point *from, mhp_tune_phase phase, improve_fn improve,
+                              point_list *list)
 {
     tune_point copy = {0};
     mhp_status status = MHP_OK;
@@ -511,11 +518,13 @@ static mhp_status check_fits(const tune *t, const point_list *list)
         least = is_eligible(t, point) && (!least || point->row.peak_bytes < least->row.peak_bytes) ? point : least;
     }
     if (!least) {
-        return mhp_error_set(MHP_ERR_CONFIG, "no schedule suits %d ranks, %d micro-batches and %d layers", t->params->ranks,
-                             t->params->microbatches, t->params->layer_count);
+        return mhp_error_set(MHP_ERR_CONFIG, "no schedule suits %d ranks, %d micro-batches and %d layers",
+                             t->params->ranks, t->params->microbatches, t->params->layer_count);
     }
-    return mhp_error_set(MHP_ERR_CONFIG, "no schedule fits into %lld bytes a rank: %s needs %lld, with %d stages rebuilt",
-                         (long long)t->params->memory_bytes, least->row.name, (long long)least->row.peak_bytes, least->row.rebuilt_stages);
+    return mhp_error_set(MHP_ERR_CONFIG,
+                         "no schedule fits into %lld bytes a rank: %s needs %lld, with %d stages rebuilt",
+                         (long long)t->params->memory_bytes, least->row.name, (long long)least->row.peak_bytes,
+                         least->row.rebuilt_stages);
 }
 
 mhp_status mhp_tune(const mhp_tune_params *params, mhp_tune_result *result_out)

@@ -1,17 +1,18 @@
-/* Layers move from stages of the ranks that work most to those of the ranks that work least, as long as that shortens the step. */
+/* Layers move from stages of the ranks that work most to those of the ranks that work least, as long as that shortens
+ * the step. */
 #include <float.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "scheduler/tune_internal.h"
 
-enum { ENDS_TRIED = 3 };        /* of the ranks with most work, and of those with least */
+enum { ENDS_TRIED = 3 }; /* of the ranks with most work, and of those with least */
 
 /* How much work each stage gives each of its ranks. */
 typedef struct loads {
     const tune_point *point;
-    double *rank_us;            /* [rank] */
-    int *count;                 /* [rank][stage]: micro-batches */
+    double *rank_us; /* [rank] */
+    int *count;      /* [rank][stage]: micro-batches */
 } loads;
 
 static mhp_status create_loads(const tune_point *point, loads *out)
@@ -43,7 +44,8 @@ static void weigh(loads *l)
     for (int r = 0; r < plan->rank_count; r++) {
         l->rank_us[r] = 0;
         for (int s = 0; s < plan->stage_count; s++) {
-            l->rank_us[r] += l->count[r * plan->stage_count + s] * mhp_stage_work_us(mhp_costs_stage(&l->point->costs, s));
+            l->rank_us[r] +=
+                l->count[r * plan->stage_count + s] * mhp_stage_work_us(mhp_costs_stage(&l->point->costs, s));
         }
     }
 }

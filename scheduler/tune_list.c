@@ -1,5 +1,6 @@
-/* List scheduling with look-ahead: the rank that can go on soonest takes the most urgent of what it could begin now or, within its
- * patience, a little later; while it waits it runs a weight gradient if one fits. A grid of rules is tried on one placement. */
+/* List scheduling with look-ahead: the rank that can go on soonest takes the most urgent of what it could begin now or,
+ * within its patience, a little later; while it waits it runs a weight gradient if one fits. A grid of rules is tried
+ * on one placement. */
 #include <float.h>
 #include <limits.h>
 #include <math.h>
@@ -10,24 +11,24 @@
 
 /* Which of the ready micro-batches of one pass comes first. */
 typedef enum list_order {
-    ORDER_ARRIVAL,              /* the one that came first */
-    ORDER_DEEP,                 /* the one that is nearest to the end of its way */
+    ORDER_ARRIVAL, /* the one that came first */
+    ORDER_DEEP,    /* the one that is nearest to the end of its way */
     ORDER_COUNT,
 } list_order;
 
 typedef struct list_rules {
-    bool forward_first;         /* else input gradients */
-    bool pairs;                 /* run F beside a backward where both are ready */
+    bool forward_first; /* else input gradients */
+    bool pairs;         /* run F beside a backward where both are ready */
     list_order order;
     double patience_us;
-    int slack;                  /* activations above the start's; INT_MAX: no limit */
+    int slack; /* activations above the start's; INT_MAX: no limit */
 } list_rules;
 
 /* What a rank could run: cells with the time from which they may. */
 typedef struct ready_cell {
     int stage, microbatch;
     double ready_us;
-    int sequence;               /* of coming */
+    int sequence; /* of coming */
 } ready_cell;
 
 typedef struct ready_pool {
@@ -47,16 +48,16 @@ typedef struct list_rank {
 typedef struct list_run {
     const tune *t;
     const tune_point *point;
-    const mhp_plan *plan;       /* the start: its placement */
+    const mhp_plan *plan; /* the start: its placement */
     const list_rules *rules;
-    const unsigned char *rebuilt;       /* [stage] */
+    const unsigned char *rebuilt; /* [stage] */
     const mhp_link_time *links;
-    mhp_plan *order;            /* what is made */
+    mhp_plan *order; /* what is made */
     list_rank *ranks;
-    double *link_free_us;       /* [from][to] */
-    double *forward_end_us;     /* [cell] */
+    double *link_free_us;   /* [from][to] */
+    double *forward_end_us; /* [cell] */
     int sequence;
-    bool relaxed;               /* a cap was passed because nothing else could run */
+    bool relaxed; /* a cap was passed because nothing else could run */
 } list_run;
 
 /* ---- pools ---- */
@@ -99,7 +100,8 @@ static int first_ready(const list_run *run, const list_rank *rank, int pool_inde
     int best = -1;
 
     for (int i = 0; i < pool->count; i++) {
-        if (pool->items[i].ready_us <= limit_us && (best < 0 || comes_before(run, pool_index, &pool->items[i], &pool->items[best]))) {
+        if (pool->items[i].ready_us <= limit_us &&
+            (best < 0 || comes_before(run, pool_index, &pool->items[i], &pool->items[best]))) {
             best = i;
         }
     }
@@ -134,7 +136,7 @@ static bool may_forward(const list_run *run, const list_rank *rank)
 static void keep(list_run *run, list_rank *rank, int stage, int activations, int held)
 {
     const mhp_stage_bytes *bytes = &mhp_costs_stage(&run->point->costs, stage)->bytes;
-    int counted = run->rebuilt[stage] ? 0 : activations;        /* it is thrown away at once */
+    int counted = run->rebuilt[stage] ? 0 : activations; /* it is thrown away at once */
 
     rank->activations += counted;
     rank->bytes += counted * bytes->activation + held * bytes->held_weight_gradient;
@@ -218,7 +220,8 @@ static mhp_status run_weight(list_run *run, int rank)
     list_rank *at = &run->ranks[rank];
     ready_cell cell = take(&at->pools[POOL_WEIGHT], first_ready(run, at, POOL_WEIGHT, DBL_MAX));
 
-    at->free_us = fmax(at->free_us, cell.ready_us) + mhp_costs_stage(&run->point->costs, cell.stage)->weight_gradient_us;
+    at->free_us =
+        fmax(at->free_us, cell.ready_us) + mhp_costs_stage(&run->point->costs, cell.stage)->weight_gradient_us;
     keep(run, at, cell.stage, 0, -1);
     return emit(run, rank, MHP_ACTION_WEIGHT_GRADIENT, &cell);
 }
@@ -232,7 +235,8 @@ static mhp_status run_pair(list_run *run, int rank, int forward_index, int gradi
 
     MHP_RETURN_IF_ERROR(rebuild(run, rank, &gradient));
     at->free_us = fmax(at->free_us, fmax(forward.ready_us, gradient.ready_us)) +
-                  mhp_pair_us(mhp_costs_stage(&run->point->costs, forward.stage), mhp_costs_stage(&run->point->costs, gradient.stage));
+                  mhp_pair_us(mhp_costs_stage(&run->point->costs, forward.stage),
+                              mhp_costs_stage(&run->point->costs, gradient.stage));
     MHP_RETURN_IF_ERROR(mhp_plan_append(run->order, rank, pair));
     MHP_RETURN_IF_ERROR(end_forward(run, rank, &forward, at->free_us));
     return end_gradient(run, rank, &gradient, at->free_us, true);
@@ -273,7 +277,9 @@ static bool weight_fits(const list_run *run, const list_rank *rank, double until
     int i = first_ready(run, rank, POOL_WEIGHT, DBL_MAX);
     const ready_cell *cell = i < 0 ? NULL : &rank->pools[POOL_WEIGHT].items[i];
 
-    return cell && fmax(rank->free_us, cell->ready_us) + mhp_costs_stage(&run->point->costs, cell->stage)->weight_gradient_us <= until_us;
+    return cell &&
+           fmax(rank->free_us, cell->ready_us) + mhp_costs_stage(&run->point->costs, cell->stage)->weight_gradient_us <=
+               until_us;
 }
 
 static mhp_status decide(list_run *run, int rank, double start_us)
@@ -289,7 +295,8 @@ static mhp_status decide(list_run *run, int rank, double start_us)
     if (forward < 0 && gradient < 0) {
         return run_weight(run, rank);
     }
-    begin_us = (takes_forward ? at->pools[POOL_FORWARD].items[forward] : at->pools[POOL_GRADIENT].items[gradient]).ready_us;
+    begin_us =
+        (takes_forward ? at->pools[POOL_FORWARD].items[forward] : at->pools[POOL_GRADIENT].items[gradient]).ready_us;
     if (begin_us > start_us && weight_fits(run, at, begin_us)) {
         return run_weight(run, rank);
     }
@@ -306,7 +313,8 @@ static mhp_status start_run(list_run *run)
     size_t ranks = (size_t)plan->rank_count;
 
     MHP_RETURN_IF_ERROR(mhp_plan_create(plan->rank_count, plan->stage_count, plan->microbatch_count, &run->order));
-    memcpy(run->order->owner, plan->owner, (size_t)plan->stage_count * (size_t)plan->microbatch_count * sizeof *plan->owner);
+    memcpy(run->order->owner, plan->owner,
+           (size_t)plan->stage_count * (size_t)plan->microbatch_count * sizeof *plan->owner);
     memcpy(run->order->name, plan->name, sizeof plan->name);
     MHP_RETURN_IF_ERROR(mhp_calloc(&run->link_free_us, ranks * ranks, sizeof *run->link_free_us));
     for (int m = 0; m < plan->microbatch_count; m++) {
@@ -327,7 +335,7 @@ static mhp_status make_order(list_run *run, mhp_plan **order_out)
         int rank = next_rank(run, &start_us);
 
         if (rank < 0 && !run->relaxed) {
-            run->relaxed = true;        /* only forwards beyond a cap are left: one of them has to go */
+            run->relaxed = true; /* only forwards beyond a cap are left: one of them has to go */
             rank = next_rank(run, &start_us);
         }
         if (rank < 0) {
@@ -350,7 +358,7 @@ out:
 typedef struct grid {
     const tune *t;
     tune_point *point;
-    tune_point best;            /* by the quick simulation */
+    tune_point best; /* by the quick simulation */
     double best_us;
     mhp_simulation start;
     unsigned char *rebuilt;
@@ -428,7 +436,12 @@ static mhp_status try_rules(grid *g, const list_rules *rules)
 {
     mhp_status status = MHP_OK;
     mhp_plan *order = NULL;
-    list_run run = {.t = g->t, .point = g->point, .plan = g->point->order, .rules = rules, .rebuilt = g->rebuilt, .links = g->links};
+    list_run run = {.t = g->t,
+                    .point = g->point,
+                    .plan = g->point->order,
+                    .rules = rules,
+                    .rebuilt = g->rebuilt,
+                    .links = g->links};
 
     MHP_TRY(out, create_ranks(g, rules, &run.ranks));
     MHP_TRY(out, make_order(&run, &order));
@@ -450,7 +463,7 @@ static bool pairs_save_time(const tune_point *point)
 
 static mhp_status try_grid(grid *g)
 {
-    static const double patience[] = {0, 0.3, 1};       /* of a typical pass */
+    static const double patience[] = {0, 0.3, 1}; /* of a typical pass */
     static const int slack[] = {0, 1, 3, INT_MAX};
     double unit_us = g->start.ranks[0].busy_us / (3.0 * g->point->order->microbatch_count);
     int pair_choices = pairs_save_time(g->point) ? 2 : 1;
@@ -458,8 +471,11 @@ static mhp_status try_grid(grid *g)
     for (size_t p = 0; p < sizeof patience / sizeof *patience; p++) {
         for (size_t c = 0; c < sizeof slack / sizeof *slack; c++) {
             for (int i = 0; i < 2 * ORDER_COUNT * pair_choices; i++) {
-                list_rules rules = {.forward_first = i % 2, .order = (list_order)(i / 2 % ORDER_COUNT), .pairs = i / 2 / ORDER_COUNT,
-                                    .patience_us = patience[p] * unit_us, .slack = slack[c]};
+                list_rules rules = {.forward_first = i % 2,
+                                    .order = (list_order)(i / 2 % ORDER_COUNT),
+                                    .pairs = i / 2 / ORDER_COUNT,
+                                    .patience_us = patience[p] * unit_us,
+                                    .slack = slack[c]};
 
                 MHP_RETURN_IF_ERROR(try_rules(g, &rules));
             }

@@ -1,5 +1,6 @@
-/* Local search: small changes to what stands on the critical path, kept if the step becomes shorter, or now and then if it becomes a
- * little longer (simulated annealing). Every order that beats the best so far is lowered and simulated with its slots before it counts. */
+/* Local search: small changes to what stands on the critical path, kept if the step becomes shorter, or now and then if
+ * it becomes a little longer (simulated annealing). Every order that beats the best so far is lowered and simulated
+ * with its slots before it counts. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -10,9 +11,9 @@
 #include "scheduler/tune_internal.h"
 
 enum {
-    REACH_MAX = 12,             /* how far an action is moved at once */
-    PLAN_ACTIONS = 1000,        /* the size of plan that `iterations` is meant for ... */
-    ITERATIONS_MIN = 100,       /* ... and the least that larger ones get */
+    REACH_MAX = 12,       /* how far an action is moved at once */
+    PLAN_ACTIONS = 1000,  /* the size of plan that `iterations` is meant for ... */
+    ITERATIONS_MIN = 100, /* ... and the least that larger ones get */
     STREAM_SEARCH = 1,
 };
 
@@ -23,12 +24,12 @@ static const double end_weight = 0.01;
 
 typedef struct search {
     const tune *t;
-    tune_point *best;           /* measured with its slots */
+    tune_point *best; /* measured with its slots */
     tune_point now;
-    mhp_simulation simulation;  /* of `now` */
+    mhp_simulation simulation; /* of `now` */
     double now_us, quick_best_us;
     uint64_t drawn;
-    mhp_action *backup;         /* the list of the rank at work, before the change */
+    mhp_action *backup; /* the list of the rank at work, before the change */
     size_t backup_count, backup_capacity;
 } search;
 
@@ -138,7 +139,8 @@ static void join_pair(search *s, int rank, size_t at, bool *changed)
     mhp_action_list *list = &s->now.order->ranks[rank].actions;
     const mhp_action *a = &list->items[at], *b = &list->items[at + 1 < list->count ? at + 1 : at];
     const mhp_action *forward = a->kind == MHP_ACTION_FORWARD ? a : b, *backward = forward == a ? b : a;
-    mhp_action pair = {MHP_ACTION_OVERLAP_F_B, forward->stage, forward->microbatch, backward->stage, backward->microbatch};
+    mhp_action pair = {MHP_ACTION_OVERLAP_F_B, forward->stage, forward->microbatch, backward->stage,
+                       backward->microbatch};
 
     if (a == b || forward->kind != MHP_ACTION_FORWARD || backward->kind != MHP_ACTION_BACKWARD || needs(a, b)) {
         return;
@@ -149,7 +151,15 @@ static void join_pair(search *s, int rank, size_t at, bool *changed)
     list->count--;
 }
 
-enum { CHANGE_EARLIER, CHANGE_BEFORE_LATER, CHANGE_SPLIT_BACKWARD, CHANGE_WEIGHT, CHANGE_SPLIT_PAIR, CHANGE_JOIN_PAIR, CHANGES };
+enum {
+    CHANGE_EARLIER,
+    CHANGE_BEFORE_LATER,
+    CHANGE_SPLIT_BACKWARD,
+    CHANGE_WEIGHT,
+    CHANGE_SPLIT_PAIR,
+    CHANGE_JOIN_PAIR,
+    CHANGES
+};
 
 /* Some W near `at` goes some way in either direction. */
 static void move_weight(search *s, mhp_action_list *list, size_t at, bool *changed)
@@ -205,7 +215,7 @@ static mhp_status keep_backup(search *s, int rank)
 
 static void restore_backup(search *s, int rank)
 {
-    mhp_action_list *list = &s->now.order->ranks[rank].actions;     /* its room never shrinks */
+    mhp_action_list *list = &s->now.order->ranks[rank].actions; /* its room never shrinks */
 
     memcpy(list->items, s->backup, s->backup_count * sizeof *list->items);
     list->count = s->backup_count;
@@ -273,7 +283,8 @@ static mhp_status note_if_best(search *s)
     MHP_TRY(out, mhp_tune_point_copy(&s->now, &tried));
     MHP_TRY(out, mhp_tune_measure(s->t, &tried));
     s->now.slots_bytes = tried.slots_bytes;
-    if (tried.row.fits && tried.row.rebuilt_stages == s->best->row.rebuilt_stages && tried.row.makespan_us < s->best->row.makespan_us) {
+    if (tried.row.fits && tried.row.rebuilt_stages == s->best->row.rebuilt_stages &&
+        tried.row.makespan_us < s->best->row.makespan_us) {
         tune_point old = *s->best;
 
         *s->best = tried;
@@ -299,7 +310,7 @@ static mhp_status step(search *s, double temperature_us)
     MHP_TRY(out, keep_backup(s, rank));
     MHP_TRY(out, change(s, rank, at, &changed));
     if (!changed) {
-        restore_backup(s, rank);        /* a shift may have stopped on its way */
+        restore_backup(s, rank); /* a shift may have stopped on its way */
         goto out;
     }
     MHP_TRY(out, evaluate(s, &simulation, &value));
@@ -325,7 +336,8 @@ static int iterations_for(const tune *t, const mhp_plan *plan)
     for (int r = 0; r < plan->rank_count; r++) {
         actions += plan->ranks[r].actions.count;
     }
-    iterations = actions > PLAN_ACTIONS ? t->params->iterations * (double)PLAN_ACTIONS / (double)actions : t->params->iterations;
+    iterations =
+        actions > PLAN_ACTIONS ? t->params->iterations * (double)PLAN_ACTIONS / (double)actions : t->params->iterations;
     return iterations < ITERATIONS_MIN && t->params->iterations > 0 ? ITERATIONS_MIN : (int)iterations;
 }
 

@@ -1,5 +1,5 @@
-/* Cost files: what is accepted must be written and read back to the same text, and a plan that it suits must simulate to finite times
- * that are no shorter than their bound. */
+/* Cost files: what is accepted must be written and read back to the same text, and a plan that it suits must simulate
+ * to finite times that are no shorter than their bound. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -22,15 +22,36 @@ typedef struct shelf {
 } shelf;
 
 static const mhp_option weight_table[] = {
-    {.key = "kilograms", .type = MHP_OPTION_FLOAT, .offset = offsetof(weight, kilograms), .default_text = "1.5", .help = "mass"},
-    {.key = "label", .type = MHP_OPTION_STRING, .offset = offsetof(weight, label), .default_text = "none", .help = "words"},
+    {.key = "kilograms",
+     .type = MHP_OPTION_FLOAT,
+     .offset = offsetof(weight, kilograms),
+     .default_text = "1.5",
+     .help = "mass"},
+    {.key = "label",
+     .type = MHP_OPTION_STRING,
+     .offset = offsetof(weight, label),
+     .default_text = "none",
+     .help = "words"},
     {0},
 };
 
 static const mhp_option box_table[] = {
-    {.key = "width", .type = MHP_OPTION_INT, .offset = offsetof(box, width), .minimum = 1, .maximum = 9, .help = "in cells"},
-    {.key = "sides", .type = MHP_OPTION_INT_LIST, .offset = offsetof(box, sides), .default_text = "[4]", .help = "of the box"},
-    {.key = "load", .type = MHP_OPTION_SECTION, .offset = offsetof(box, load), .section = weight_table, .help = "what is in it"},
+    {.key = "width",
+     .type = MHP_OPTION_INT,
+     .offset = offsetof(box, width),
+     .minimum = 1,
+     .maximum = 9,
+     .help = "in cells"},
+    {.key = "sides",
+     .type = MHP_OPTION_INT_LIST,
+     .offset = offsetof(box, sides),
+     .default_text = "[4]",
+     .help = "of the box"},
+    {.key = "load",
+     .type = MHP_OPTION_SECTION,
+     .offset = offsetof(box, load),
+     .section = weight_table,
+     .help = "what is in it"},
     {.key = "inner",
      .type = MHP_OPTION_SECTION_LIST,
      .offset = offsetof(box, inner),
@@ -48,7 +69,11 @@ static const mhp_option shelf_table[] = {
      .section = box_table,
      .section_bytes = sizeof(box),
      .help = "on the shelf"},
-    {.key = "full", .type = MHP_OPTION_BOOL, .offset = offsetof(shelf, full), .default_text = "false", .help = "whether"},
+    {.key = "full",
+     .type = MHP_OPTION_BOOL,
+     .offset = offsetof(shelf, full),
+     .default_text = "false",
+     .help = "whether"},
     {0},
 };
 
@@ -77,8 +102,9 @@ static void test_items_are_read_over_defaults(void **state)
     shelf found = {0};
 
     (void)state;
-    assert_ok(read_text(&found, "full: true\nboxes:\n  - width: 3\n    load: {label: nails}\n  - {width: 4, sides: [1, 2]}\n"
-                                "  - width: 5\n    inner: [{kilograms: 2}, {}]\n"));
+    assert_ok(read_text(&found,
+                        "full: true\nboxes:\n  - width: 3\n    load: {label: nails}\n  - {width: 4, sides: [1, 2]}\n"
+                        "  - width: 5\n    inner: [{kilograms: 2}, {}]\n"));
     assert_int_equal(found.boxes.count, 3);
     assert_int_equal(found.boxes.line, 3);
     assert_int_equal(found.boxes.column, 3);
@@ -97,7 +123,8 @@ static void test_what_is_refused(void **state)
 {
     (void)state;
     assert_failed(read_wrong("full: true\n"), MHP_ERR_CONFIG, "boxes is missing", "a list of mappings", NULL);
-    assert_failed(read_wrong("boxes: 3\n"), MHP_ERR_CONFIG, "shelf.yaml:1:8: boxes is \"3\"", "a list of mappings", NULL);
+    assert_failed(read_wrong("boxes: 3\n"), MHP_ERR_CONFIG, "shelf.yaml:1:8: boxes is \"3\"", "a list of mappings",
+                  NULL);
     assert_failed(read_wrong("boxes: {width: 3}\n"), MHP_ERR_CONFIG, "shelf.yaml:1:8: boxes is a mapping", NULL);
     assert_failed(read_wrong("boxes:\n  - {width: 1}\n  - 7\n"), MHP_ERR_CONFIG, "shelf.yaml:3:5: boxes[1] is \"7\"",
                   "a mapping of keys", NULL);
@@ -146,7 +173,8 @@ static void print(const shelf *found, char **text_out)
 
 static void test_printed_it_reads_back(void **state)
 {
-    static const char *const texts[] = {"boxes: []\n", "boxes: [{width: 1}, {width: 2, inner: [{kilograms: 0.1}, {label: \"a: b\"}]}]\n"};
+    static const char *const texts[] = {
+        "boxes: []\n", "boxes: [{width: 1}, {width: 2, inner: [{kilograms: 0.1}, {label: \"a: b\"}]}]\n"};
 
     (void)state;
     for (size_t i = 0; i < 2; i++) {
@@ -174,8 +202,8 @@ static void test_an_override_replaces_the_list(void **state)
     (void)state;
     assert_ok(mhp_options_load(shelf_table, &found, NULL, good, 1));
     assert_int_equal(box_at(&found, 0)->width, 8);
-    assert_failed(mhp_options_set(shelf_table, &found, "boxes=[{}]"), MHP_ERR_CONFIG, "--set boxes=[{}]: boxes[0].width is missing",
-                  NULL);
+    assert_failed(mhp_options_set(shelf_table, &found, "boxes=[{}]"), MHP_ERR_CONFIG,
+                  "--set boxes=[{}]: boxes[0].width is missing", NULL);
     mhp_options_release(shelf_table, &found);
 }
 
@@ -198,12 +226,9 @@ static void test_keys_of_items_are_documented(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_items_are_read_over_defaults),
-        cmocka_unit_test(test_what_is_refused),
-        cmocka_unit_test(test_many_items_are_read_in_linear_time),
-        cmocka_unit_test(test_printed_it_reads_back),
-        cmocka_unit_test(test_an_override_replaces_the_list),
-        cmocka_unit_test(test_keys_of_items_are_documented),
+        cmocka_unit_test(test_items_are_read_over_defaults),       cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_many_items_are_read_in_linear_time), cmocka_unit_test(test_printed_it_reads_back),
+        cmocka_unit_test(test_an_override_replaces_the_list),      cmocka_unit_test(test_keys_of_items_are_documented),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

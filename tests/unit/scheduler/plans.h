@@ -36,11 +36,13 @@ static inline void random_costs(dice *d, int ranks, int stages, mhp_costs *costs
         stage[s].bytes = (mhp_stage_bytes){(int)roll(d, 1000), (int)roll(d, 1000), (int)roll(d, 1000), 10};
     }
     assert_ok(mhp_costs_create_links(costs, (size_t)(ranks * ranks) + 1, &links));
-    links[count++] = (mhp_link_costs){.is_default = true, .from = -1, .to = -1, .bandwidth_gb_s = 1, .latency_us = 0.125};
+    links[count++] =
+        (mhp_link_costs){.is_default = true, .from = -1, .to = -1, .bandwidth_gb_s = 1, .latency_us = 0.125};
     for (int from = 0; from < ranks; from++) {
         for (int to = 0; to < ranks; to++) {
             if (from != to && (int)roll(d, 2)) {
-                links[count++] = (mhp_link_costs){.from = from, .to = to, .bandwidth_gb_s = (int)roll(d, 3), .latency_us = random_time(d) / 4};
+                links[count++] = (mhp_link_costs){
+                    .from = from, .to = to, .bandwidth_gb_s = (int)roll(d, 3), .latency_us = random_time(d) / 4};
             }
         }
     }

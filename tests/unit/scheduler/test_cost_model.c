@@ -34,8 +34,10 @@ static void assert_near(double found, double expected)
 }
 
 /* Four stages of two layers: an embedding of 1 in front, a head of 8 behind. */
-static const mhp_stage_costs ends[4] = {
-    {3, 3, 3, .bytes = {.activation = 20}}, {2, 2, 2, .bytes = {.activation = 20}}, {2, 2, 2, .bytes = {.activation = 20}}, {10, 10, 10, .bytes = {.activation = 60}}};
+static const mhp_stage_costs ends[4] = {{3, 3, 3, .bytes = {.activation = 20}},
+                                        {2, 2, 2, .bytes = {.activation = 20}},
+                                        {2, 2, 2, .bytes = {.activation = 20}},
+                                        {10, 10, 10, .bytes = {.activation = 60}}};
 
 static void test_ends_stay_at_the_ends(void **state)
 {

@@ -22,16 +22,17 @@ static void read_good(const char *text, mhp_costs *costs)
 
 static void test_a_whole_file(void **state)
 {
-    static const char text[] = "stages:\n"
-                               "  - {forward_us: 100, input_gradient_us: 110.5, weight_gradient_us: 90, rebuild_us: 80, pair_us: 250,\n"
-                               "     bytes: {weights: 1000, activation: 200, held_weight_gradient: 50, slot: 7}}\n"
-                               "  - {forward_us: 1, input_gradient_us: 2, weight_gradient_us: 3}\n"
-                               "links:\n"
-                               "  - {from: 0, to: 1, bandwidth_gb_s: 10, latency_us: 4}\n"
-                               "  - {default: true, bandwidth_gb_s: 5}\n"
-                               "message_bytes: 1000000\n"
-                               "all_reduce_us: 6\n"
-                               "optimizer_us: 8\n";
+    static const char text[] =
+        "stages:\n"
+        "  - {forward_us: 100, input_gradient_us: 110.5, weight_gradient_us: 90, rebuild_us: 80, pair_us: 250,\n"
+        "     bytes: {weights: 1000, activation: 200, held_weight_gradient: 50, slot: 7}}\n"
+        "  - {forward_us: 1, input_gradient_us: 2, weight_gradient_us: 3}\n"
+        "links:\n"
+        "  - {from: 0, to: 1, bandwidth_gb_s: 10, latency_us: 4}\n"
+        "  - {default: true, bandwidth_gb_s: 5}\n"
+        "message_bytes: 1000000\n"
+        "all_reduce_us: 6\n"
+        "optimizer_us: 8\n";
     mhp_costs costs;
     mhp_link_time *times = NULL;
 
@@ -81,18 +82,21 @@ static void test_values_that_are_refused(void **state)
     (void)state;
     assert_failed(read_wrong("stages: [{forward_us: -1, input_gradient_us: 2, weight_gradient_us: 3}]"), MHP_ERR_CONFIG,
                   "c.yaml:1:23: stages[0].forward_us is \"-1\": expected a number, 0 to 1e+09 us", NULL);
-    assert_failed(read_wrong("stages: [{forward_us: .nan, input_gradient_us: 2, weight_gradient_us: 3}]"), MHP_ERR_CONFIG,
-                  "c.yaml:1:23: stages[0].forward_us is \".nan\": expected a number", NULL);
-    assert_failed(read_wrong("stages: [{forward_us: .inf, input_gradient_us: 2, weight_gradient_us: 3}]"), MHP_ERR_CONFIG, ".inf", NULL);
+    assert_failed(read_wrong("stages: [{forward_us: .nan, input_gradient_us: 2, weight_gradient_us: 3}]"),
+                  MHP_ERR_CONFIG, "c.yaml:1:23: stages[0].forward_us is \".nan\": expected a number", NULL);
+    assert_failed(read_wrong("stages: [{forward_us: .inf, input_gradient_us: 2, weight_gradient_us: 3}]"),
+                  MHP_ERR_CONFIG, ".inf", NULL);
     assert_failed(read_wrong("stages: [{forward_us: 1, input_gradient_us: 2}]"), MHP_ERR_CONFIG,
                   "c.yaml:1:10: stages[0].weight_gradient_us is missing", NULL);
-    assert_failed(read_wrong("stages: [" STAGE ", {forward_us: 1, input_us: 2}]"), MHP_ERR_CONFIG, "unknown key \"stages[1].input_us\"",
-                  NULL);
+    assert_failed(read_wrong("stages: [" STAGE ", {forward_us: 1, input_us: 2}]"), MHP_ERR_CONFIG,
+                  "unknown key \"stages[1].input_us\"", NULL);
     assert_failed(read_wrong("stages: []"), MHP_ERR_CONFIG, "c.yaml:1:9: stages is empty", NULL);
     assert_failed(read_wrong("message_bytes: 1"), MHP_ERR_CONFIG, "stages is missing", NULL);
-    assert_failed(read_wrong("stages: [" STAGE "]\nmessage_bytes: -5\n"), MHP_ERR_CONFIG, "c.yaml:2:16: message_bytes is \"-5\"", NULL);
+    assert_failed(read_wrong("stages: [" STAGE "]\nmessage_bytes: -5\n"), MHP_ERR_CONFIG,
+                  "c.yaml:2:16: message_bytes is \"-5\"", NULL);
     assert_failed(read_wrong("stages: [" STAGE "]\nmessage_bytes: 1.5\n"), MHP_ERR_CONFIG, "expected an integer", NULL);
-    assert_failed(read_wrong("stage: [" STAGE "]\n"), MHP_ERR_CONFIG, "unknown key \"stage\"", "the nearest is stages", NULL);
+    assert_failed(read_wrong("stage: [" STAGE "]\n"), MHP_ERR_CONFIG, "unknown key \"stage\"", "the nearest is stages",
+                  NULL);
 }
 
 static void test_links_that_are_refused(void **state)
@@ -100,12 +104,14 @@ static void test_links_that_are_refused(void **state)
     (void)state;
     assert_failed(read_wrong("stages: [" STAGE "]\nlinks:\n  - {from: 1, to: 1}\n"), MHP_ERR_CONFIG,
                   "c.yaml:3:3: links[0] goes from rank 1 to itself", NULL);
-    assert_failed(read_wrong("stages: [" STAGE "]\nlinks:\n  - {from: 1}\n"), MHP_ERR_CONFIG, "expected two ranks, or default: true", NULL);
-    assert_failed(read_wrong("stages: [" STAGE "]\nlinks:\n  - {from: 1, to: 0, default: true}\n"), MHP_ERR_CONFIG, "is the default", NULL);
-    assert_failed(read_wrong("stages: [" STAGE "]\nlinks: [{default: true}, {from: 0, to: 1}, {default: true}]\n"), MHP_ERR_CONFIG,
-                  "links[2] is a second default", NULL);
-    assert_failed(read_wrong("stages: [" STAGE "]\nlinks: [{from: 0, to: 1}, {from: 1, to: 0}, {from: 0, to: 1}]\n"), MHP_ERR_CONFIG,
-                  "links[2] is a second entry from 0 to 1", NULL);
+    assert_failed(read_wrong("stages: [" STAGE "]\nlinks:\n  - {from: 1}\n"), MHP_ERR_CONFIG,
+                  "expected two ranks, or default: true", NULL);
+    assert_failed(read_wrong("stages: [" STAGE "]\nlinks:\n  - {from: 1, to: 0, default: true}\n"), MHP_ERR_CONFIG,
+                  "is the default", NULL);
+    assert_failed(read_wrong("stages: [" STAGE "]\nlinks: [{default: true}, {from: 0, to: 1}, {default: true}]\n"),
+                  MHP_ERR_CONFIG, "links[2] is a second default", NULL);
+    assert_failed(read_wrong("stages: [" STAGE "]\nlinks: [{from: 0, to: 1}, {from: 1, to: 0}, {from: 0, to: 1}]\n"),
+                  MHP_ERR_CONFIG, "links[2] is a second entry from 0 to 1", NULL);
 }
 
 static void test_costs_that_do_not_suit_a_plan(void **state)
@@ -116,8 +122,8 @@ static void test_costs_that_do_not_suit_a_plan(void **state)
     read_good("stages:\n  [" STAGE ", " STAGE "]\nlinks: [{from: 0, to: 5}]\n", &costs);
     assert_failed(mhp_costs_check(&costs, 6, 3), MHP_ERR_CONFIG,
                   "c.yaml:2:3: stages has 2 entries: expected one, or one for each of the plan's 3 stages", NULL);
-    assert_failed(mhp_costs_check(&costs, 4, 2), MHP_ERR_CONFIG, "c.yaml:3:8: links[0] goes from 0 to 5: expected ranks of the plan, 0 to 3",
-                  NULL);
+    assert_failed(mhp_costs_check(&costs, 4, 2), MHP_ERR_CONFIG,
+                  "c.yaml:3:8: links[0] goes from 0 to 5: expected ranks of the plan, 0 to 3", NULL);
     assert_ok(mhp_costs_check(&costs, 6, 2));
     mhp_costs_release(&costs);
 }
@@ -144,7 +150,8 @@ static void test_written_it_reads_back(void **state)
     assert_ok(mhp_costs_create_stages(&costs, 3, &stages));
     assert_ok(mhp_costs_create_links(&costs, 2, &links));
     for (int i = 0; i < 3; i++) {
-        stages[i] = (mhp_stage_costs){.forward_us = 0.1 * i, .input_gradient_us = 1e-7, .weight_gradient_us = 12345.678};
+        stages[i] =
+            (mhp_stage_costs){.forward_us = 0.1 * i, .input_gradient_us = 1e-7, .weight_gradient_us = 12345.678};
         stages[i].bytes.activation = 1000000007 * (int64_t)i;
     }
     links[0] = (mhp_link_costs){.is_default = true, .from = -1, .to = -1, .bandwidth_gb_s = 1.0 / 3};

@@ -1,8 +1,8 @@
 /* Pictures: the layout holds every action where the simulation has it, and the renderers lose none of it. */
 #include "tests/unit/scheduler/plans.h"
 
-#include <math.h>
 #include <jansson.h>
+#include <math.h>
 
 #include "scheduler/draw.h"
 #include "scheduler/report.h"
@@ -119,7 +119,8 @@ static void test_boxes_are_the_simulation(void **state)
 
         open_picture(lowered(mhp_generator_at(g)->name, 4, 12), NULL, true, &p);
         assert_boxes(&p);
-        assert_int_equal(p.drawing.arrow_count, actions_of(p.plan, MHP_ACTION_SEND_F) + actions_of(p.plan, MHP_ACTION_SEND_B));
+        assert_int_equal(p.drawing.arrow_count,
+                         actions_of(p.plan, MHP_ACTION_SEND_F) + actions_of(p.plan, MHP_ACTION_SEND_B));
         for (size_t i = 0; i < p.drawing.arrow_count; i++) {
             assert_true(p.drawing.arrows[i].from_rank != p.drawing.arrows[i].to_rank);
         }
@@ -186,7 +187,7 @@ static void test_ticks(void **state)
 
     (void)state;
     open_picture(generate("1f1b", 4, 8), NULL, false, &p);
-    assert_int_equal(p.drawing.tick_count, 4);          /* 0, 10, 20, 30 of 33 */
+    assert_int_equal(p.drawing.tick_count, 4); /* 0, 10, 20, 30 of 33 */
     assert_string_equal(p.drawing.ticks[3].label, "30");
     close_picture(&p);
 }
@@ -202,7 +203,8 @@ static bool takes_a_cell(const mhp_action *action)
 static void expected_text(const mhp_action *action, char text[64])
 {
     if (action->kind == MHP_ACTION_OVERLAP_F_B) {
-        snprintf(text, 64, "%dF%d+%dB%d", action->stage, action->microbatch, action->backward_stage, action->backward_microbatch);
+        snprintf(text, 64, "%dF%d+%dB%d", action->stage, action->microbatch, action->backward_stage,
+                 action->backward_microbatch);
     } else {
         mhp_action_format(action, text, 64);
     }
@@ -264,7 +266,8 @@ static void test_every_compute_action_is_in_its_row_once(void **state)
 /* Uneven times: nothing is lost, and columns are in the order of time. */
 static void test_uneven_times_as_text(void **state)
 {
-    static const char yaml[] = "stages: [{forward_us: 1, input_gradient_us: 1.5, weight_gradient_us: 0.6, pair_us: 2.5}]\noptimizer_us: 2\n";
+    static const char yaml[] =
+        "stages: [{forward_us: 1, input_gradient_us: 1.5, weight_gradient_us: 0.6, pair_us: 2.5}]\noptimizer_us: 2\n";
     mhp_costs costs;
     picture p;
     char *text = NULL;
@@ -315,7 +318,7 @@ static void test_html_stands_alone(void **state)
     assert_int_equal(count(text, "class=\"cell "), boxes_of(p.plan));
     assert_int_equal(count(text, "data-d=\""), boxes_of(p.plan));
     assert_int_equal(count(text, "class=\"curve\""), 4);
-    assert_int_equal(count(text, "http"), 1);           /* the SVG name space */
+    assert_int_equal(count(text, "http"), 1); /* the SVG name space */
     assert_null(strstr(text, "src="));
     assert_null(strstr(text, "<link"));
     assert_contains(text, "data-d=\"0F0: forward, stage 0, micro-batch 0|0|");
@@ -361,7 +364,8 @@ static void test_json_reads_back(void **state)
     root = json_loads(text, 0, NULL);
     assert_non_null(root);
     assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "plan"), "microbatches")), 8);
-    assert_true(json_real_value(json_object_get(json_object_get(root, "simulation"), "makespan_us")) == report.simulation.makespan_us);
+    assert_true(json_real_value(json_object_get(json_object_get(root, "simulation"), "makespan_us")) ==
+                report.simulation.makespan_us);
     for (int r = 0; r < 4; r++) {
         actions = json_object_get(json_array_get(json_object_get(root, "ranks"), (size_t)r), "actions");
         assert_int_equal(json_array_size(actions), plan->ranks[r].actions.count);

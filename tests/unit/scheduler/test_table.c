@@ -50,8 +50,9 @@ static void messages_and_slots_are_listed_for_lowered_plans(void **state)
         double bubble, exposed, sent;
 
         line = r == 0 ? line : strchr(line + 1, '\n');
-        assert_int_equal(sscanf(line, "%d %lf %% %lf %% %d %d %d %lf %d %d", &rank, &bubble, &exposed, &activations, &held, &sends,
-                                &sent, &states, &gradients), 9);
+        assert_int_equal(sscanf(line, "%d %lf %% %lf %% %d %d %d %lf %d %d", &rank, &bubble, &exposed, &activations,
+                                &held, &sends, &sent, &states, &gradients),
+                         9);
         assert_int_equal(rank, r);
         assert_true(bubble > 16.6 && bubble < 16.8 && exposed == 0);
         assert_int_equal(activations, 5);
@@ -66,8 +67,9 @@ static void messages_and_slots_are_listed_for_lowered_plans(void **state)
 
 static void costs_add_messages_and_memory(void **state)
 {
-    static const char yaml[] = "stages: [{forward_us: 10, input_gradient_us: 10, weight_gradient_us: 10, bytes: {activation: 1048576}}]\n"
-                               "links: [{default: true, latency_us: 5}]\nmessage_bytes: 2097152\nall_reduce_us: 30\noptimizer_us: 10\n";
+    static const char yaml[] =
+        "stages: [{forward_us: 10, input_gradient_us: 10, weight_gradient_us: 10, bytes: {activation: 1048576}}]\n"
+        "links: [{default: true, latency_us: 5}]\nmessage_bytes: 2097152\nall_reduce_us: 30\noptimizer_us: 10\n";
     mhp_plan *plan = lowered("1f1b", 2, 2);
     mhp_costs costs;
     mhp_plan_report report;

@@ -33,8 +33,15 @@ static void open_uneven(uneven *u, double last, double pair)
     assert_ok(mhp_costs_create_links(&u->costs, 1, &links));
     links[0] = (mhp_link_costs){.is_default = true, .from = -1, .to = -1, .latency_us = 0.2 * FORWARD_US};
     assert_ok(mhp_cost_model_create(&u->costs, u->layers, RANKS, &u->model));
-    u->params = (mhp_tune_params){.model = u->model, .layer_count = RANKS * LAYERS_A_STAGE, .layers = u->layers, .given_stage_count = RANKS,
-                                  .ranks = RANKS, .microbatches = MICROBATCHES, .chunks_max = 3, .seed = 1, .iterations = ITERATIONS};
+    u->params = (mhp_tune_params){.model = u->model,
+                                  .layer_count = RANKS * LAYERS_A_STAGE,
+                                  .layers = u->layers,
+                                  .given_stage_count = RANKS,
+                                  .ranks = RANKS,
+                                  .microbatches = MICROBATCHES,
+                                  .chunks_max = 3,
+                                  .seed = 1,
+                                  .iterations = ITERATIONS};
 }
 
 static void close_uneven(uneven *u)
@@ -77,7 +84,8 @@ static void assert_named_is_best(const uneven *u, const mhp_tune_result *result)
         mhp_simulation simulation;
 
         if (plan->stage_count == RANKS) {
-            assert_ok(mhp_simulate(plan, &(mhp_simulate_params){.costs = &u->costs, .early_gradient = true}, &simulation));
+            assert_ok(
+                mhp_simulate(plan, &(mhp_simulate_params){.costs = &u->costs, .early_gradient = true}, &simulation));
             assert_true(simulation.makespan_us >= result->named.makespan_us);
             mhp_simulation_release(&simulation);
         }
@@ -92,8 +100,8 @@ static void assert_named_is_best(const uneven *u, const mhp_tune_result *result)
 
 static void tell(const char *what, const mhp_tune_result *result)
 {
-    print_message("%s: best named %s %.0f us, tuned %s %.0f us, %.2f %% less, %.2f %% above its bound\n", what, result->named.name,
-                  result->named.makespan_us, result->best.name, result->best.makespan_us,
+    print_message("%s: best named %s %.0f us, tuned %s %.0f us, %.2f %% less, %.2f %% above its bound\n", what,
+                  result->named.name, result->named.makespan_us, result->best.name, result->best.makespan_us,
                   100 * (1 - result->best.makespan_us / result->named.makespan_us),
                   100 * (result->best.makespan_us / result->best.bound_us - 1));
 }
@@ -162,7 +170,8 @@ static bool has_rebuild(const mhp_plan *plan)
     return false;
 }
 
-/* Less memory never makes a step shorter; with little of it stages are rebuilt; with too little there is an error that says how much. */
+/* Less memory never makes a step shorter; with little of it stages are rebuilt; with too little there is an error that
+ * says how much. */
 static void test_memory_is_kept(void **state)
 {
     static const int64_t limits[] = {0, 12000, 9000, 5000};
@@ -179,8 +188,9 @@ static void test_memory_is_kept(void **state)
         assert_ok(mhp_tune(&u.params, &result));
         assert_holds(&u, &result);
         assert_int_equal(has_rebuild(result.order), result.best.rebuilt_stages > 0);
-        assert_true(result.best.makespan_us >= 0.98 * before_us);       /* a search, not a proof */
-        assert_true(limits[i] == 5000 ? result.best.rebuilt_stages > 0 : limits[i] > 0 || result.best.rebuilt_stages == 0);
+        assert_true(result.best.makespan_us >= 0.98 * before_us); /* a search, not a proof */
+        assert_true(limits[i] == 5000 ? result.best.rebuilt_stages > 0
+                                      : limits[i] > 0 || result.best.rebuilt_stages == 0);
         before_us = result.best.makespan_us;
         mhp_tune_result_release(&result);
     }
@@ -188,7 +198,8 @@ static void test_memory_is_kept(void **state)
     {
         mhp_tune_result result;
 
-        assert_failed(mhp_tune(&u.params, &result), MHP_ERR_CONFIG, "no schedule fits into 1500 bytes a rank", "needs", NULL);
+        assert_failed(mhp_tune(&u.params, &result), MHP_ERR_CONFIG, "no schedule fits into 1500 bytes a rank", "needs",
+                      NULL);
         mhp_tune_result_release(&result);
     }
     close_uneven(&u);
@@ -199,7 +210,8 @@ static void assert_same_order(const mhp_plan *a, const mhp_plan *b)
     assert_int_equal(a->stage_count, b->stage_count);
     for (int r = 0; r < a->rank_count; r++) {
         assert_int_equal(a->ranks[r].actions.count, b->ranks[r].actions.count);
-        assert_memory_equal(a->ranks[r].actions.items, b->ranks[r].actions.items, a->ranks[r].actions.count * sizeof(mhp_action));
+        assert_memory_equal(a->ranks[r].actions.items, b->ranks[r].actions.items,
+                            a->ranks[r].actions.count * sizeof(mhp_action));
     }
 }
 
@@ -243,7 +255,7 @@ static void test_other_microbatches(void **state)
     assert_true(mhp_costs_stage(&result.costs, 0)->forward_us <= 1.5 * FORWARD_US / 2);
     assert_holds(&u, &result);
     mhp_tune_result_release(&result);
-    u.params.fixed_us = 80;             /* most of it does not shrink */
+    u.params.fixed_us = 80; /* most of it does not shrink */
     assert_ok(mhp_tune(&u.params, &result));
     assert_int_equal(result.best.microbatches, MICROBATCHES);
     mhp_tune_result_release(&result);
@@ -269,8 +281,9 @@ static void test_kinds_are_a_choice(void **state)
     mhp_tune_result_release(&result);
     u.params.kinds = odd;
     u.params.kind_count = 1;
-    u.params.microbatches = 9;          /* fewer than 2 x ranks */
-    assert_failed(mhp_tune(&u.params, &result), MHP_ERR_CONFIG, "no schedule suits 8 ranks, 9 micro-batches and 40 layers", NULL);
+    u.params.microbatches = 9; /* fewer than 2 x ranks */
+    assert_failed(mhp_tune(&u.params, &result), MHP_ERR_CONFIG,
+                  "no schedule suits 8 ranks, 9 micro-batches and 40 layers", NULL);
     mhp_tune_result_release(&result);
     close_uneven(&u);
 }
@@ -278,12 +291,9 @@ static void test_kinds_are_a_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uneven_costs_are_beaten),
-        cmocka_unit_test(test_pairs_that_save_time),
-        cmocka_unit_test(test_memory_is_kept),
-        cmocka_unit_test(test_the_same_seed_finds_the_same),
-        cmocka_unit_test(test_other_microbatches),
-        cmocka_unit_test(test_kinds_are_a_choice),
+        cmocka_unit_test(test_uneven_costs_are_beaten), cmocka_unit_test(test_pairs_that_save_time),
+        cmocka_unit_test(test_memory_is_kept),          cmocka_unit_test(test_the_same_seed_finds_the_same),
+        cmocka_unit_test(test_other_microbatches),      cmocka_unit_test(test_kinds_are_a_choice),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
