@@ -174,29 +174,13 @@ static bool is_same_cut(const mhp_cost_model *model, const double *layers, int s
     return stage_count == model->stage_count;
 }
 
-static mhp_status copy_rest(const mhp_costs *costs, mhp_costs *out)
-{
-    mhp_link_costs *links = NULL;
-
-    out->message_bytes = costs->message_bytes;
-    out->all_reduce_us = costs->all_reduce_us;
-    out->optimizer_us = costs->optimizer_us;
-    MHP_RETURN_IF_ERROR(mhp_strdup(&out->name, costs->name));
-    MHP_RETURN_IF_ERROR(mhp_costs_create_links(out, costs->links.count, &links));
-    for (size_t i = 0; i < costs->links.count; i++) {
-        links[i] = ((const mhp_link_costs *)costs->links.items)[i];
-    }
-    return MHP_OK;
-}
-
 mhp_status mhp_cost_model_cut(const mhp_cost_model *model, const double *layers, int stage_count, mhp_costs *costs_out)
 {
     mhp_stage_costs *stages = NULL;
     bool same = is_same_cut(model, layers, stage_count);
     double begin = 0;
 
-    *costs_out = (mhp_costs){0};
-    MHP_RETURN_IF_ERROR(copy_rest(model->costs, costs_out));
+    MHP_RETURN_IF_ERROR(mhp_costs_copy(model->costs, costs_out));
     MHP_RETURN_IF_ERROR(mhp_costs_create_stages(costs_out, (size_t)stage_count, &stages));
     for (int s = 0; s < stage_count; s++) {
         bool last = s == stage_count - 1;

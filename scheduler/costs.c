@@ -135,6 +135,22 @@ void mhp_costs_release(mhp_costs *costs)
     costs->name = NULL;
 }
 
+mhp_status mhp_costs_copy(const mhp_costs *costs, mhp_costs *copy_out)
+{
+    mhp_stage_costs *stages = NULL;
+    mhp_link_costs *links = NULL;
+
+    *copy_out = (mhp_costs){.message_bytes = costs->message_bytes,
+                            .all_reduce_us = costs->all_reduce_us,
+                            .optimizer_us = costs->optimizer_us};
+    MHP_RETURN_IF_ERROR(mhp_strdup(&copy_out->name, costs->name));
+    MHP_RETURN_IF_ERROR(mhp_costs_create_stages(copy_out, costs->stages.count, &stages));
+    memcpy(stages, costs->stages.items, costs->stages.count * sizeof *stages);
+    MHP_RETURN_IF_ERROR(mhp_costs_create_links(copy_out, costs->links.count, &links));
+    memcpy(links, costs->links.items, costs->links.count * sizeof *links);
+    return MHP_OK;
+}
+
 /* ---- what one key alone cannot say ---- */
 
 static mhp_status link_error(const mhp_costs *costs, size_t i, const char *format, ...)

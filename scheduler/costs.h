@@ -55,6 +55,8 @@ enum { MHP_COSTS_US_MAX = 1000000000 };
  * allowed. */
 mhp_status mhp_costs_default(mhp_costs *costs_out);
 void mhp_costs_release(mhp_costs *costs);
+/* Release copy_out in every case. */
+mhp_status mhp_costs_copy(const mhp_costs *costs, mhp_costs *copy_out);
 
 /* Reads a file, or text that `name` stands for. MHP_ERR_CONFIG with file:line:column, the value and what was expected:
  * see core/option.h; also no stage at all, a link from a rank to itself, two entries for one link. The costs are to be

@@ -37,23 +37,13 @@ void mhp_tune_point_destroy(tune_point *point)
 
 mhp_status mhp_tune_point_copy(const tune_point *point, tune_point *copy_out)
 {
-    mhp_stage_costs *stages = NULL;
-    mhp_link_costs *links = NULL;
     size_t stage_count = (size_t)point->order->stage_count;
 
     *copy_out = (tune_point){.slots_bytes = point->slots_bytes, .row = point->row};
     MHP_RETURN_IF_ERROR(mhp_plan_compute_order(point->order, &copy_out->order));
     MHP_RETURN_IF_ERROR(mhp_calloc(&copy_out->layers, stage_count, sizeof *copy_out->layers));
     memcpy(copy_out->layers, point->layers, stage_count * sizeof *copy_out->layers);
-    copy_out->costs.message_bytes = point->costs.message_bytes;
-    copy_out->costs.all_reduce_us = point->costs.all_reduce_us;
-    copy_out->costs.optimizer_us = point->costs.optimizer_us;
-    MHP_RETURN_IF_ERROR(mhp_strdup(&copy_out->costs.name, point->costs.name));
-    MHP_RETURN_IF_ERROR(mhp_costs_create_stages(&copy_out->costs, point->costs.stages.count, &stages));
-    memcpy(stages, point->costs.stages.items, point->costs.stages.count * sizeof *stages);
-    MHP_RETURN_IF_ERROR(mhp_costs_create_links(&copy_out->costs, point->costs.links.count, &links));
-    memcpy(links, point->costs.links.items, point->costs.links.count * sizeof *links);
-    return MHP_OK;
+    return mhp_costs_copy(&point->costs, &copy_out->costs);
 }
 
 static mhp_status append_point(point_list *list, tune_point *point)
