@@ -147,7 +147,9 @@ mhp_status mhp_costs_copy(const mhp_costs *costs, mhp_costs *copy_out)
     MHP_RETURN_IF_ERROR(mhp_costs_create_stages(copy_out, costs->stages.count, &stages));
     memcpy(stages, costs->stages.items, costs->stages.count * sizeof *stages);
     MHP_RETURN_IF_ERROR(mhp_costs_create_links(copy_out, costs->links.count, &links));
-    memcpy(links, costs->links.items, costs->links.count * sizeof *links);
+    for (size_t i = 0; i < costs->links.count; i++) {
+        links[i] = ((const mhp_link_costs *)costs->links.items)[i];
+    }
     return MHP_OK;
 }
 
