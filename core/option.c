@@ -36,13 +36,13 @@ static mhp_status set_default(const mhp_option *option, void *field)
     return mhp_option_take(option, field, &scalar);
 }
 
-static mhp_status set_defaults(const mhp_option *table, void *parameters)
+mhp_status mhp_option_set_defaults(const mhp_option *table, void *parameters)
 {
     for (const mhp_option *option = table; option->key; option++) {
         void *field = mhp_option_field(option, parameters);
 
         if (option->type == MHP_OPTION_SECTION) {
-            MHP_RETURN_IF_ERROR(set_defaults(option->section, field));
+            MHP_RETURN_IF_ERROR(mhp_option_set_defaults(option->section, field));
             continue;
         }
         mhp_option_clear(option, field);
@@ -63,7 +63,7 @@ mhp_status mhp_options_default(const mhp_option *table, void *parameters)
     mhp_status status;
 
     MHP_RETURN_IF_ERROR(mhp_option_locale_enter(&locale));
-    status = set_defaults(table, parameters);
+    status = mhp_option_set_defaults(table, parameters);
     mhp_option_locale_leave(&locale);
     return status;
 }
@@ -159,8 +159,8 @@ mhp_status mhp_options_set(const mhp_option *table, void *parameters, const char
 
 /* ---- whole documents ---- */
 
-static mhp_status check_required(const mhp_option *table, void *parameters, const char *name, const char *prefix,
-                                 const mhp_option_given *given)
+mhp_status mhp_option_check_required(const mhp_option *table, void *parameters, const char *name, const char *prefix,
+                                     const mhp_option_given *given)
 {
     for (const mhp_option *option = table; option->key; option++) {
         void *field = mhp_option_field(option, parameters);
@@ -168,7 +168,7 @@ static mhp_status check_required(const mhp_option *table, void *parameters, cons
 
         snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", option->key);
         if (option->type == MHP_OPTION_SECTION) {
-            MHP_RETURN_IF_ERROR(check_required(option->section, field, name, path, given));
+            MHP_RETURN_IF_ERROR(mhp_option_check_required(option->section, field, name, path, given));
         } else if (!option->default_text && !mhp_option_was_given(given, option, field, 0)) {
             mhp_option_describe(option, expected);
             return mhp_error_set(MHP_ERR_CONFIG, "%s: %s is missing: expected %s", name, path, expected);
@@ -193,14 +193,14 @@ static mhp_status load(const mhp_option *table, void *parameters, const option_s
     mhp_option_locale locale;
 
     MHP_RETURN_IF_ERROR(mhp_option_locale_enter(&locale));
-    MHP_TRY(out, set_defaults(table, parameters));
+    MHP_TRY(out, mhp_option_set_defaults(table, parameters));
     if (source->text) {
         MHP_TRY(out, mhp_option_read_document(table, parameters, source->name, source->text, source->length, &given));
     }
     for (size_t i = 0; i < source->override_count; i++) {
         MHP_TRY(out, set_override(table, parameters, source->overrides[i], &given));
     }
-    MHP_TRY(out, check_required(table, parameters, source->name, "", &given));
+    MHP_TRY(out, mhp_option_check_required(table, parameters, source->name, "", &given));
 out:
     mhp_option_locale_leave(&locale);
     mhp_free(given.items);

@@ -20,11 +20,20 @@ typedef enum mhp_option_type {
     MHP_OPTION_FLOAT_LIST,      /* mhp_float_list */
     MHP_OPTION_STRING_LIST,     /* mhp_string_list; a single scalar is read as a list of one */
     MHP_OPTION_SECTION,         /* a nested struct with its own table */
+    MHP_OPTION_SECTION_LIST,    /* mhp_section_list: structs of one table, each a mapping in a list */
 } mhp_option_type;
 
 typedef struct mhp_int_list { int64_t *items; size_t count; } mhp_int_list;
 typedef struct mhp_float_list { double *items; size_t count; } mhp_float_list;
 typedef struct mhp_string_list { char **items; size_t count; } mhp_string_list;
+
+/* `items` is an array of the table's structs. The place is that of the list in its document, from 1, for errors that only show when
+ * all is read; 0 if it was not given. */
+typedef struct mhp_section_list {
+    void *items;
+    size_t count;
+    size_t line, column;
+} mhp_section_list;
 
 typedef struct mhp_option_choice { const char *name; int value; } mhp_option_choice;
 
@@ -37,7 +46,8 @@ typedef struct mhp_option {
     const char *unit;           /* "tokens", "bytes", ...; NULL if none */
     const char *help;
     const mhp_option_choice *choices;       /* MHP_OPTION_ENUM; ended by a NULL name */
-    const struct mhp_option *section;       /* MHP_OPTION_SECTION */
+    const struct mhp_option *section;       /* MHP_OPTION_SECTION, MHP_OPTION_SECTION_LIST */
+    size_t section_bytes;       /* MHP_OPTION_SECTION_LIST: of one struct */
 } mhp_option;
 
 /* Limits: a larger document, more items or a longer override is refused; as is nesting deeper than core/yaml_internal.h allows. */

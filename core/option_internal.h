@@ -43,6 +43,10 @@ void mhp_option_describe_values(const mhp_option *option, char text[MHP_OPTION_D
 
 bool mhp_option_is_list(mhp_option_type type);
 
+/* Appends an item with its defaults to a MHP_OPTION_SECTION_LIST. The C locale must be entered. */
+mhp_status mhp_option_append_section(const mhp_option *option, mhp_section_list *list, void **item_out);
+mhp_status mhp_option_set_defaults(const mhp_option *table, void *parameters);
+
 /* The shortest decimal that reads back as `value`, with a point, so that every YAML reader takes it for a float. */
 enum { MHP_OPTION_FLOAT_TEXT_MAX = 40 };
 void mhp_option_float_text(double value, char text[MHP_OPTION_FLOAT_TEXT_MAX]);
@@ -73,6 +77,10 @@ typedef struct mhp_option_given {
 /* The entry of a key in that document, or in any if `document` is 0; NULL if there is none. */
 const mhp_option_given_key *mhp_option_was_given(const mhp_option_given *given, const mhp_option *option, const void *field,
                                                  int document);
+
+/* MHP_ERR_CONFIG, "name: prefix.key is missing: expected ..." for the first required key that was not given. */
+mhp_status mhp_option_check_required(const mhp_option *table, void *parameters, const char *name, const char *prefix,
+                                     const mhp_option_given *given);
 
 /* Reads a document over a struct; `given` gets what it set. Errors carry name:line:column. The C locale must be entered. */
 mhp_status mhp_option_read_document(const mhp_option *table, void *parameters, const char *name, const char *text, size_t length,

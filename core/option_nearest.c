@@ -66,7 +66,7 @@ static void search_table(nearest_search *search, const mhp_option *table, const 
             search->distance = distance;
             memcpy(search->nearest, path, (size_t)length + 1);
         }
-        if (option->type == MHP_OPTION_SECTION) {
+        if (option->type == MHP_OPTION_SECTION || option->type == MHP_OPTION_SECTION_LIST) {
             search_table(search, option->section, path);
         }
     }

@@ -112,6 +112,39 @@ static mhp_status print_list(const mhp_option *option, const void *field, FILE *
     return MHP_OK;
 }
 
+static mhp_status print_value(const mhp_option *option, const void *field, FILE *stream);
+
+/* In one line, "{key: value, section: {key: value}}". */
+static mhp_status print_flow(const mhp_option *table, const void *parameters, FILE *stream)
+{
+    fputc('{', stream);
+    for (const mhp_option *option = table; option->key; option++) {
+        fprintf(stream, "%s%s: ", option == table ? "" : ", ", option->key);
+        MHP_RETURN_IF_ERROR(
+            mhp_error_prefix(print_value(option, mhp_option_const_field(option, parameters), stream), "%s: ", option->key));
+    }
+    fputc('}', stream);
+    return MHP_OK;
+}
+
+/* Every item in a line of its own; an empty list, and one inside another item, in brackets. */
+static mhp_status print_sections(const mhp_option *option, const mhp_section_list *list, int depth, FILE *stream)
+{
+    bool in_lines = depth > 0 && list->count > 0;
+
+    fputs(in_lines ? "" : "[", stream);
+    for (size_t i = 0; i < list->count; i++) {
+        if (in_lines) {
+            fprintf(stream, "\n%*s- ", 2 * depth, "");
+        } else {
+            fputs(i ? ", " : "", stream);
+        }
+        MHP_RETURN_IF_ERROR(print_flow(option->section, (const char *)list->items + i * option->section_bytes, stream));
+    }
+    fputs(in_lines ? "" : "]", stream);
+    return MHP_OK;
+}
+
 static mhp_status print_value(const mhp_option *option, const void *field, FILE *stream)
 {
     switch (option->type) {
@@ -127,6 +160,10 @@ static mhp_status print_value(const mhp_option *option, const void *field, FILE 
         return print_string(*(char *const *)field, stream);
     case MHP_OPTION_ENUM:
         return print_enum(option, *(const int *)field, stream);
+    case MHP_OPTION_SECTION:
+        return print_flow(option->section, field, stream);
+    case MHP_OPTION_SECTION_LIST:
+        return print_sections(option, field, 0, stream);
     default:
         return print_list(option, field, stream);
     }
@@ -143,8 +180,12 @@ static mhp_status print_table(const mhp_option *table, const void *parameters, i
             MHP_RETURN_IF_ERROR(print_table(option->section, field, depth + 1, stream));
             continue;
         }
-        fputc(' ', stream);
-        MHP_RETURN_IF_ERROR(mhp_error_prefix(print_value(option, field, stream), "%s: ", option->key));
+        if (option->type == MHP_OPTION_SECTION_LIST && ((const mhp_section_list *)field)->count > 0) {
+            MHP_RETURN_IF_ERROR(mhp_error_prefix(print_sections(option, field, depth + 1, stream), "%s: ", option->key));
+        } else {
+            fputc(' ', stream);
+            MHP_RETURN_IF_ERROR(mhp_error_prefix(print_value(option, field, stream), "%s: ", option->key));
+        }
         fputc('\n', stream);
     }
     return MHP_OK;
@@ -183,6 +224,7 @@ static const char *type_text(mhp_option_type type)
         [MHP_OPTION_FLOAT_LIST] = "list of numbers",
         [MHP_OPTION_STRING_LIST] = "list of strings",
         [MHP_OPTION_SECTION] = "section",
+        [MHP_OPTION_SECTION_LIST] = "list of mappings",
     };
 
     return texts[type];
@@ -210,6 +252,10 @@ static void list_table(const mhp_option *table, const char *prefix, FILE *stream
             list_table(option->section, path, stream);
         } else {
             list_option(option, path, stream);
+        }
+        if (option->type == MHP_OPTION_SECTION_LIST) {
+            snprintf(path + strlen(path), sizeof path - strlen(path), "[]");
+            list_table(option->section, path, stream);
         }
     }
 }

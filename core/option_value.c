@@ -12,7 +12,17 @@
 
 bool mhp_option_is_list(mhp_option_type type)
 {
-    return type == MHP_OPTION_INT_LIST || type == MHP_OPTION_FLOAT_LIST || type == MHP_OPTION_STRING_LIST;
+    return type == MHP_OPTION_INT_LIST || type == MHP_OPTION_FLOAT_LIST || type == MHP_OPTION_STRING_LIST ||
+           type == MHP_OPTION_SECTION_LIST;
+}
+
+static void clear_sections(const mhp_option *option, mhp_section_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        mhp_options_release(option->section, (char *)list->items + i * option->section_bytes);
+    }
+    mhp_free(list->items);
+    *list = (mhp_section_list){0};
 }
 
 void mhp_option_clear(const mhp_option *option, void *field)
@@ -48,6 +58,9 @@ void mhp_option_clear(const mhp_option *option, void *field)
         }
         mhp_free(((mhp_string_list *)field)->items);
         *(mhp_string_list *)field = (mhp_string_list){0};
+        break;
+    case MHP_OPTION_SECTION_LIST:
+        clear_sections(option, field);
         break;
     case MHP_OPTION_SECTION:
         assert(!"a section is cleared key by key");
@@ -228,6 +241,18 @@ static mhp_status append_string(const mhp_option_scalar *scalar, mhp_string_list
     return MHP_OK;
 }
 
+mhp_status mhp_option_append_section(const mhp_option *option, mhp_section_list *list, void **item_out)
+{
+    char *item;
+
+    MHP_RETURN_IF_ERROR(grow(&list->items, list->count, option->section_bytes));
+    item = (char *)list->items + list->count * option->section_bytes;
+    memset(item, 0, option->section_bytes);
+    list->count++;
+    *item_out = item;
+    return mhp_option_set_defaults(option->section, item);
+}
+
 mhp_status mhp_option_take(const mhp_option *option, void *field, const mhp_option_scalar *scalar)
 {
     switch (option->type) {
@@ -248,6 +273,7 @@ mhp_status mhp_option_take(const mhp_option *option, void *field, const mhp_opti
     case MHP_OPTION_STRING_LIST:
         return append_string(scalar, field);
     case MHP_OPTION_SECTION:
+    case MHP_OPTION_SECTION_LIST:
         break;
     }
     return MHP_ERR_CONFIG;
@@ -335,6 +361,7 @@ void mhp_option_describe(const mhp_option *option, char text[MHP_OPTION_DESCRIPT
         [MHP_OPTION_FLOAT_LIST] = "a list of numbers",
         [MHP_OPTION_STRING_LIST] = "a string or a list of strings",
         [MHP_OPTION_SECTION] = "a mapping of keys to values",
+        [MHP_OPTION_SECTION_LIST] = "a list of mappings",
     };
     char values[MHP_OPTION_DESCRIPTION_MAX];
     const char *joint = "";

@@ -151,6 +151,34 @@ static mhp_status read_scalar(yaml_reader *reader, const mhp_option *option, voi
     return status == MHP_ERR_CONFIG ? raise_value(reader, option, path) : status;
 }
 
+static mhp_status read_mapping(yaml_reader *reader, const mhp_option *table, void *parameters, const char *path);
+
+/* A mapping of a list of them. What it was given is forgotten behind it: it is whole then, and may move as the list grows. */
+static mhp_status read_section(yaml_reader *reader, const mhp_option *option, mhp_section_list *list, const char *path)
+{
+    const yaml_mark_t mark = reader->event.start_mark;
+    size_t given_before = reader->given->count;
+    char item_path[MHP_OPTION_PATH_MAX], place[MHP_OPTION_PATH_MAX + 64];
+    void *item = NULL;
+
+    snprintf(item_path, sizeof item_path, "%s[%zu]", path, list->count);
+    if (reader->event.type != YAML_MAPPING_START_EVENT) {
+        const mhp_option section = {.key = option->key, .type = MHP_OPTION_SECTION, .section = option->section};
+
+        return raise_value(reader, &section, item_path);
+    }
+    MHP_RETURN_IF_ERROR(mhp_option_append_section(option, list, &item));
+    MHP_RETURN_IF_ERROR(read_mapping(reader, option->section, item, item_path));
+    if (reader->is_override) {
+        snprintf(place, sizeof place, "%s", reader->name);
+    } else {
+        snprintf(place, sizeof place, "%s:%zu:%zu", reader->name, mark.line + 1, mark.column + 1);
+    }
+    MHP_RETURN_IF_ERROR(mhp_option_check_required(option->section, item, place, item_path, reader->given));
+    reader->given->count = given_before;
+    return MHP_OK;
+}
+
 static size_t list_count(const mhp_option *option, const void *field)
 {
     switch (option->type) {
@@ -158,9 +186,19 @@ static size_t list_count(const mhp_option *option, const void *field)
         return ((const mhp_int_list *)field)->count;
     case MHP_OPTION_FLOAT_LIST:
         return ((const mhp_float_list *)field)->count;
+    case MHP_OPTION_SECTION_LIST:
+        return ((const mhp_section_list *)field)->count;
     default:
         return ((const mhp_string_list *)field)->count;
     }
+}
+
+static mhp_status read_item(yaml_reader *reader, const mhp_option *option, void *field, const char *path)
+{
+    if (option->type == MHP_OPTION_SECTION_LIST) {
+        return read_section(reader, option, field, path);
+    }
+    return reader->event.type == YAML_SCALAR_EVENT ? read_scalar(reader, option, field, path) : raise_value(reader, option, path);
 }
 
 static mhp_status read_list(yaml_reader *reader, const mhp_option *option, void *field, const char *path)
@@ -172,22 +210,21 @@ static mhp_status read_list(yaml_reader *reader, const mhp_option *option, void 
     if (reader->event.type != YAML_SEQUENCE_START_EVENT) {
         return raise_value(reader, option, path);
     }
+    if (option->type == MHP_OPTION_SECTION_LIST && !reader->is_override) {
+        ((mhp_section_list *)field)->line = reader->event.start_mark.line + 1;
+        ((mhp_section_list *)field)->column = reader->event.start_mark.column + 1;
+    }
     for (;;) {
         MHP_RETURN_IF_ERROR(next_event(reader));
         if (reader->event.type == YAML_SEQUENCE_END_EVENT) {
             return MHP_OK;
         }
-        if (reader->event.type != YAML_SCALAR_EVENT) {
-            return raise_value(reader, option, path);
-        }
         if (list_count(option, field) == MHP_OPTION_ITEMS_MAX) {
             return raise_at(reader, reader->event.start_mark, "%s has more items: expected at most %d", path, MHP_OPTION_ITEMS_MAX);
         }
-        MHP_RETURN_IF_ERROR(read_scalar(reader, option, field, path));
+        MHP_RETURN_IF_ERROR(read_item(reader, option, field, path));
     }
 }
-
-static mhp_status read_mapping(yaml_reader *reader, const mhp_option *table, void *parameters, const char *path);
 
 /* The event at hand is the value's first. */
 static mhp_status read_option(yaml_reader *reader, const mhp_option *option, void *field, const char *path)

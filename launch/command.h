@@ -18,6 +18,8 @@ int mhp_command_train(int argc, char **argv);
 int mhp_command_eval(int argc, char **argv);
 int mhp_command_generate(int argc, char **argv);
 int mhp_command_plan(int argc, char **argv);
+int mhp_command_check(int argc, char **argv);
+int mhp_command_tune(int argc, char **argv);
 int mhp_command_config(int argc, char **argv);
 int mhp_command_data(int argc, char **argv);
 int mhp_command_bench(int argc, char **argv);

@@ -1,12 +1,14 @@
-/* mhcpipe plan: a schedule as CSV or as a table. */
+/* mhcpipe plan: a schedule proved, simulated, and printed in many forms. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "launch/command.h"
+#include "launch/planning.h"
+#include "scheduler/compute_order.h"
 #include "scheduler/csv.h"
-#include "scheduler/generator.h"
+#include "scheduler/draw.h"
 #include "scheduler/lower.h"
 #include "scheduler/table.h"
 #include "scheduler/yaml.h"
@@ -17,65 +19,182 @@ enum {
     MICROBATCHES_KEY = 'm',
     CHUNKS_KEY = 'c',
     FORMAT_KEY = 'f',
-    COMPUTE_ONLY_KEY = 'o',
+    OUTPUT_KEY = 'o',
+    COSTS_KEY = 't',
+    ARROWS_KEY = 'a',
+    COMPUTE_ONLY_KEY = 0x100,
+    COMPARE_KEY,
+    DIALECT_KEY,
+    GRADIENTS_KEY,
 };
 
+typedef enum plan_format {
+    FORMAT_TABLE,
+    FORMAT_ASCII,
+    FORMAT_CSV,
+    FORMAT_YAML,
+    FORMAT_JSON,
+    FORMAT_SVG,
+    FORMAT_HTML,
+    FORMAT_COUNT
+} plan_format;
+
+static const char *const format_names[FORMAT_COUNT] = {"table", "ascii", "csv", "yaml",
+                                                       "json",  "svg",   "html"};
+
+enum { COMPARED_MAX = 32 };
+
 typedef struct arguments {
-    const char *kind, *file;
-    mhp_schedule_shape shape;
-    bool csv, compute_only;
+    mhp_planning_request request;
+    plan_format format;
+    bool format_given, compute_only, arrows, torch;
+    int gradient;
+    const char *output;
+    char *compared[COMPARED_MAX];
+    int compared_count;
 } arguments;
+
+/* ---- the command line ---- */
+
+static int find_format(const char *name)
+{
+    for (int i = 0; i < FORMAT_COUNT; i++) {
+        if (strcmp(name, format_names[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
 
 static void set_format(arguments *given, const char *text, struct argp_state *state)
 {
-    if (strcmp(text, "csv") != 0 && strcmp(text, "table") != 0) {
-        argp_error(state, "--format %s: expected csv or table", text);
+    int format = find_format(text);
+
+    if (format < 0) {
+        argp_error(state, "--format %s: expected table, ascii, csv, yaml, json, svg or html", text);
+        return;
     }
-    given->csv = strcmp(text, "csv") == 0;
+    given->format = (plan_format)format;
+    given->format_given = true;
 }
 
-static void check_given(const arguments *given, struct argp_state *state)
+/* Of two words, whether it is the second. */
+static bool is_second(const char *option, const char *text, const char *first, const char *second,
+                      struct argp_state *state)
 {
-    if (given->kind && given->file) {
+    if (strcmp(text, first) != 0 && strcmp(text, second) != 0) {
+        argp_error(state, "%s %s: expected %s or %s", option, text, first, second);
+    }
+    return strcmp(text, second) == 0;
+}
+
+static void set_compared(arguments *given, char *text, struct argp_state *state)
+{
+    char *rest = NULL;
+
+    for (char *name = strtok_r(text, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        if (!mhp_generator_find(name)) {
+            argp_error(state, "--compare %s: no schedule of this name", name);
+            return;
+        }
+        if (given->compared_count == COMPARED_MAX) {
+            argp_error(state, "--compare: expected at most %d schedules", COMPARED_MAX);
+            return;
+        }
+        given->compared[given->compared_count++] = name;
+    }
+}
+
+/* p.svg asks for SVG. */
+static void take_format_of_output(arguments *given)
+{
+    const char *point = given->output ? strrchr(given->output, '.') : NULL;
+    int format = point ? find_format(point + 1) : -1;
+
+    if (!given->format_given && format >= 0) {
+        given->format = (plan_format)format;
+    }
+}
+
+static void check_given(arguments *given, struct argp_state *state)
+{
+    mhp_planning_request *request = &given->request;
+
+    if (request->kind && request->file) {
         argp_error(state, "--kind or a FILE expected, not both");
     }
-    if (!given->kind && !given->file) {
+    if (!request->kind && !request->file && given->compared_count > 0) {
+        request->kind = given->compared[0];
+        given->compared_count--;
+        memmove(given->compared, given->compared + 1, sizeof given->compared - sizeof(char *));
+    } else if (!request->kind && !request->file) {
         argp_error(state, "--kind or a FILE expected");
+    } else if (given->compared_count > 0 && given->format != FORMAT_TABLE) {
+        argp_error(state, "--compare prints a table, not --format %s", format_names[given->format]);
     }
-    if (given->kind && (given->shape.ranks == 0 || given->shape.microbatches == 0)) {
+    if (request->kind && (request->shape.ranks == 0 || request->shape.microbatches == 0)) {
         argp_error(state, "--kind needs --ranks and --microbatches");
+    }
+    take_format_of_output(given);
+    if (given->torch && given->format != FORMAT_CSV) {
+        argp_error(state, "--dialect torch is one of --format csv, not of --format %s",
+                   format_names[given->format]);
     }
 }
 
 static error_t parse_option(int key, char *text, struct argp_state *state)
 {
     arguments *given = state->input;
+    mhp_planning_request *request = &given->request;
 
     switch (key) {
     case KIND_KEY:
-        given->kind = text;
+        request->kind = text;
         return 0;
     case RANKS_KEY:
-        given->shape.ranks = mhp_parse_integer(state, "--ranks", text, 1, MHP_RANKS_MAX);
+        request->shape.ranks = mhp_parse_integer(state, "--ranks", text, 1, MHP_RANKS_MAX);
         return 0;
     case MICROBATCHES_KEY:
-        given->shape.microbatches =
+        request->shape.microbatches =
             mhp_parse_integer(state, "--microbatches", text, 1, MHP_MICROBATCHES_MAX);
         return 0;
     case CHUNKS_KEY:
-        given->shape.chunks = mhp_parse_integer(state, "--chunks", text, 1, 64);
+        request->shape.chunks = mhp_parse_integer(state, "--chunks", text, 1, 64);
         return 0;
     case FORMAT_KEY:
         set_format(given, text, state);
         return 0;
+    case OUTPUT_KEY:
+        given->output = text;
+        return 0;
+    case COSTS_KEY:
+        request->costs = text;
+        return 0;
+    case ARROWS_KEY:
+        given->arrows = true;
+        return 0;
     case COMPUTE_ONLY_KEY:
         given->compute_only = true;
         return 0;
+    case COMPARE_KEY:
+        set_compared(given, text, state);
+        return 0;
+    case DIALECT_KEY:
+        given->torch = is_second("--dialect", text, "mhcpipe", "torch", state);
+        return 0;
+    case GRADIENTS_KEY:
+        given->gradient = is_second("--gradients", text, "early", "late", state)
+                              ? MHP_GRADIENT_LATE
+                              : MHP_GRADIENT_EARLY;
+        return 0;
+    case MHP_SET_KEY:
+        mhp_overrides_add(&request->overrides, text, state);
+        return 0;
     case ARGP_KEY_ARG:
-        if (given->file) {
+        if (request->file) {
             argp_error(state, "one FILE expected, not also \"%s\"", text);
         }
-        given->file = text;
+        request->file = text;
         return 0;
     case ARGP_KEY_END:
         check_given(given, state);
@@ -90,9 +209,21 @@ static const struct argp_option options[] = {
     {"ranks", RANKS_KEY, "P", 0, "Pipeline ranks", 0},
     {"microbatches", MICROBATCHES_KEY, "M", 0, "Micro-batches of a step", 0},
     {"chunks", CHUNKS_KEY, "V", 0, "Stages a rank, for interleaved schedules (2)", 0},
-    {"format", FORMAT_KEY, "csv|table", 0, "What is printed (table)", 0},
+    {"format", FORMAT_KEY, "NAME", 0,
+     "table (default), ascii, csv, yaml, json, svg or html; without it the end of -o FILE counts",
+     0},
+    {"output", OUTPUT_KEY, "FILE", 0, "Where to write; stdout if not given", 0},
+    {"costs", COSTS_KEY, "FILE", 0, "Times and bytes (YAML); without it F = I = W = 1", 0},
     {"compute-only", COMPUTE_ONLY_KEY, NULL, 0,
      "The order of computation alone, without sends and receives", 0},
+    {"compare", COMPARE_KEY, "NAME,NAME", 0, "A row for each of these schedules", 0},
+    {"dialect", DIALECT_KEY, "mhcpipe|torch", 0, "Whose CSV (mhcpipe)", 0},
+    {"gradients", GRADIENTS_KEY, "early|late", 0,
+     "Whether a full backward sends its gradient when its I is done, as mhcpipe does (default with "
+     "--costs), or at its end, as the published formulas count (default without)",
+     0},
+    {"arrows", ARROWS_KEY, NULL, 0, "Messages as arrows in svg and html", 0},
+    MHP_SET_OPTION,
     {0},
 };
 
@@ -121,41 +252,162 @@ static char *filter_help(int key, const char *text, void *input)
     return list;
 }
 
-static const struct argp parser = {options,
-                                   parse_option,
-                                   "[FILE]",
-                                   "Generates or reads a schedule, proves it, and prints it.\v",
-                                   NULL,
-                                   filter_help,
-                                   NULL};
+static const struct argp parser = {
+    options,
+    parse_option,
+    "[CONFIG|FILE]",
+    "Generates a schedule, or takes that of a configuration or a file, proves it, simulates it, "
+    "and prints it.\v",
+    NULL,
+    filter_help,
+    NULL};
 
-static mhp_status make_plan(const arguments *given, mhp_plan **plan_out)
+/* ---- output ---- */
+
+typedef struct output {
+    const arguments *given;
+    mhp_planning *planning;
+} output;
+
+static mhp_status draw(const output *out, const mhp_plan_report *report, FILE *stream)
 {
-    if (given->file) {
-        MHP_RETURN_IF_ERROR(mhp_plan_read(given->file, plan_out));
-    } else {
-        MHP_RETURN_IF_ERROR(mhp_schedule_generate(given->kind, &given->shape, plan_out));
+    mhp_draw_params params = {.plan = report->plan,
+                              .costs = report->costs,
+                              .simulation = &report->simulation,
+                              .time_unit = report->time_unit,
+                              .arrows = out->given->arrows};
+    mhp_drawing drawing = {0};
+    mhp_status status = mhp_draw(&params, &drawing);
+
+    if (status == MHP_OK && out->given->format == FORMAT_ASCII) {
+        status = mhp_draw_ascii(&drawing, stream);
+    } else if (status == MHP_OK && out->given->format == FORMAT_SVG) {
+        status = mhp_draw_svg(&drawing, stream);
+    } else if (status == MHP_OK) {
+        status = mhp_draw_html(&drawing, stream);
     }
-    if ((*plan_out)->lowered || given->compute_only) {
-        return mhp_plan_validate(*plan_out);
+    mhp_drawing_release(&drawing);
+    return status;
+}
+
+static mhp_status write_simulated(const output *out, FILE *stream)
+{
+    const mhp_planning *planning = out->planning;
+    mhp_plan_report report = {0};
+    mhp_status status;
+
+    MHP_TRY(out_label, mhp_planning_report(planning, planning->plan, &planning->costs,
+                                           out->given->gradient, &report));
+    switch (out->given->format) {
+    case FORMAT_TABLE:
+        status = mhp_report_write(&report, stream);
+        break;
+    case FORMAT_JSON:
+        status = mhp_report_write_json(&report, stream);
+        break;
+    default:
+        status = draw(out, &report, stream);
+        break;
     }
-    return mhp_plan_lower(*plan_out, NULL);
+out_label:
+    mhp_plan_report_release(&report);
+    return status;
+}
+
+/* A row of another schedule, or why there is none. */
+static mhp_status write_compared(const output *out, const char *kind, FILE *stream)
+{
+    const mhp_planning *planning = out->planning;
+    mhp_schedule_shape shape = {.ranks = planning->plan->rank_count,
+                                .microbatches = planning->plan->microbatch_count,
+                                .chunks = planning->has_config
+                                              ? (int)planning->config.schedule.chunks
+                                              : out->given->request.shape.chunks};
+    mhp_plan *plan = NULL;
+    mhp_costs costs = {0};
+    mhp_plan_report report = {0};
+    mhp_status status = mhp_schedule_generate(kind, &shape, &plan);
+
+    if (status == MHP_OK) {
+        status = mhp_planning_cut(planning, plan->stage_count, &costs);
+    }
+    if (status == MHP_ERR_PLAN || status == MHP_ERR_CONFIG) {
+        fprintf(stream, "%-20s %s\n", kind, mhp_error_text());
+        status = MHP_OK;
+        goto out_label;
+    }
+    MHP_TRY(out_label, status);
+    MHP_TRY(out_label, mhp_plan_lower(plan, NULL));
+    MHP_TRY(out_label, mhp_planning_report(planning, plan, &costs, out->given->gradient, &report));
+    status = mhp_report_write_comparison_row(&report, stream);
+out_label:
+    mhp_plan_report_release(&report);
+    mhp_costs_release(&costs);
+    mhp_plan_destroy(plan);
+    return status;
+}
+
+static mhp_status write_comparison(const output *out, FILE *stream)
+{
+    const mhp_planning *planning = out->planning;
+    mhp_plan_report report = {0};
+    mhp_status status;
+
+    MHP_TRY(out_label, mhp_planning_report(planning, planning->plan, &planning->costs,
+                                           out->given->gradient, &report));
+    MHP_TRY(out_label, mhp_report_write_comparison_head(stream));
+    MHP_TRY(out_label, mhp_report_write_comparison_row(&report, stream));
+    for (int i = 0; i < out->given->compared_count; i++) {
+        MHP_TRY(out_label, write_compared(out, out->given->compared[i], stream));
+    }
+out_label:
+    mhp_plan_report_release(&report);
+    return status;
+}
+
+static mhp_status write_plan(void *context, FILE *stream)
+{
+    const output *out = context;
+
+    if (out->given->compared_count > 0) {
+        return write_comparison(out, stream);
+    }
+    switch (out->given->format) {
+    case FORMAT_CSV:
+        return mhp_plan_write_csv_as(
+            out->planning->plan, out->given->torch ? MHP_CSV_TORCH : MHP_CSV_MHCPIPE, stream);
+    case FORMAT_YAML:
+        return mhp_plan_write_yaml(out->planning->plan, stream);
+    default:
+        return write_simulated(out, stream);
+    }
+}
+
+static mhp_status strip(mhp_planning *planning)
+{
+    mhp_plan *order = NULL;
+
+    MHP_RETURN_IF_ERROR(mhp_plan_compute_order(planning->plan, &order));
+    mhp_plan_destroy(planning->plan);
+    planning->plan = order;
+    return MHP_OK;
 }
 
 int mhp_command_plan(int argc, char **argv)
 {
-    arguments given = {.shape = {.chunks = 2}};
-    mhp_plan *plan = NULL;
+    arguments given = {.request = {.shape = {.chunks = 2}}};
+    mhp_planning planning = {0};
+    output out = {&given, &planning};
     mhp_status status;
 
     mhp_parse_arguments(&parser, "plan", argc, argv, &given);
-    status = make_plan(&given, &plan);
+    status = mhp_planning_load(&given.request, &planning);
+    if (status == MHP_OK && given.compute_only) {
+        status = strip(&planning);
+    }
     if (status == MHP_OK) {
-        status = given.csv ? mhp_plan_write_csv(plan, stdout) : mhp_plan_write_table(plan, stdout);
+        status = mhp_write_output(given.output, write_plan, &out);
     }
-    mhp_plan_destroy(plan);
-    if (status == MHP_OK && fflush(stdout) != 0) {
-        status = mhp_error_set(MHP_ERR_IO, "cannot write to stdout");
-    }
+    mhp_planning_release(&planning);
     return status == MHP_OK ? 0 : mhp_print_error();
 }

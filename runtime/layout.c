@@ -100,10 +100,28 @@ static void add_stage(const mhp_layout *layout, const mhp_stage *stage, int inde
     }
 }
 
+/* The stage as the layout has it, for its sizes. */
+static mhp_status create_stage(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
+                               const mhp_train_params *train, int index, mhp_stage **stage_out)
+{
+    mhp_stage_params params = {
+        .model = model,
+        .kernels = mhp_kernels_find((mhp_device_kind)parallel->device, (mhp_dtype)model->dtype),
+        .extent = layout->extents[index],
+        .sequences = (int)train->micro_batch_size,
+        .length = (int)train->sequence_length,
+        .threads = (int)parallel->threads,
+    };
+
+    if (!params.kernels) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "no kernels for dtype %s on this device", mhp_dtype_text((mhp_dtype)model->dtype));
+    }
+    return mhp_stage_create(&params, stage_out);
+}
+
 mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
                              const mhp_train_params *train, int rank, mhp_rank_memory *memory_out)
 {
-    const mhp_kernels *kernels = mhp_kernels_find((mhp_device_kind)parallel->device, (mhp_dtype)model->dtype);
     mhp_batch_shape shape = {
         .microbatches = layout->plan->microbatch_count,
         .sequences = (int)train->micro_batch_size,
@@ -111,24 +129,13 @@ mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *m
     };
 
     *memory_out = (mhp_rank_memory){.batches = MHP_TRAINER_BATCHES * mhp_batch_bytes(&shape)};
-    if (!kernels) {
-        return mhp_error_set(MHP_ERR_UNSUPPORTED, "no kernels for dtype %s on this device", mhp_dtype_text((mhp_dtype)model->dtype));
-    }
     for (int s = 0; s < layout->plan->stage_count; s++) {
         mhp_stage *stage = NULL;
-        mhp_stage_params params = {
-            .model = model,
-            .kernels = kernels,
-            .extent = layout->extents[s],
-            .sequences = shape.sequences,
-            .length = shape.length,
-            .threads = (int)parallel->threads,
-        };
 
         if (!mhp_plan_stage_slots(layout->plan, rank, s)) {
             continue;
         }
-        MHP_RETURN_IF_ERROR(mhp_stage_create(&params, &stage));
+        MHP_RETURN_IF_ERROR(create_stage(layout, model, parallel, train, s, &stage));
         add_stage(layout, stage, s, rank, parallel->data, (mhp_dtype)model->dtype, memory_out);
         mhp_stage_destroy(stage);
     }
@@ -156,6 +163,36 @@ mhp_status mhp_layout_check_memory(const mhp_layout *layout, const mhp_model_par
                          (double)memory.total / gib, (double)memory.weights / gib, (double)memory.gradients / gib,
                          (double)memory.optimizer / gib, (double)memory.slots / gib, (double)memory.workspace / gib, (double)left / gib,
                          (double)total / gib);
+}
+
+static int64_t larger(int64_t a, size_t b)
+{
+    return (int64_t)b > a ? (int64_t)b : a;
+}
+
+mhp_status mhp_layout_costs(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
+                            const mhp_train_params *train, mhp_costs *costs_out)
+{
+    mhp_stage_costs *costs = NULL;
+
+    MHP_RETURN_IF_ERROR(mhp_costs_default(costs_out));
+    MHP_RETURN_IF_ERROR(mhp_costs_create_stages(costs_out, (size_t)layout->plan->stage_count, &costs));
+    for (int s = 0; s < layout->plan->stage_count; s++) {
+        mhp_rank_memory memory = {0};
+        mhp_stage *stage = NULL;
+        const mhp_stage_sizes *sizes;
+
+        MHP_RETURN_IF_ERROR(create_stage(layout, model, parallel, train, s, &stage));
+        sizes = mhp_stage_get_sizes(stage);
+        add_stage(layout, stage, s, mhp_plan_owner(layout->plan, s, 0), parallel->data, (mhp_dtype)model->dtype, &memory);
+        costs[s] = (mhp_stage_costs){.forward_us = 1, .input_gradient_us = 1, .weight_gradient_us = 1};
+        costs[s].bytes.weights = (int64_t)(memory.weights + memory.gradients + memory.optimizer + memory.workspace);
+        costs[s].bytes.activation = (int64_t)(sizes->activation_bytes + sizes->product_input_bytes);
+        costs[s].bytes.held_weight_gradient = (int64_t)(sizes->product_input_bytes + sizes->product_gradient_bytes);
+        costs_out->message_bytes = larger(larger(costs_out->message_bytes, sizes->state_bytes), sizes->gradient_bytes);
+        mhp_stage_destroy(stage);
+    }
+    return MHP_OK;
 }
 
 mhp_status mhp_layout_print_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,

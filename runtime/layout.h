@@ -7,6 +7,7 @@
 
 #include "model/stage.h"
 #include "runtime/options.h"
+#include "scheduler/costs.h"
 #include "scheduler/plan.h"
 
 typedef struct mhp_layout {
@@ -35,6 +36,12 @@ mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *m
 /* MHP_ERR_NO_MEMORY, with the parts and what would help, if a rank's memory does not fit into what is free on the device. */
 mhp_status mhp_layout_check_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
                                    const mhp_train_params *train, int rank, mhp_device *device);
+
+/* What the stages keep and how long messages are, as costs whose times are all 1: without measured times an order is still known by its
+ * memory. The inputs of matrix products, which live from F to W, count as activation up to I and as held weight gradient from I on.
+ * Release costs_out in every case. */
+mhp_status mhp_layout_costs(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
+                            const mhp_train_params *train, mhp_costs *costs_out);
 
 /* A table of all ranks. */
 mhp_status mhp_layout_print_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,

@@ -1,6 +1,7 @@
-/* plan_scale [KIND [P,M ...]]: what it costs to generate, lower and prove schedules, from small to large, on one core. Lowering
- * proves the compute order before and everything after; the column "prove" is one more proof of the lowered plan. Time per compute
- * action stays flat if nothing grows faster than the plan. */
+/* plan_scale [KIND [P,M ...]]: what it costs to generate, lower, prove and simulate schedules, from small to large, on one core.
+ * Lowering proves the compute order before and everything after; the column "prove" is one more proof of the lowered plan. Simulated are
+ * messages of 0.1 F on links that they share, with the critical path. Time per compute action stays flat if nothing grows faster than
+ * the plan. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
+#include "scheduler/simulate.h"
 
 typedef struct plan_size {
     int ranks, microbatches;
@@ -43,9 +45,27 @@ static size_t action_count(const mhp_plan *plan)
 }
 
 /* What is measured, in this order; a part more is an entry here, a heading, and a case in run_part. */
-enum { GENERATE, LOWER, PROVE, PART_COUNT };
+enum { GENERATE, LOWER, PROVE, SIMULATE, PART_COUNT };
 
-static const char *const part_text[PART_COUNT] = {"generate", "lower", "prove"};
+static const char *const part_text[PART_COUNT] = {"generate", "lower", "prove", "simulate"};
+
+static mhp_status simulate(const mhp_plan *plan)
+{
+    mhp_costs costs = {0};
+    mhp_link_costs *link = NULL;
+    mhp_simulation simulation = {0};
+    mhp_status status = MHP_OK;
+
+    MHP_TRY(out, mhp_costs_default(&costs));
+    MHP_TRY(out, mhp_costs_create_links(&costs, 1, &link));
+    *link = (mhp_link_costs){.is_default = true, .from = -1, .to = -1, .bandwidth_gb_s = 1};
+    costs.message_bytes = 100;
+    MHP_TRY(out, mhp_simulate(plan, &(mhp_simulate_params){.costs = &costs}, &simulation));
+out:
+    mhp_simulation_release(&simulation);
+    mhp_costs_release(&costs);
+    return status;
+}
 
 static mhp_status run_part(int part, const char *kind, const mhp_schedule_shape *shape, mhp_plan **plan)
 {
@@ -54,8 +74,10 @@ static mhp_status run_part(int part, const char *kind, const mhp_schedule_shape 
         return mhp_schedule_generate(kind, shape, plan);
     case LOWER:
         return mhp_plan_lower(*plan, NULL);
-    default:
+    case PROVE:
         return mhp_plan_validate(*plan);
+    default:
+        return simulate(*plan);
     }
 }
 

@@ -1,0 +1,254 @@
+#include "launch/planning.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "runtime/partition.h"
+#include "scheduler/yaml.h"
+#include "scheduler/lower.h"
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), end_length = strlen(end);
+
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+bool mhp_is_configuration(const char *path)
+{
+    static const char section[] = "model:";
+    char *text = NULL;
+    size_t size = 0;
+    bool found = false;
+
+    if (!ends_with(path, ".yaml") && !ends_with(path, ".yml")) {
+        return false;
+    }
+    if (mhp_file_read_all(path, MHP_OPTION_TEXT_MAX, &text, &size) != MHP_OK) {
+        return false;
+    }
+    for (const char *line = text; line && !found; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        found = strncmp(line, section, sizeof section - 1) == 0;
+    }
+    mhp_free(text);
+    return found;
+}
+
+/* ---- plans ---- */
+
+static mhp_status load_config(const mhp_planning_request *request, mhp_planning *planning)
+{
+    planning->has_config = true;
+    MHP_RETURN_IF_ERROR(mhp_config_load(&planning->config, request->file, request->overrides.items,
+                                        request->overrides.count));
+    return mhp_layout_create(&planning->config.model, &planning->config.parallel,
+                             &planning->config.schedule, &planning->layout);
+}
+
+static mhp_status load_plan(const mhp_planning_request *request, mhp_planning *planning)
+{
+    if (request->file && mhp_is_configuration(request->file)) {
+        MHP_RETURN_IF_ERROR(load_config(request, planning));
+        planning->plan = planning->layout.plan;
+        planning->layout.plan = NULL;
+        return MHP_OK;
+    }
+    if (request->overrides.count > 0) {
+        return mhp_error_set(MHP_ERR_CONFIG, "--set %s: expected a configuration to change",
+                             request->overrides.items[0]);
+    }
+    if (request->file) {
+        MHP_RETURN_IF_ERROR(mhp_plan_read(request->file, &planning->plan));
+    } else {
+        MHP_RETURN_IF_ERROR(
+            mhp_schedule_generate(request->kind, &request->shape, &planning->plan));
+    }
+    return mhp_plan_lower(planning->plan, NULL);
+}
+
+/* ---- costs ---- */
+
+static bool knows_bytes(const mhp_costs *costs)
+{
+    const mhp_stage_costs *stages = costs->stages.items;
+
+    for (size_t i = 0; i < costs->stages.count; i++) {
+        const mhp_stage_bytes *bytes = &stages[i].bytes;
+
+        if (bytes->weights || bytes->activation || bytes->held_weight_gradient || bytes->slot) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One entry for every stage. */
+static mhp_status spread(mhp_costs *costs, int stage_count)
+{
+    mhp_stage_costs one, *stages = NULL;
+
+    if (costs->stages.count != 1 || stage_count == 1) {
+        return MHP_OK;
+    }
+    one = *mhp_costs_stage(costs, 0);
+    MHP_RETURN_IF_ERROR(mhp_costs_create_stages(costs, (size_t)stage_count, &stages));
+    for (int s = 0; s < stage_count; s++) {
+        stages[s] = one;
+    }
+    return MHP_OK;
+}
+
+/* What the file leaves open and the configuration says. */
+static mhp_status add_sizes(mhp_planning *planning)
+{
+    mhp_costs sizes = {0};
+    mhp_status status = MHP_OK;
+    const mhp_config *config = &planning->config;
+
+    planning->layout.plan = planning->plan;
+    status = mhp_layout_costs(&planning->layout, &config->model, &config->parallel, &config->train,
+                              &sizes);
+    planning->layout.plan = NULL;
+    MHP_TRY(out, status);
+    if (planning->costs.message_bytes == 0) {
+        planning->costs.message_bytes = sizes.message_bytes;
+    }
+    if (!knows_bytes(&planning->costs)) {
+        MHP_TRY(out, spread(&planning->costs, planning->plan->stage_count));
+        for (int s = 0; s < planning->plan->stage_count; s++) {
+            ((mhp_stage_costs *)planning->costs.stages.items)[s].bytes =
+                mhp_costs_stage(&sizes, s)->bytes;
+        }
+    }
+out:
+    mhp_costs_release(&sizes);
+    return status;
+}
+
+static mhp_status load_costs(const mhp_planning_request *request, mhp_planning *planning)
+{
+    planning->measured = request->costs != NULL;
+    planning->time_unit = planning->measured ? "us" : "";
+    if (request->costs) {
+        MHP_RETURN_IF_ERROR(mhp_costs_read(request->costs, &planning->costs));
+    } else {
+        MHP_RETURN_IF_ERROR(mhp_costs_default(&planning->costs));
+    }
+    MHP_RETURN_IF_ERROR(mhp_costs_check(&planning->costs, planning->plan->rank_count,
+                                        planning->plan->stage_count));
+    return planning->has_config ? add_sizes(planning) : MHP_OK;
+}
+
+mhp_status mhp_planning_load(const mhp_planning_request *request, mhp_planning *planning_out)
+{
+    *planning_out = (mhp_planning){0};
+    MHP_RETURN_IF_ERROR(load_plan(request, planning_out));
+    return load_costs(request, planning_out);
+}
+
+void mhp_planning_release(mhp_planning *planning)
+{
+    mhp_costs_release(&planning->costs);
+    mhp_plan_destroy(planning->plan);
+    mhp_layout_release(&planning->layout);
+    mhp_config_release(&planning->config);
+}
+
+mhp_status mhp_planning_report(const mhp_planning *planning, const mhp_plan *plan,
+                               const mhp_costs *costs, int gradient, mhp_plan_report *report_out)
+{
+    mhp_simulate_params params = {.costs = costs,
+                                  .early_gradient = gradient == MHP_GRADIENT_DEFAULT
+                                                        ? planning->measured
+                                                        : gradient == MHP_GRADIENT_EARLY};
+
+    return mhp_plan_report_create(plan, &params, planning->time_unit, report_out);
+}
+
+/* ---- other cuts ---- */
+
+/* How long the stages of an even cut are: whole layers if the configuration says how many. */
+static mhp_status even_lengths(const mhp_planning *planning, int stage_count, double *lengths)
+{
+    mhp_stage_extent *extents = NULL;
+    mhp_status status = MHP_OK;
+
+    if (!planning->has_config) {
+        for (int s = 0; s < stage_count; s++) {
+            lengths[s] = (double)planning->plan->stage_count / stage_count;
+        }
+        return MHP_OK;
+    }
+    MHP_TRY(out, mhp_calloc(&extents, (size_t)stage_count, sizeof *extents));
+    MHP_TRY(out, mhp_partition_layers(planning->config.model.num_hidden_layers, stage_count, NULL,
+                                      extents));
+    for (int s = 0; s < stage_count; s++) {
+        lengths[s] = extents[s].layer_count;
+    }
+out:
+    mhp_free(extents);
+    return status;
+}
+
+mhp_status mhp_planning_cut(const mhp_planning *planning, int stage_count, mhp_costs *costs_out)
+{
+    int own_count = planning->plan->stage_count;
+    double *own = NULL, *other = NULL;
+    mhp_cost_model *model = NULL;
+    mhp_status status = MHP_OK;
+
+    *costs_out = (mhp_costs){0};
+    MHP_TRY(out, mhp_calloc(&own, (size_t)own_count, sizeof *own));
+    MHP_TRY(out, mhp_calloc(&other, (size_t)stage_count, sizeof *other));
+    for (int s = 0; s < own_count; s++) {
+        own[s] = planning->has_config ? planning->layout.extents[s].layer_count : 1;
+    }
+    MHP_TRY(out, even_lengths(planning, stage_count, other));
+    MHP_TRY(out, mhp_cost_model_create(&planning->costs, own, own_count, &model));
+    MHP_TRY(out, stage_count == own_count ? mhp_cost_model_cut(model, own, own_count, costs_out)
+                                          : mhp_cost_model_cut(model, other, stage_count, costs_out));
+out:
+    mhp_cost_model_destroy(model);
+    mhp_free(own);
+    mhp_free(other);
+    return status;
+}
+
+/* ---- output ---- */
+
+static mhp_status write_file(const char *path, mhp_write_fn write, void *context)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&text, &size);
+    mhp_status status;
+
+    if (!stream) {
+        return mhp_error_set(MHP_ERR_NO_MEMORY, "cannot write %s: %s", path, strerror(errno));
+    }
+    status = write(context, stream);
+    if (fclose(stream) != 0 && status == MHP_OK) {
+        status = mhp_error_set(MHP_ERR_NO_MEMORY, "cannot write %s: %s", path, strerror(errno));
+    }
+    if (status == MHP_OK) {
+        status = mhp_file_write_atomic(path, text, size);
+    }
+    free(text);
+    return status;
+}
+
+mhp_status mhp_write_output(const char *path, mhp_write_fn write, void *context)
+{
+    if (path) {
+        return write_file(path, write, context);
+    }
+    MHP_RETURN_IF_ERROR(write(context, stdout));
+    if (fflush(stdout) != 0) {
+        return mhp_error_set(MHP_ERR_IO, "cannot write to stdout: %s", strerror(errno));
+    }
+    return MHP_OK;
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# tune.sh MHCPIPE: tunes for uneven costs, trains what was found on two ranks with the losses of a named schedule, and refuses what is wrong.
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+make_data
+write_config
+
+cat >costs.yaml <<'YAML'
+stages:
+  - {forward_us: 100, input_gradient_us: 120, weight_gradient_us: 80}
+  - {forward_us: 140, input_gradient_us: 168, weight_gradient_us: 112}
+links: [{default: true, latency_us: 20}]
+YAML
+
+refused() {
+    local words=$1
+    shift
+    if "$mhcpipe" tune "$@" >out 2>err; then
+        fail "tune $* succeeded"
+    fi
+    grep -qF -- "$words" err || fail "tune $*: expected \"$words\", got $(cat err)"
+}
+
+# Of the first three steps: loss, as printed.
+losses() {
+    head -3 "$1/metrics.jsonl" | grep -o '"loss":[0-9.e+-]*'
+}
+
+echo "== tune, check, train"
+"$mhcpipe" tune config.yaml --costs costs.yaml --iterations 2000 -o best.yaml >out
+grep -q '^best named ' out && grep -Eq '^best .*: [0-9.]+ % less, [0-9.]+ % above the lower bound' out || fail "no summary: $(cat out)"
+"$mhcpipe" check best.yaml >/dev/null
+read -ra options < <(sed -n 's/^  mhcpipe train config.yaml //p' out)
+[ "${#options[@]}" -ge 10 ] || fail "no options to run it by: $(cat out)"
+launch 2 train config.yaml "${options[@]}" --set train.steps=3 --set log.dir=tuned >/dev/null
+launch 2 train config.yaml --set schedule.kind=1f1b --set train.steps=3 --set log.dir=named >/dev/null
+paste <(losses tuned | cut -d: -f2) <(losses named | cut -d: -f2) | awk '{ d = $1 - $2; if (d * d > 1e-8) exit 1 }' ||
+    fail "losses differ: $(losses tuned) and $(losses named)"
+
+echo "== the same again"
+"$mhcpipe" tune config.yaml --costs costs.yaml --iterations 2000 -o again.yaml >/dev/null
+cmp <(grep -v '^#' best.yaml) <(grep -v '^#' again.yaml) || fail "two searches with one seed differ"
+
+echo "== what is refused"
+refused "--costs FILE expected" config.yaml
+refused "a CONFIG expected" --costs costs.yaml
+refused "expected a configuration" best.yaml --costs costs.yaml
+refused "expected a divisor" config.yaml --costs costs.yaml --microbatches 3
+refused "expected bytes, as 80GiB" config.yaml --costs costs.yaml --memory many
+refused "no schedule fits into 1024 bytes" config.yaml --costs costs.yaml --memory 1KiB
+refused "no schedule of this name" config.yaml --costs costs.yaml --kinds none
+refused "stages has 2 entries" config.yaml --costs costs.yaml --set parallel.pipeline=4 --set schedule.kind=1f1b

@@ -1,0 +1,121 @@
+/* Costs of other cuts: totals are kept, ends stay at the ends, the same cut gives the same costs. */
+#include "tests/unit/scheduler/plans.h"
+
+#include <math.h>
+
+#include "scheduler/cost_model.h"
+
+static mhp_costs costs_of(int stages, const mhp_stage_costs *items)
+{
+    mhp_costs costs;
+    mhp_stage_costs *list = NULL;
+
+    assert_ok(mhp_costs_default(&costs));
+    assert_ok(mhp_costs_create_stages(&costs, (size_t)stages, &list));
+    memcpy(list, items, (size_t)stages * sizeof *items);
+    return costs;
+}
+
+static double total_us(const mhp_costs *costs, int stages)
+{
+    double sum_us = 0;
+
+    for (int s = 0; s < stages; s++) {
+        sum_us += mhp_stage_work_us(mhp_costs_stage(costs, s));
+    }
+    return sum_us;
+}
+
+static void assert_near(double found, double expected)
+{
+    if (fabs(found - expected) > 1e-9 * (1 + fabs(expected))) {
+        fail_msg("%.17g, expected %.17g", found, expected);
+    }
+}
+
+/* Four stages of two layers: an embedding of 1 in front, a head of 8 behind. */
+static const mhp_stage_costs ends[4] = {{3, 3, 3, .bytes = {.activation = 20}},
+                                        {2, 2, 2, .bytes = {.activation = 20}},
+                                        {2, 2, 2, .bytes = {.activation = 20}},
+                                        {10, 10, 10, .bytes = {.activation = 60}}};
+
+static void test_ends_stay_at_the_ends(void **state)
+{
+    static const double even[4] = {2, 2, 2, 2}, other[4] = {3, 2, 2, 1}, two[2] = {7, 1};
+    mhp_costs costs = costs_of(4, ends), cut;
+    mhp_cost_model *model = NULL;
+
+    (void)state;
+    assert_ok(mhp_cost_model_create(&costs, even, 4, &model));
+    assert_ok(mhp_cost_model_cut(model, other, 4, &cut));
+    assert_near(mhp_costs_stage(&cut, 0)->forward_us, 4);
+    assert_near(mhp_costs_stage(&cut, 1)->forward_us, 2);
+    assert_near(mhp_costs_stage(&cut, 3)->forward_us, 9);
+    assert_int_equal(mhp_costs_stage(&cut, 3)->bytes.activation, 50);
+    assert_int_equal(mhp_costs_stage(&cut, 0)->bytes.activation, 30);
+    mhp_costs_release(&cut);
+    assert_ok(mhp_cost_model_cut(model, two, 2, &cut));
+    assert_near(mhp_costs_stage(&cut, 0)->weight_gradient_us, 8);
+    assert_near(mhp_costs_stage(&cut, 1)->weight_gradient_us, 9);
+    mhp_costs_release(&cut);
+    mhp_cost_model_destroy(model);
+    mhp_costs_release(&costs);
+}
+
+static void test_totals_are_kept(void **state)
+{
+    dice d = {.seed = 9};
+
+    (void)state;
+    for (int i = 0; i < 200; i++) {
+        int stages = 1 + (int)roll(&d, 9), others = 1 + (int)roll(&d, 16);
+        mhp_costs costs, cut, same;
+        mhp_cost_model *model = NULL;
+        double layers[9];
+
+        random_costs(&d, 2, stages, &costs);
+        for (int s = 0; s < stages; s++) {
+            layers[s] = 1 + (int)roll(&d, 4);
+        }
+        assert_ok(mhp_cost_model_create(&costs, layers, stages, &model));
+        assert_ok(mhp_cost_model_cut_evenly(model, others, &cut));
+        assert_near(total_us(&cut, others), total_us(&costs, stages));
+        assert_int_equal(cut.links.count, costs.links.count);
+        assert_ok(mhp_cost_model_cut(model, layers, stages, &same));
+        assert_memory_equal(same.stages.items, costs.stages.items, (size_t)stages * sizeof(mhp_stage_costs));
+        mhp_costs_release(&same);
+        mhp_costs_release(&cut);
+        mhp_costs_release(&costs);
+        mhp_cost_model_destroy(model);
+    }
+}
+
+static void test_a_single_entry_is_even(void **state)
+{
+    static const mhp_stage_costs one[1] = {{4, 6, 2, .pair_us = 9}};
+    static const double layers[2] = {3, 3};
+    mhp_costs costs = costs_of(1, one), cut;
+    mhp_cost_model *model = NULL;
+
+    (void)state;
+    assert_ok(mhp_cost_model_create(&costs, layers, 2, &model));
+    assert_ok(mhp_cost_model_cut_evenly(model, 4, &cut));
+    for (int s = 0; s < 4; s++) {
+        assert_near(mhp_costs_stage(&cut, s)->forward_us, 2);
+        assert_near(mhp_costs_stage(&cut, s)->pair_us, 4.5);
+    }
+    mhp_costs_release(&cut);
+    mhp_cost_model_destroy(model);
+    mhp_costs_release(&costs);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ends_stay_at_the_ends),
+        cmocka_unit_test(test_totals_are_kept),
+        cmocka_unit_test(test_a_single_entry_is_even),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
