@@ -112,6 +112,17 @@ static mhp_status print_list(const mhp_option *option, const void *field, FILE *
     return MHP_OK;
 }
 
+static void print_int(const mhp_option *option, int64_t value, FILE *stream)
+{
+    for (const mhp_option_choice *choice = option->choices; choice && choice->name; choice++) {
+        if (choice->value == value) {
+            fputs(choice->name, stream);
+            return;
+        }
+    }
+    fprintf(stream, "%lld", (long long)value);
+}
+
 static mhp_status print_value(const mhp_option *option, const void *field, FILE *stream)
 {
     switch (option->type) {
@@ -119,7 +130,7 @@ static mhp_status print_value(const mhp_option *option, const void *field, FILE 
         fputs(*(const bool *)field ? "true" : "false", stream);
         return MHP_OK;
     case MHP_OPTION_INT:
-        fprintf(stream, "%lld", (long long)*(const int64_t *)field);
+        print_int(option, *(const int64_t *)field, stream);
         return MHP_OK;
     case MHP_OPTION_FLOAT:
         return print_float(*(const double *)field, stream);

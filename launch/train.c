@@ -5,7 +5,7 @@
 #include "core/memory.h"
 #include "launch/progress.h"
 #include "launch/session.h"
-#include "runtime/layout.h"
+#include "runtime/memory_table.h"
 #include "runtime/run.h"
 #include "scheduler/table.h"
 
@@ -83,13 +83,15 @@ static mhp_status print_dry_run(const mhp_config *config, const char *resume)
 {
     mhp_status status = MHP_OK;
     mhp_layout layout = {0};
+    mhp_memory_params memory = {&layout, &config->model, &config->parallel, &config->schedule,
+                                &config->train};
     char *checkpoint = NULL;
 
     MHP_TRY(out, mhp_layout_create(&config->model, &config->parallel, &config->schedule, &layout));
     MHP_TRY(out, mhp_plan_write_table(layout.plan, stdout));
     printf("\n");
-    MHP_TRY(out, mhp_layout_print_memory(&layout, &config->model, &config->parallel,
-                                         &config->train, stdout));
+    MHP_TRY(out, mhp_memory_print(&memory, stdout));
+    MHP_TRY(out, mhp_memory_check(&memory));
     MHP_TRY(out, print_data(config, stdout));
     if (resume) {
         MHP_TRY(out, mhp_checkpoint_find(resume, &checkpoint));

@@ -1,9 +1,7 @@
-/* What a configuration lays out before anything is allocated: the lowered plans, the layers of each stage, and the memory that every
- * rank will take. Pure: no device, no messages. */
+/* What a configuration lays out before anything is allocated: the lowered plans and the layers of each stage. Pure: no device, no
+ * messages. */
 #ifndef MHP_RUNTIME_LAYOUT_H
 #define MHP_RUNTIME_LAYOUT_H
-
-#include <stdio.h>
 
 #include "model/stage.h"
 #include "runtime/options.h"
@@ -21,23 +19,7 @@ mhp_status mhp_layout_create(const mhp_model_params *model, const mhp_parallel_p
                              const mhp_schedule_params *schedule, mhp_layout *layout_out);
 void mhp_layout_release(mhp_layout *layout);
 
-/* Device memory of one rank, in bytes. */
-typedef struct mhp_rank_memory {
-    int layers;
-    int64_t elements;               /* parameters, each copy */
-    size_t weights, gradients, optimizer, slots, workspace, batches, total;
-} mhp_rank_memory;
-
-/* `rank` is the pipeline rank. */
-mhp_status mhp_layout_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
-                             const mhp_train_params *train, int rank, mhp_rank_memory *memory_out);
-
-/* MHP_ERR_NO_MEMORY, with the parts and what would help, if a rank's memory does not fit into what is free on the device. */
-mhp_status mhp_layout_check_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
-                                   const mhp_train_params *train, int rank, mhp_device *device);
-
-/* A table of all ranks. */
-mhp_status mhp_layout_print_memory(const mhp_layout *layout, const mhp_model_params *model, const mhp_parallel_params *parallel,
-                                   const mhp_train_params *train, FILE *stream);
+/* Pipeline ranks that hold a stage. */
+int mhp_layout_holders(const mhp_layout *layout, int stage);
 
 #endif
