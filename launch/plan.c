@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "launch/command.h"
+#include "launch/memory_table.h"
 #include "scheduler/csv.h"
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
@@ -18,12 +18,14 @@ enum {
     CHUNKS_KEY = 'c',
     FORMAT_KEY = 'f',
     COMPUTE_ONLY_KEY = 'o',
+    MEMORY_TABLE_KEY = 'M',
 };
 
 typedef struct arguments {
     const char *kind, *file;
     mhp_schedule_shape shape;
-    bool csv, compute_only;
+    bool csv, compute_only, memory_table;
+    mhp_overrides overrides; /* of the configuration, with memory_table */
 } arguments;
 
 static void set_format(arguments *given, const char *text, struct argp_state *state)
@@ -36,6 +38,12 @@ static void set_format(arguments *given, const char *text, struct argp_state *st
 
 static void check_given(const arguments *given, struct argp_state *state)
 {
+    if (given->memory_table && (given->kind || !given->file)) {
+        argp_error(state, "--memory-table needs a configuration as FILE, and no --kind");
+    }
+    if (given->overrides.count > 0 && !given->memory_table) {
+        argp_error(state, "--set and --memory-limit need --memory-table");
+    }
     if (given->kind && given->file) {
         argp_error(state, "--kind or a FILE expected, not both");
     }
@@ -71,6 +79,15 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case COMPUTE_ONLY_KEY:
         given->compute_only = true;
         return 0;
+    case MEMORY_TABLE_KEY:
+        given->memory_table = true;
+        return 0;
+    case MHP_MEMORY_LIMIT_KEY:
+        mhp_overrides_add_memory_limit(&given->overrides, text, state);
+        return 0;
+    case MHP_SET_KEY:
+        mhp_overrides_add(&given->overrides, text, state);
+        return 0;
     case ARGP_KEY_ARG:
         if (given->file) {
             argp_error(state, "one FILE expected, not also \"%s\"", text);
@@ -93,6 +110,10 @@ static const struct argp_option options[] = {
     {"format", FORMAT_KEY, "csv|table", 0, "What is printed (table)", 0},
     {"compute-only", COMPUTE_ONLY_KEY, NULL, 0,
      "The order of computation alone, without sends and receives", 0},
+    {"memory-table", MEMORY_TABLE_KEY, NULL, 0,
+     "The memory that every rank of a configuration (FILE) would take", 0},
+    MHP_MEMORY_LIMIT_OPTION,
+    MHP_SET_OPTION,
     {0},
 };
 
@@ -149,6 +170,9 @@ int mhp_command_plan(int argc, char **argv)
     mhp_status status;
 
     mhp_parse_arguments(&parser, "plan", argc, argv, &given);
+    if (given.memory_table) {
+        return mhp_memory_table_command(given.file, &given.overrides);
+    }
     status = make_plan(&given, &plan);
     if (status == MHP_OK) {
         status = given.csv ? mhp_plan_write_csv(plan, stdout) : mhp_plan_write_table(plan, stdout);

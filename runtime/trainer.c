@@ -236,6 +236,11 @@ const mhp_plan *mhp_trainer_plan(const mhp_trainer *trainer)
     return trainer->layout.plan;
 }
 
+const mhp_layout *mhp_trainer_layout(const mhp_trainer *trainer)
+{
+    return &trainer->layout;
+}
+
 const mhp_memory_plan *mhp_trainer_memory(const mhp_trainer *trainer)
 {
     return trainer->memory;
