@@ -23,7 +23,9 @@ void mhp_arena_release(mhp_arena *arena)
 
 void *mhp_arena_at(mhp_arena *arena, size_t offset, size_t bytes)
 {
-    assert(offset <= arena->bytes && bytes <= arena->bytes - offset);
-    arena->high_water = offset + bytes > arena->high_water ? offset + bytes : arena->high_water;
+    size_t end = (offset + bytes + MHP_ARENA_ALIGNMENT - 1) / MHP_ARENA_ALIGNMENT * MHP_ARENA_ALIGNMENT;
+
+    assert(offset % MHP_ARENA_ALIGNMENT == 0 && end <= arena->bytes);
+    arena->high_water = end > arena->high_water ? end : arena->high_water;
     return arena->memory + offset;
 }

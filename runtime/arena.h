@@ -4,6 +4,8 @@
 
 #include "core/device.h"
 
+enum { MHP_ARENA_ALIGNMENT = 256 };    /* of places and their ends; what CUDA's allocator gives */
+
 typedef struct mhp_arena {
     mhp_device *device;
     char *memory;

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "runtime/arena.h"
 #include "runtime/colouring.h"
 #include "scheduler/index.h"
 
 enum {
-    ALIGNMENT = 256,            /* what CUDA's allocator gives */
     PIECES_MAX = 8192,          /* coloured one by one; of more, those of a stage and lifetime share places first */
     ITEMS_MAX = 32768,          /* coloured at all; more lie one behind the other */
 };
@@ -38,7 +38,7 @@ size_t mhp_slot_bytes(const mhp_stage_sizes *sizes, mhp_slot_class class_)
 
 static size_t aligned(size_t bytes)
 {
-    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return (bytes + MHP_ARENA_ALIGNMENT - 1) / MHP_ARENA_ALIGNMENT * MHP_ARENA_ALIGNMENT;
 }
 
 size_t mhp_slot_stride(const mhp_stage_sizes *sizes, mhp_slot_class class_)
