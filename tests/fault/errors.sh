@@ -25,6 +25,16 @@ expect 'layers' launch 4 train config.yaml --set parallel.pipeline=4 --set sched
 expect 'started with 3 ranks: expected parallel.pipeline x parallel.data = 2 x 1 = 2' launch 3 train config.yaml
 expect 'nearest\|dualpipe' launch 2 train config.yaml --set schedule.kind=dualpip
 
+echo "== memory"
+expect 'rank [01] needs .* MiB (.*): expected at most .*, parallel.memory_limit; --set .* would take' \
+    launch 2 train config.yaml --memory-limit 1500000
+advice=$(grep -o -- '--set .* would' err | sed 's/ would//')
+read -ra settings <<<"$advice"
+launch 2 train config.yaml --memory-limit 1500000 --set train.steps=1 --set log.dir=fits "${settings[@]}" >out
+grep -q 'trained 1 steps' out || fail "$advice did not fit: $(cat out)"
+expect 'neither recompute nor' launch 2 train config.yaml --memory-limit 4096
+expect '--memory-limit\|parallel.memory_limit' "$mhcpipe" plan config.yaml --memory-table --memory-limit 4096
+
 echo "== configuration"
 expect 'no-such.yaml' launch 2 train no-such.yaml
 sed 's/hidden_size/hiden_size/' config.yaml >typing.yaml
