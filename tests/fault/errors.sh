@@ -27,10 +27,10 @@ expect 'nearest\|dualpipe' launch 2 train config.yaml --set schedule.kind=dualpi
 
 echo "== memory"
 expect 'rank [01] needs .* MiB (.*): expected at most .*, parallel.memory_limit; --set .* would take' \
-    launch 2 train config.yaml --memory-limit 1500000
+    launch 2 train config.yaml --memory-limit 1300000
 advice=$(grep -o -- '--set .* would' err | sed 's/ would//')
 read -ra settings <<<"$advice"
-launch 2 train config.yaml --memory-limit 1500000 --set train.steps=1 --set log.dir=fits "${settings[@]}" >out
+launch 2 train config.yaml --memory-limit 1300000 --set train.steps=1 --set log.dir=fits "${settings[@]}" >out
 grep -q 'trained 1 steps' out || fail "$advice did not fit: $(cat out)"
 expect 'neither recompute nor' launch 2 train config.yaml --memory-limit 4096
 expect '--memory-limit\|parallel.memory_limit' "$mhcpipe" plan config.yaml --memory-table --memory-limit 4096
