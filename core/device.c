@@ -42,6 +42,7 @@ bool mhp_device_is_host_memory(const mhp_device *device)
 
 mhp_status mhp_device_alloc(mhp_device *device, size_t bytes, void **pointer_out)
 {
+    device->allocation_count++;
     return device->ops->alloc(device, bytes, pointer_out);
 }
 
@@ -54,6 +55,7 @@ void mhp_device_free(mhp_device *device, void *pointer)
 
 mhp_status mhp_device_alloc_host(mhp_device *device, size_t bytes, void **pointer_out)
 {
+    device->allocation_count++;
     return device->ops->alloc_host(device, bytes, pointer_out);
 }
 
@@ -62,6 +64,11 @@ void mhp_device_free_host(mhp_device *device, void *pointer)
     if (pointer) {
         device->ops->free_host(device, pointer);
     }
+}
+
+uint64_t mhp_device_allocation_count(const mhp_device *device)
+{
+    return device->allocation_count;
 }
 
 size_t mhp_device_bytes(const mhp_device *device)

@@ -64,6 +64,8 @@ void mhp_device_free(mhp_device *device, void *pointer);
 /* Host memory that the device copies from and to at full speed, and without blocking the host; zeroed. */
 mhp_status mhp_device_alloc_host(mhp_device *device, size_t bytes, void **pointer_out);
 void mhp_device_free_host(mhp_device *device, void *pointer);
+/* How often either kind of memory was allocated so far. */
+uint64_t mhp_device_allocation_count(const mhp_device *device);
 /* Bytes that mhp_device_alloc handed out and that are not freed; and the most there ever were. */
 size_t mhp_device_bytes(const mhp_device *device);
 size_t mhp_device_bytes_peak(const mhp_device *device);

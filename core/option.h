@@ -45,7 +45,8 @@ typedef struct mhp_option {
     double minimum, maximum;    /* numbers, and each item of a list of numbers; both 0: no bounds */
     const char *unit;           /* "tokens", "bytes", ...; NULL if none */
     const char *help;
-    const mhp_option_choice *choices;       /* MHP_OPTION_ENUM; ended by a NULL name */
+    const mhp_option_choice *choices;       /* MHP_OPTION_ENUM, or names of an MHP_OPTION_INT's special values, which may lie out of
+                                             * bounds; ended by a NULL name */
     const struct mhp_option *section;       /* MHP_OPTION_SECTION, MHP_OPTION_SECTION_LIST */
     size_t section_bytes;       /* MHP_OPTION_SECTION_LIST: of one struct */
 } mhp_option;

@@ -145,6 +145,17 @@ static mhp_status print_sections(const mhp_option *option, const mhp_section_lis
     return MHP_OK;
 }
 
+static void print_int(const mhp_option *option, int64_t value, FILE *stream)
+{
+    for (const mhp_option_choice *choice = option->choices; choice && choice->name; choice++) {
+        if (choice->value == value) {
+            fputs(choice->name, stream);
+            return;
+        }
+    }
+    fprintf(stream, "%lld", (long long)value);
+}
+
 static mhp_status print_value(const mhp_option *option, const void *field, FILE *stream)
 {
     switch (option->type) {
@@ -152,7 +163,7 @@ static mhp_status print_value(const mhp_option *option, const void *field, FILE 
         fputs(*(const bool *)field ? "true" : "false", stream);
         return MHP_OK;
     case MHP_OPTION_INT:
-        fprintf(stream, "%lld", (long long)*(const int64_t *)field);
+        print_int(option, *(const int64_t *)field, stream);
         return MHP_OK;
     case MHP_OPTION_FLOAT:
         return print_float(*(const double *)field, stream);

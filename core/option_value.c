@@ -253,13 +253,24 @@ mhp_status mhp_option_append_section(const mhp_option *option, mhp_section_list 
     return mhp_option_set_defaults(option->section, item);
 }
 
+static bool take_named_int(const mhp_option *option, const mhp_option_scalar *scalar, int64_t *value_out)
+{
+    for (const mhp_option_choice *choice = option->choices; choice && choice->name; choice++) {
+        if (strcmp(choice->name, scalar->text) == 0 && strlen(scalar->text) == scalar->length) {
+            *value_out = choice->value;
+            return true;
+        }
+    }
+    return false;
+}
+
 mhp_status mhp_option_take(const mhp_option *option, void *field, const mhp_option_scalar *scalar)
 {
     switch (option->type) {
     case MHP_OPTION_BOOL:
         return take_bool(scalar, field);
     case MHP_OPTION_INT:
-        return parse_int(option, scalar, field) ? MHP_OK : MHP_ERR_CONFIG;
+        return take_named_int(option, scalar, field) || parse_int(option, scalar, field) ? MHP_OK : MHP_ERR_CONFIG;
     case MHP_OPTION_FLOAT:
         return parse_float(option, scalar, field) ? MHP_OK : MHP_ERR_CONFIG;
     case MHP_OPTION_STRING:
@@ -343,7 +354,11 @@ void mhp_option_describe_values(const mhp_option *option, char text[MHP_OPTION_D
     } else if (has_bounds(option)) {
         bound_text(option->minimum, minimum);
         bound_text(option->maximum, maximum);
-        snprintf(text, MHP_OPTION_DESCRIPTION_MAX, "%s to %s%s%s", minimum, maximum, *unit ? " " : "", unit);
+        if (option->type == MHP_OPTION_INT && option->choices) {
+            describe_choices(option, text);
+        }
+        snprintf(text + strlen(text), MHP_OPTION_DESCRIPTION_MAX - strlen(text), "%s%s to %s%s%s", *text ? " or " : "", minimum, maximum,
+                 *unit ? " " : "", unit);
     } else {
         snprintf(text, MHP_OPTION_DESCRIPTION_MAX, "%s", unit);
     }

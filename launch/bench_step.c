@@ -4,6 +4,7 @@
 #include "core/memory.h"
 #include "core/random.h"
 #include "launch/bench.h"
+#include "runtime/memory_table.h"
 #include "runtime/store.h"
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
@@ -13,14 +14,16 @@ enum { WARM_UPS = 3, BUFFERS_MAX = 16, RANDOM_PERIOD = 1 << 20, RANDOM_SEED = 1 
 /* Dense bf16 rate of H100 and H200 (SXM) by the vendor's datasheet, in FLOP/s: what utilisation is of. */
 static const double cuda_bf16_peak = 989e12;
 
-static const char *const pass_names[MHP_PASS_COUNT] = {"forward", "input gradient", "weight gradient"};
+static const char *const pass_names[MHP_PASS_COUNT] = {"forward", "rebuild", "input gradient", "weight gradient"};
 static const char *const part_names[MHP_PART_COUNT] = {"embedding", "connections and norms", "attention", "feed-forward",
                                                        "head and loss"};
 
 typedef struct step_bench {
     const mhp_bench_step_params *params;
     mhp_device *device;
-    mhp_plan *plan;
+    mhp_layout layout;
+    mhp_memory_plan *memory;
+    mhp_arena arena;
     mhp_store *store;
     mhp_stage *stage;
     mhp_stream *stream;
@@ -32,25 +35,47 @@ typedef struct step_bench {
     int mark_count;
 } step_bench;
 
-static mhp_status create_store(step_bench *bench)
+/* One stage and one micro-batch of the configuration, laid out as a run would. */
+static mhp_status create_layout(step_bench *bench)
 {
     const mhp_config *config = bench->params->config;
     bool ends = !bench->params->layers_alone;
+    mhp_layout *layout = &bench->layout;
     mhp_schedule_shape shape = {.ranks = 1, .microbatches = 1, .chunks = 1};
-    mhp_stage_extent extent = {.layer_count = (int)config->model.num_hidden_layers, .first = ends, .last = ends};
+    mhp_lower_params lower = {.rebuild = config->schedule.recompute.what != MHP_RECOMPUTE_NONE};
+
+    MHP_RETURN_IF_ERROR(mhp_schedule_generate("gpipe", &shape, &layout->plan));
+    MHP_RETURN_IF_ERROR(mhp_plan_lower(layout->plan, &lower));
+    MHP_RETURN_IF_ERROR(mhp_schedule_forward_only(layout->plan, 1, &layout->evaluation_plan));
+    MHP_RETURN_IF_ERROR(mhp_plan_lower(layout->evaluation_plan, NULL));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&layout->extents, 1, sizeof *layout->extents));
+    layout->extents[0] = (mhp_stage_extent){.layer_count = (int)config->model.num_hidden_layers, .first = ends, .last = ends};
+    return MHP_OK;
+}
+
+static mhp_status create_store(step_bench *bench)
+{
+    const mhp_config *config = bench->params->config;
+    mhp_parallel_params one_rank = config->parallel;
+    mhp_memory_params memory = {&bench->layout, &config->model, &one_rank, &config->schedule, &config->train};
     mhp_store_params params = {
         .comm = bench->params->comm,
         .replica_count = 1,
         .model = &config->model,
-        .extents = &extent,
         .sequences = (int)config->train.micro_batch_size,
         .length = (int)config->train.sequence_length,
         .threads = (int)config->parallel.threads,
-        .gradients = true,
+        .arena = &bench->arena,
     };
 
-    MHP_RETURN_IF_ERROR(mhp_schedule_generate("gpipe", &shape, &bench->plan));
-    params.plan = bench->plan;
+    one_rank.pipeline = one_rank.data = 1;
+    MHP_RETURN_IF_ERROR(create_layout(bench));
+    MHP_RETURN_IF_ERROR(mhp_memory_plan_create(&memory, 0, &bench->memory));
+    MHP_RETURN_IF_ERROR(mhp_memory_check_device(bench->memory, bench->device));
+    MHP_RETURN_IF_ERROR(mhp_arena_create(bench->device, bench->memory->bytes, &bench->arena));
+    params.plan = bench->layout.plan;
+    params.extents = bench->layout.extents;
+    params.memory = bench->memory;
     MHP_RETURN_IF_ERROR(mhp_store_create(&params, &bench->store));
     bench->stage = bench->store->held[0].stage;
     bench->tokens = params.sequences * params.length;
@@ -129,9 +154,11 @@ static mhp_status create_microbatch(step_bench *bench)
     const mhp_stage_sizes *sizes = mhp_stage_get_sizes(bench->stage);
     mhp_microbatch *microbatch = &bench->microbatch;
 
-    MHP_RETURN_IF_ERROR(take_buffer(bench, sizes->activation_bytes, &microbatch->activation));
-    MHP_RETURN_IF_ERROR(take_buffer(bench, sizes->product_input_bytes, &microbatch->product_input));
-    MHP_RETURN_IF_ERROR(take_buffer(bench, sizes->product_gradient_bytes, &microbatch->product_gradient));
+    for (int lifetime = 0; lifetime < MHP_LIFE_COUNT; lifetime++) {
+        const size_t *at = bench->memory->stages[0].at[MHP_PHASE_TRAINING][lifetime];
+
+        microbatch->memory[lifetime] = at ? mhp_arena_at(&bench->arena, at[0], sizes->bytes[lifetime]) : NULL;
+    }
     MHP_RETURN_IF_ERROR(take_buffer(bench, sizeof(double), (void **)&microbatch->loss_sum));
     microbatch->loss_scale = 1.0 / bench->tokens;
     if (bench->params->layers_alone) {
@@ -150,7 +177,7 @@ static mhp_status mark(step_bench *bench, int index)
     return mhp_event_record(bench->marks[index], bench->stream);
 }
 
-/* Submits the three passes; with `marks`, a mark before every step and one at the end. */
+/* Submits the passes; with `marks`, a mark before every step and one at the end. */
 static mhp_status submit_passes(step_bench *bench, bool marks)
 {
     int step = 0;
@@ -310,7 +337,9 @@ static void destroy_bench(step_bench *bench)
     }
     mhp_stream_destroy(bench->stream);
     mhp_store_destroy(bench->store);
-    mhp_plan_destroy(bench->plan);
+    mhp_arena_release(&bench->arena);
+    mhp_memory_plan_destroy(bench->memory);
+    mhp_layout_release(&bench->layout);
 }
 
 mhp_status mhp_bench_step(const mhp_bench_step_params *params, FILE *stream)

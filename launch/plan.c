@@ -5,6 +5,7 @@
 
 #include "core/memory.h"
 #include "launch/command.h"
+#include "launch/memory_table.h"
 #include "launch/planning.h"
 #include "scheduler/compute_order.h"
 #include "scheduler/csv.h"
@@ -26,6 +27,7 @@ enum {
     COMPARE_KEY,
     DIALECT_KEY,
     GRADIENTS_KEY,
+    MEMORY_TABLE_KEY,
 };
 
 typedef enum plan_format {
@@ -47,7 +49,7 @@ enum { COMPARED_MAX = 32 };
 typedef struct arguments {
     mhp_planning_request request;
     plan_format format;
-    bool format_given, compute_only, arrows, torch;
+    bool format_given, compute_only, arrows, torch, memory_table;
     int gradient;
     const char *output;
     char *compared[COMPARED_MAX];
@@ -120,6 +122,9 @@ static void check_given(arguments *given, struct argp_state *state)
 {
     mhp_planning_request *request = &given->request;
 
+    if (given->memory_table && (request->kind || !request->file)) {
+        argp_error(state, "--memory-table needs a configuration as FILE, and no --kind");
+    }
     if (request->kind && request->file) {
         argp_error(state, "--kind or a FILE expected, not both");
     }
@@ -187,6 +192,12 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
                               ? MHP_GRADIENT_LATE
                               : MHP_GRADIENT_EARLY;
         return 0;
+    case MEMORY_TABLE_KEY:
+        given->memory_table = true;
+        return 0;
+    case MHP_MEMORY_LIMIT_KEY:
+        mhp_overrides_add_memory_limit(&request->overrides, text, state);
+        return 0;
     case MHP_SET_KEY:
         mhp_overrides_add(&request->overrides, text, state);
         return 0;
@@ -223,6 +234,9 @@ static const struct argp_option options[] = {
      "--costs), or at its end, as the published formulas count (default without)",
      0},
     {"arrows", ARROWS_KEY, NULL, 0, "Messages as arrows in svg and html", 0},
+    {"memory-table", MEMORY_TABLE_KEY, NULL, 0,
+     "The memory that every rank of a configuration (FILE) would take", 0},
+    MHP_MEMORY_LIMIT_OPTION,
     MHP_SET_OPTION,
     {0},
 };
@@ -401,6 +415,9 @@ int mhp_command_plan(int argc, char **argv)
     mhp_status status;
 
     mhp_parse_arguments(&parser, "plan", argc, argv, &given);
+    if (given.memory_table) {
+        return mhp_memory_table_command(given.request.file, &given.request.overrides);
+    }
     status = mhp_planning_load(&given.request, &planning);
     if (status == MHP_OK && given.compute_only) {
         status = strip(&planning);

@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "runtime/memory_costs.h"
 #include "runtime/partition.h"
 #include "scheduler/yaml.h"
 #include "scheduler/lower.h"
@@ -108,10 +109,11 @@ static mhp_status add_sizes(mhp_planning *planning)
     mhp_costs sizes = {0};
     mhp_status status = MHP_OK;
     const mhp_config *config = &planning->config;
+    mhp_memory_params memory = {&planning->layout, &config->model, &config->parallel,
+                                &config->schedule, &config->train};
 
     planning->layout.plan = planning->plan;
-    status = mhp_layout_costs(&planning->layout, &config->model, &config->parallel, &config->train,
-                              &sizes);
+    status = mhp_memory_costs(&memory, &sizes);
     planning->layout.plan = NULL;
     MHP_TRY(out, status);
     if (planning->costs.message_bytes == 0) {

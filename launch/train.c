@@ -3,9 +3,9 @@
 #include <stdio.h>
 
 #include "core/memory.h"
+#include "launch/memory_table.h"
 #include "launch/progress.h"
 #include "launch/session.h"
-#include "runtime/layout.h"
 #include "runtime/run.h"
 #include "scheduler/table.h"
 
@@ -28,6 +28,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case DRY_RUN_KEY:
         given->dry_run = true;
         return 0;
+    case MHP_MEMORY_LIMIT_KEY:
+        mhp_overrides_add_memory_limit(&given->overrides, text, state);
+        return 0;
     case MHP_SET_KEY:
         mhp_overrides_add(&given->overrides, text, state);
         return 0;
@@ -47,6 +50,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
 static const struct argp_option options[] = {
     MHP_SET_OPTION,
+    MHP_MEMORY_LIMIT_OPTION,
     {"resume", RESUME_KEY, "PATH", 0,
      "Continue from a checkpoint, or from the newest one of a run's folder", 0},
     {"dry-run", DRY_RUN_KEY, NULL, 0,
@@ -88,8 +92,7 @@ static mhp_status print_dry_run(const mhp_config *config, const char *resume)
     MHP_TRY(out, mhp_layout_create(&config->model, &config->parallel, &config->schedule, &layout));
     MHP_TRY(out, mhp_plan_write_table(layout.plan, stdout));
     printf("\n");
-    MHP_TRY(out, mhp_layout_print_memory(&layout, &config->model, &config->parallel,
-                                         &config->train, stdout));
+    MHP_TRY(out, mhp_print_memory_table(config, &layout, stdout));
     MHP_TRY(out, print_data(config, stdout));
     if (resume) {
         MHP_TRY(out, mhp_checkpoint_find(resume, &checkpoint));
@@ -148,6 +151,7 @@ static mhp_status print_start(const mhp_config *config, mhp_run *run)
     printf("; %s on %lld x %lld ranks, %d micro-batches, %s tokens a step; run folder %s\n",
            plan->name, (long long)config->parallel.pipeline, (long long)config->parallel.data,
            plan->microbatch_count, tokens, config->log.dir);
+    MHP_RETURN_IF_ERROR(mhp_print_memory_table(config, mhp_trainer_layout(trainer), stdout));
     fflush(stdout);
     return MHP_OK;
 }

@@ -305,7 +305,7 @@ static void print_best(const mhp_tune_result *result)
     printf("\npeak            %.2f MiB, %d stages rebuilt\n",
            (double)best->peak_bytes / (1 << 20), best->rebuilt_stages);
     if (best->rebuilt_stages > 0) {
-        printf("note            train does not rebuild yet: it will keep what R should bring back\n");
+        printf("note            train rebuilds them with schedule.recompute.what: full (or connections)\n");
     }
 }
 

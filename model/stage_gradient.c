@@ -7,18 +7,18 @@
 /* The gradient of the state while the pass walks down the stage. */
 static void *state_gradient(const mhp_stage *stage, const mhp_microbatch *microbatch)
 {
-    return stage->params.extent.last ? stage_at(stage->workspace, stage->workspace_at.state_gradient) : microbatch->gradient_input;
+    return stage->params.extent.last ? stage_at(microbatch, stage->gradient_at.state_gradient) : microbatch->gradient_input;
 }
 
 static mhp_status head_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
 {
     return stage_linear_input_gradient(stage, stream, stage->layout.lm_head, (int)stage->model.vocab_size,
-                                       (int)stage->model.hidden_size, stage_at(microbatch->product_input, stage->head.logits),
-                                       stage_at(stage->workspace, stage->workspace_at.dnormed));
+                                       (int)stage->model.hidden_size, stage_at(microbatch, stage->backward.head.logits),
+                                       stage_at(microbatch, stage->gradient_at.dnormed));
 }
 
-static mhp_status norm_gradient(mhp_stage *stage, mhp_stream *stream, int64_t weight, const void *x, const void *rrms,
-                                const void *residual, void *dx)
+static mhp_status norm_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream, int64_t weight, const void *x,
+                                const void *rrms, const void *residual, void *dx)
 {
     mhp_rms_norm_gradient_args args = {
         .tokens = stage_tokens(stage),
@@ -26,7 +26,7 @@ static mhp_status norm_gradient(mhp_stage *stage, mhp_stream *stream, int64_t we
         .x = x,
         .weight = stage_parameter(stage, weight),
         .rrms = rrms,
-        .dy = stage_at(stage->workspace, stage->workspace_at.dnormed),
+        .dy = stage_at(microbatch, stage->gradient_at.dnormed),
         .residual = residual,
         .dx = dx,
         .dweight = stage_gradient(stage, weight),
@@ -38,8 +38,7 @@ static mhp_status norm_gradient(mhp_stage *stage, mhp_stream *stream, int64_t we
 static mhp_status spread_to_streams(mhp_stage *stage, const mhp_microbatch *microbatch, const void *dz, mhp_stream *stream)
 {
     const mhp_model_params *model = &stage->model;
-    const head_memory *head = &stage->head;
-    void *activation = microbatch->activation;
+    const head_memory *head = &stage->backward.head;
     mhp_stream_repeat_args repeat = {
         .tokens = stage_tokens(stage),
         .hidden = (int)model->hidden_size,
@@ -53,12 +52,12 @@ static mhp_status spread_to_streams(mhp_stage *stage, const mhp_microbatch *micr
         .streams = (int)model->connections.streams,
         .norm_epsilon = model->rms_norm_eps,
         .hc_epsilon = model->connections.eps,
-        .x = stage_at(activation, head->state),
+        .x = stage_at(microbatch, head->state),
         .dz = dz,
-        .pre = stage_at(activation, head->pre),
-        .projection = stage_at(activation, head->projection),
-        .rrms = stage_at(activation, head->rrms),
-        .workspace = stage_at(stage->workspace, stage->workspace_at.connection),
+        .pre = stage_at(microbatch, head->pre),
+        .projection = stage_at(microbatch, head->projection),
+        .rrms = stage_at(microbatch, head->rrms),
+        .workspace = stage_at(microbatch, stage->gradient_at.connection),
         .dx = state_gradient(stage, microbatch),
     };
 
@@ -76,36 +75,36 @@ static mhp_status spread_to_streams(mhp_stage *stage, const mhp_microbatch *micr
 
 static mhp_status read_out_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
 {
-    const head_memory *head = &stage->head;
+    const head_memory *head = &stage->backward.head;
     bool streams = stage_has_streams(stage);
-    void *dz = streams ? stage_at(stage->workspace, stage->workspace_at.dmix) : state_gradient(stage, microbatch);
+    void *dz = streams ? stage_at(microbatch, stage->gradient_at.dmix) : state_gradient(stage, microbatch);
 
-    MHP_RETURN_IF_ERROR(norm_gradient(stage, stream, stage->layout.norm,
-                                      stage_at(microbatch->activation, streams ? head->mix : head->state),
-                                      stage_at(microbatch->activation, head->norm_rrms), NULL, dz));
+    MHP_RETURN_IF_ERROR(norm_gradient(stage, microbatch, stream, stage->layout.norm,
+                                      stage_at(microbatch, streams ? head->mix : head->state),
+                                      stage_at(microbatch, head->norm_rrms), NULL, dz));
     return streams ? spread_to_streams(stage, microbatch, dz, stream) : MHP_OK;
 }
 
 /* Gradient of the sublayer's function output, kept for the weight gradient. */
 static mhp_status merge_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
-    const sublayer_memory *memory = &stage->sublayers[s];
+    const sublayer_memory *memory = &stage->backward.sublayers[s];
     mhp_merge_gradient_args args = {
         .kind = (mhp_connection_kind)stage->model.connections.kind,
         .tokens = stage_tokens(stage),
         .hidden = (int)stage->model.hidden_size,
         .streams = (int)stage->model.connections.streams,
         .g = state_gradient(stage, microbatch),
-        .x = stage_state(stage, microbatch, s),
-        .y = stage_at(microbatch->activation, memory->branch),
-        .dy = stage_at(microbatch->product_gradient, memory->branch_gradient),
+        .x = stage_state(stage, &stage->backward, microbatch, s),
+        .y = stage_at(microbatch, memory->branch),
+        .dy = stage_at(microbatch, memory->branch_gradient),
     };
 
     if (stage_has_streams(stage)) {
-        args.post = stage_at(microbatch->activation, memory->post);
-        args.comb = stage_at(microbatch->activation, memory->comb);
-        args.dpost = stage_at(stage->workspace, stage->workspace_at.dpost);
-        args.dcomb = stage_at(stage->workspace, stage->workspace_at.dcomb);
+        args.post = stage_at(microbatch, memory->post);
+        args.comb = stage_at(microbatch, memory->comb);
+        args.dpost = stage_at(microbatch, stage->gradient_at.dpost);
+        args.dcomb = stage_at(microbatch, stage->gradient_at.dcomb);
     }
     return SUBMIT(merge_gradient, args);
 }
@@ -113,8 +112,8 @@ static mhp_status merge_gradient(mhp_stage *stage, const mhp_microbatch *microba
 static mhp_status attention_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
     const mhp_model_params *model = &stage->model;
-    const sublayer_memory *memory = &stage->sublayers[s];
-    void *dqkv = stage_at(microbatch->product_gradient, memory->wide_gradient);
+    const sublayer_memory *memory = &stage->backward.sublayers[s];
+    void *dqkv = stage_at(microbatch, memory->wide_gradient);
     mhp_attention_gradient_args attention = {
         .sequences = stage->params.sequences,
         .length = stage->params.length,
@@ -123,12 +122,12 @@ static mhp_status attention_gradient(mhp_stage *stage, const mhp_microbatch *mic
         .head_size = (int)model->head_dim,
         .one_document = microbatch->one_document,
         .document_start = microbatch->document_start,
-        .qkv = stage_at(microbatch->activation, memory->wide),
-        .out = stage_at(microbatch->product_input, memory->middle),
-        .log_sum = stage_at(microbatch->activation, memory->log_sum),
-        .dout = stage_at(stage->workspace, stage->workspace_at.dmiddle),
+        .qkv = stage_at(microbatch, memory->wide),
+        .out = stage_at(microbatch, memory->middle),
+        .log_sum = stage_at(microbatch, memory->log_sum),
+        .dout = stage_at(microbatch, stage->gradient_at.dmiddle),
         .dqkv = dqkv,
-        .workspace = stage_at(stage->workspace, stage->workspace_at.gradient_attention),
+        .workspace = stage_at(microbatch, stage->gradient_at.attention),
     };
     mhp_rotary_args rotary = {
         .tokens = stage_tokens(stage),
@@ -147,60 +146,59 @@ static mhp_status attention_gradient(mhp_stage *stage, const mhp_microbatch *mic
 
 static mhp_status function_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
-    const sublayer_memory *memory = &stage->sublayers[s];
+    const sublayer_memory *memory = &stage->backward.sublayers[s];
     const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
     int c = (int)stage->model.hidden_size;
-    void *dmiddle = stage_at(stage->workspace, stage->workspace_at.dmiddle);
-    void *dwide = stage_at(microbatch->product_gradient, memory->wide_gradient);
+    void *dmiddle = stage_at(microbatch, stage->gradient_at.dmiddle);
+    void *dwide = stage_at(microbatch, memory->wide_gradient);
     mhp_swiglu_gradient_args swiglu = {
         .tokens = stage_tokens(stage),
         .intermediate = (int)stage->model.intermediate_size,
-        .gate_up = stage_at(microbatch->activation, memory->wide),
+        .gate_up = stage_at(microbatch, memory->wide),
         .dact = dmiddle,
         .dgate_up = dwide,
     };
 
     MHP_RETURN_IF_ERROR(stage_linear_input_gradient(stage, stream, offsets->out, c, stage_middle(stage, s),
-                                                    stage_at(microbatch->product_gradient, memory->branch_gradient), dmiddle));
+                                                    stage_at(microbatch, memory->branch_gradient), dmiddle));
     if (sublayer_is_attention(s)) {
         MHP_RETURN_IF_ERROR(attention_gradient(stage, microbatch, s, stream));
     } else {
         MHP_RETURN_IF_ERROR(SUBMIT(swiglu_gradient, swiglu));
     }
     return stage_linear_input_gradient(stage, stream, offsets->in, stage_wide(stage, s), c, dwide,
-                                       stage_at(stage->workspace, stage->workspace_at.dnormed));
+                                       stage_at(microbatch, stage->gradient_at.dnormed));
 }
 
 /* What connections with streams add to the arguments of mix_gradient. */
 static void fill_connection_gradient(const mhp_stage *stage, const mhp_microbatch *microbatch, int s,
                                      mhp_connection_gradient_args *args)
 {
-    const sublayer_memory *memory = &stage->sublayers[s];
+    const sublayer_memory *memory = &stage->backward.sublayers[s];
     const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
-    void *activation = microbatch->activation;
 
-    args->dz = stage_at(stage->workspace, stage->workspace_at.dmix);
-    args->dpost = stage_at(stage->workspace, stage->workspace_at.dpost);
-    args->dcomb = stage_at(stage->workspace, stage->workspace_at.dcomb);
-    args->pre = stage_at(activation, memory->pre);
-    args->post = stage_at(activation, memory->post);
-    args->comb = stage_at(activation, memory->comb);
-    args->projection = stage_at(activation, memory->projection);
-    args->rrms = stage_at(activation, memory->rrms);
+    args->dz = stage_at(microbatch, stage->gradient_at.dmix);
+    args->dpost = stage_at(microbatch, stage->gradient_at.dpost);
+    args->dcomb = stage_at(microbatch, stage->gradient_at.dcomb);
+    args->pre = stage_at(microbatch, memory->pre);
+    args->post = stage_at(microbatch, memory->post);
+    args->comb = stage_at(microbatch, memory->comb);
+    args->projection = stage_at(microbatch, memory->projection);
+    args->rrms = stage_at(microbatch, memory->rrms);
     args->fn = stage_parameter(stage, offsets->fn);
     args->base = stage_parameter(stage, offsets->base);
     args->scale = stage_parameter(stage, offsets->scale);
     args->dfn = stage_gradient(stage, offsets->fn);
     args->dbase = stage_gradient(stage, offsets->base);
     args->dscale = stage_gradient(stage, offsets->scale);
-    args->workspace = stage_at(stage->workspace, stage->workspace_at.connection);
+    args->workspace = stage_at(microbatch, stage->gradient_at.connection);
 }
 
 /* Back through norm, pre mix and coefficients; the stage's first sublayer writes the gradient that leaves. */
 static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
     const mhp_model_params *model = &stage->model;
-    const sublayer_memory *memory = &stage->sublayers[s];
+    const sublayer_memory *memory = &stage->backward.sublayers[s];
     int64_t weight = stage->layout.sublayers[s].norm;
     bool streams = stage_has_streams(stage);
     void *g = state_gradient(stage, microbatch);
@@ -213,12 +211,12 @@ static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatc
         .connection.norm_epsilon = model->rms_norm_eps,
         .connection.hc_epsilon = model->connections.eps,
         .connection.g = g,
-        .connection.x = stage_state(stage, microbatch, s),
+        .connection.x = stage_state(stage, &stage->backward, microbatch, s),
         .connection.dx = s == 0 && !stage->params.extent.first ? microbatch->gradient_output : g,
-        .z = streams ? stage_at(microbatch->activation, memory->mix) : stage_state(stage, microbatch, s),
+        .z = streams ? stage_at(microbatch, memory->mix) : stage_state(stage, &stage->backward, microbatch, s),
         .weight = stage_parameter(stage, weight),
-        .norm_rrms = stage_at(microbatch->activation, memory->norm_rrms),
-        .dnormed = stage_at(stage->workspace, stage->workspace_at.dnormed),
+        .norm_rrms = stage_at(microbatch, memory->norm_rrms),
+        .dnormed = stage_at(microbatch, stage->gradient_at.dnormed),
         .dweight = stage_gradient(stage, weight),
     };
 
@@ -235,33 +233,29 @@ static mhp_status expand_gradient(mhp_stage *stage, const mhp_microbatch *microb
         .hidden = (int)stage->model.hidden_size,
         .streams = (int)stage->model.connections.streams,
         .state = state_gradient(stage, microbatch),
-        .sum = stage_at(microbatch->product_gradient, stage->embedding_gradient),
+        .sum = stage_at(microbatch, stage->embedding_gradient),
     };
 
     return SUBMIT(stream_sum, args);
 }
 
-mhp_status stage_input_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, int step, mhp_stream *stream)
+mhp_status stage_input_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream)
 {
-    int s;
-
-    if (stage->params.extent.last) {
-        if (step < HEAD_STEPS) {
-            return step == 0 ? head_gradient(stage, microbatch, stream) : read_out_gradient(stage, microbatch, stream);
-        }
-        step -= HEAD_STEPS;
-    }
-    s = stage->sublayer_count - 1 - step / GRADIENT_STEPS;
-    if (s < 0) {
+    switch (step->operation) {
+    case OPERATION_HEAD_GRADIENT:
+        return head_gradient(stage, microbatch, stream);
+    case OPERATION_READ_OUT_GRADIENT:
+        return read_out_gradient(stage, microbatch, stream);
+    case OPERATION_MERGE_GRADIENT:
+        return merge_gradient(stage, microbatch, step->sublayer, stream);
+    case OPERATION_FUNCTION_GRADIENT:
+        return function_gradient(stage, microbatch, step->sublayer, stream);
+    case OPERATION_MIX_GRADIENT:
+        return mix_gradient(stage, microbatch, step->sublayer, stream);
+    case OPERATION_EXPAND_GRADIENT:
         return expand_gradient(stage, microbatch, stream);
-    }
-    switch (step % GRADIENT_STEPS) {
-    case 0:
-        return merge_gradient(stage, microbatch, s, stream);
-    case 1:
-        return function_gradient(stage, microbatch, s, stream);
     default:
-        return mix_gradient(stage, microbatch, s, stream);
+        return stage_rebuild_step(stage, microbatch, step, stream);
     }
 }
 
@@ -271,7 +265,7 @@ static mhp_status embedding_weight_gradient(mhp_stage *stage, const mhp_microbat
         .tokens = stage_tokens(stage),
         .hidden = (int)stage->model.hidden_size,
         .token = microbatch->token,
-        .grad = stage_at(microbatch->product_gradient, stage->embedding_gradient),
+        .grad = stage_at(microbatch, stage->embedding_gradient),
         .dtable = stage_gradient(stage, stage->layout.embedding),
     };
 
@@ -280,27 +274,28 @@ static mhp_status embedding_weight_gradient(mhp_stage *stage, const mhp_microbat
 
 static mhp_status sublayer_weight_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
-    const sublayer_memory *memory = &stage->sublayers[s];
+    const sublayer_memory *memory = &stage->backward.sublayers[s];
     const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
     int c = (int)stage->model.hidden_size;
 
     MHP_RETURN_IF_ERROR(stage_linear_weight_gradient(stage, stream, offsets->out, c, stage_middle(stage, s),
-                                                     stage_at(microbatch->product_gradient, memory->branch_gradient),
-                                                     stage_at(microbatch->product_input, memory->middle)));
+                                                     stage_at(microbatch, memory->branch_gradient),
+                                                     stage_at(microbatch, memory->middle)));
     return stage_linear_weight_gradient(stage, stream, offsets->in, stage_wide(stage, s), c,
-                                        stage_at(microbatch->product_gradient, memory->wide_gradient),
-                                        stage_at(microbatch->product_input, memory->normed));
+                                        stage_at(microbatch, memory->wide_gradient),
+                                        stage_at(microbatch, memory->normed));
 }
 
-mhp_status stage_weight_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, int step, mhp_stream *stream)
+mhp_status stage_weight_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream)
 {
-    if (stage->params.extent.last && step-- == 0) {
+    switch (step->operation) {
+    case OPERATION_HEAD_WEIGHT:
         return stage_linear_weight_gradient(stage, stream, stage->layout.lm_head, (int)stage->model.vocab_size,
-                                            (int)stage->model.hidden_size, stage_at(microbatch->product_input, stage->head.logits),
-                                            stage_at(microbatch->product_input, stage->head.normed));
-    }
-    if (step == stage->sublayer_count) {
+                                            (int)stage->model.hidden_size, stage_at(microbatch, stage->backward.head.logits),
+                                            stage_at(microbatch, stage->backward.head.normed));
+    case OPERATION_SUBLAYER_WEIGHT:
+        return sublayer_weight_gradient(stage, microbatch, step->sublayer, stream);
+    default:
         return embedding_weight_gradient(stage, microbatch, stream);
     }
-    return sublayer_weight_gradient(stage, microbatch, stage->sublayer_count - 1 - step, stream);
 }

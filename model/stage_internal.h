@@ -1,29 +1,64 @@
-/* What the passes of a stage share: where everything of a micro-batch lies in its slots, and how steps are numbered. */
+/* What the passes of a stage share: where everything of a micro-batch lies in its memories, and the steps of each pass. */
 #ifndef MHP_MODEL_STAGE_INTERNAL_H
 #define MHP_MODEL_STAGE_INTERNAL_H
 
 #include "model/stage.h"
 
-/* Byte offsets in the slots of one micro-batch. */
+/* Where something of a micro-batch lies. */
+typedef struct place {
+    mhp_lifetime lifetime;
+    size_t offset;
+} place;
+
 typedef struct sublayer_memory {
-    size_t state;                                       /* activation: x [T,n,C]; sublayer 0 reads the input slot behind stage 0 */
-    size_t pre, post, comb, projection, rrms, mix;      /* activation: the connection's; mix is z [T,C] */
-    size_t norm_rrms, branch;                           /* activation: [T]; y = F(norm(z)) [T,C] */
-    size_t wide, log_sum;                               /* activation: qkv or gate|up; log_sum of attention */
-    size_t normed, middle;                              /* product input: norm(z) [T,C]; attention's or SwiGLU's output */
-    size_t wide_gradient, branch_gradient;              /* product gradient: of qkv or gate|up; dy [T,C] */
+    place state;                                        /* x [T,n,C]; sublayer 0 reads the input slot behind stage 0 */
+    place pre, post, comb, projection, rrms, mix;       /* the connection's; mix is z [T,C] */
+    place norm_rrms, branch;                            /* [T]; y = F(norm(z)) [T,C] */
+    place wide, log_sum;                                /* qkv or gate|up; log_sum of attention */
+    place normed, middle;                               /* norm(z) [T,C]; attention's or SwiGLU's output */
+    place wide_gradient, branch_gradient;               /* of qkv or gate|up; dy [T,C] */
 } sublayer_memory;
 
 typedef struct head_memory {
-    size_t state;                                       /* activation: the last state [T,n,C] */
-    size_t pre, projection, rrms, mix, norm_rrms;       /* activation */
-    size_t normed, logits;                              /* product input: [T,C], [T,V] (forward leaves their gradient) */
+    place state;                                        /* the last state [T,n,C] */
+    place pre, projection, rrms, mix, norm_rrms;
+    place normed, logits;                               /* [T,C], [T,V] (forward leaves their gradient) */
 } head_memory;
 
-typedef struct workspace_memory {
-    size_t forward_attention, product;                  /* forward: product is the running gain [T,n,n] */
-    size_t gradient_attention, connection, dpost, dcomb, dmix, dnormed, dmiddle, state_gradient;
-} workspace_memory;
+/* The forward pass need not see the same memory as those that come back: what is made again goes through room that is used over and
+ * over on the way forward, and lies in the block's memory on the way back. */
+typedef struct stage_view {
+    sublayer_memory *sublayers;
+    head_memory head;
+    place attention;                                    /* workspace of attention's forward kernel */
+} stage_view;
+
+/* Memory of one gradient pass. */
+typedef struct backward_memory {
+    place attention, connection, dpost, dcomb, dmix, dnormed, dmiddle, state_gradient;
+} backward_memory;
+
+typedef enum stage_operation {
+    /* forward */
+    OPERATION_EMBED, OPERATION_JOIN, OPERATION_FUNCTION, OPERATION_READ_OUT, OPERATION_PREDICT,
+    /* rebuild; also before the blocks of an input gradient */
+    OPERATION_REBUILD_BLOCK, OPERATION_REBUILD_MIX, OPERATION_REBUILD_FUNCTION, OPERATION_REBUILD_HEAD,
+    /* input gradient */
+    OPERATION_HEAD_GRADIENT, OPERATION_READ_OUT_GRADIENT, OPERATION_MERGE_GRADIENT, OPERATION_FUNCTION_GRADIENT,
+    OPERATION_MIX_GRADIENT, OPERATION_EXPAND_GRADIENT,
+    /* weight gradient */
+    OPERATION_HEAD_WEIGHT, OPERATION_SUBLAYER_WEIGHT, OPERATION_EMBEDDING_WEIGHT,
+} stage_operation;
+
+typedef struct stage_step {
+    stage_operation operation;
+    int sublayer;                                       /* OPERATION_REBUILD_BLOCK: the block's first */
+} stage_step;
+
+typedef struct step_list {
+    stage_step *items;
+    int count;
+} step_list;
 
 struct mhp_stage {
     mhp_stage_params params;
@@ -31,17 +66,17 @@ struct mhp_stage {
     mhp_parameter_layout layout;
     mhp_stage_sizes sizes;
     int sublayer_count;
-    sublayer_memory *sublayers;
-    head_memory head;
-    size_t embedding_gradient;                          /* product gradient: [T,C], first stage */
-    workspace_memory workspace_at;
+    int block;                                          /* sublayers of a block; sublayer_count without recompute */
+    stage_view forward, backward;
+    backward_memory gradient_at;
+    place embedding_gradient;                           /* [T,C], first stage */
+    place product;                                      /* the running gain [T,n,n] */
+    size_t state_stride, made_stride, normed_stride, branch_stride;     /* between sublayers of a block, for the rebuild kernel */
     size_t message_product;                             /* where the gain's product lies in a state message */
-    char *parameters, *weights, *gradients, *workspace;
+    step_list steps[MHP_PASS_COUNT];
+    mhp_rebuild_parameters *rebuild_parameters;         /* [sublayer]; set when parameters are bound */
+    char *parameters, *weights, *gradients;
 };
-
-/* Forward, a sublayer takes two steps: its function, and its merge with the mix of the next one; the first mix stands before. Back, it
- * takes three (merge, function, mix), and one for its weight gradients. */
-enum { FORWARD_STEPS = 2, GRADIENT_STEPS = 3, HEAD_STEPS = 2 };
 
 static inline bool stage_has_streams(const mhp_stage *stage)
 {
@@ -53,9 +88,9 @@ static inline int stage_tokens(const mhp_stage *stage)
     return stage->params.sequences * stage->params.length;
 }
 
-static inline void *stage_at(void *base, size_t offset)
+static inline void *stage_at(const mhp_microbatch *microbatch, place at)
 {
-    return (char *)base + offset;
+    return (char *)microbatch->memory[at.lifetime] + at.offset;
 }
 
 /* Address by element offset: of a parameter (full), of what products and the embedding read of it (real), of its gradient (full). */
@@ -75,9 +110,16 @@ static inline void *stage_gradient(const mhp_stage *stage, int64_t offset)
 }
 
 /* The state that sublayer `s` reads; s == sublayer_count is what leaves the stage. */
-void *stage_state(const mhp_stage *stage, const mhp_microbatch *microbatch, int s);
+void *stage_state(const mhp_stage *stage, const stage_view *view, const mhp_microbatch *microbatch, int s);
 /* Where the gain's running product follows a state message. */
 void *stage_message_product(const mhp_stage *stage, void *message);
+
+/* Whether the states between sublayers are thrown away; residual connections keep theirs unless F is rebuilt too. */
+static inline bool stage_rebuilds_states(const mhp_stage *stage)
+{
+    return stage->params.recompute == MHP_RECOMPUTE_FULL ||
+           (stage->params.recompute == MHP_RECOMPUTE_CONNECTIONS && stage_has_streams(stage));
+}
 
 /* Rows and columns of a sublayer's matrices: wide = q|k|v rows or gate|up rows, middle = columns of the second matrix. */
 static inline bool sublayer_is_attention(int s)
@@ -87,6 +129,13 @@ static inline bool sublayer_is_attention(int s)
 int stage_wide(const mhp_stage *stage, int s);
 int stage_middle(const mhp_stage *stage, int s);
 
+/* Fills places, strides and sizes. */
+mhp_status stage_plan_memory(mhp_stage *stage);
+/* Lists the steps of every pass. */
+mhp_status stage_plan_steps(mhp_stage *stage);
+mhp_step_kind stage_step_kind(const stage_step *step);
+mhp_step_part stage_step_part(const stage_step *step);
+
 /* out [T,rows] = in [T,columns] weight^T; din = dout weight; dweight += dout^T in. weight is [rows, columns] at an offset. */
 mhp_status stage_linear(const mhp_stage *stage, mhp_stream *stream, int64_t weight, int rows, int columns, const void *in, void *out);
 mhp_status stage_linear_input_gradient(const mhp_stage *stage, mhp_stream *stream, int64_t weight, int rows, int columns,
@@ -94,8 +143,16 @@ mhp_status stage_linear_input_gradient(const mhp_stage *stage, mhp_stream *strea
 mhp_status stage_linear_weight_gradient(const mhp_stage *stage, mhp_stream *stream, int64_t weight, int rows, int columns,
                                         const void *dout, const void *in);
 
-mhp_status stage_forward_step(mhp_stage *stage, const mhp_microbatch *microbatch, int step, mhp_stream *stream);
-mhp_status stage_input_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, int step, mhp_stream *stream);
-mhp_status stage_weight_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, int step, mhp_stream *stream);
+/* Parts of the forward pass that a rebuild repeats in the other view: the merge of sublayer s - 1 and what comes before F of sublayer
+ * s, where either exists; F; the readout with its norm, without gains. */
+mhp_status stage_join(mhp_stage *stage, const stage_view *view, const mhp_microbatch *microbatch, int s, mhp_stream *stream);
+mhp_status stage_mix(mhp_stage *stage, const stage_view *view, const mhp_microbatch *microbatch, int s, mhp_stream *stream);
+mhp_status stage_function(mhp_stage *stage, const stage_view *view, const mhp_microbatch *microbatch, int s, mhp_stream *stream);
+mhp_status stage_read_out(mhp_stage *stage, const stage_view *view, const mhp_microbatch *microbatch, mhp_stream *stream);
+
+mhp_status stage_forward_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream);
+mhp_status stage_rebuild_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream);
+mhp_status stage_input_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream);
+mhp_status stage_weight_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream);
 
 #endif

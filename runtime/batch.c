@@ -17,7 +17,7 @@ size_t mhp_batch_bytes(const mhp_batch_shape *shape)
     return (3 * part_elements(shape) + tokens_of(shape)) * sizeof(int32_t);
 }
 
-mhp_status mhp_batch_create(mhp_device *device, const mhp_batch_shape *shape, mhp_batch **batch_out)
+mhp_status mhp_batch_create(mhp_device *device, const mhp_batch_shape *shape, void *memory, mhp_batch **batch_out)
 {
     mhp_status status = MHP_OK;
     mhp_batch *batch = NULL;
@@ -27,7 +27,7 @@ mhp_status mhp_batch_create(mhp_device *device, const mhp_batch_shape *shape, mh
     batch->shape = *shape;
     batch->device = device;
     MHP_TRY(out, mhp_device_alloc_host(device, mhp_batch_bytes(shape), (void **)&batch->host));
-    MHP_TRY(out, mhp_device_alloc(device, mhp_batch_bytes(shape), (void **)&batch->memory));
+    batch->memory = memory;
     position = batch->host + 3 * part_elements(shape);
     for (size_t t = 0; t < tokens_of(shape); t++) {
         position[t] = (int32_t)(t % (size_t)shape->length);
@@ -44,7 +44,6 @@ void mhp_batch_destroy(mhp_batch *batch)
     if (!batch) {
         return;
     }
-    mhp_device_free(batch->device, batch->memory);
     mhp_device_free_host(batch->device, batch->host);
     mhp_free(batch);
 }

@@ -35,7 +35,8 @@ typedef struct mhp_batch {
 /* Device memory of one. */
 size_t mhp_batch_bytes(const mhp_batch_shape *shape);
 
-mhp_status mhp_batch_create(mhp_device *device, const mhp_batch_shape *shape, mhp_batch **batch_out);
+/* `memory` is the caller's device memory. */
+mhp_status mhp_batch_create(mhp_device *device, const mhp_batch_shape *shape, void *memory, mhp_batch **batch_out);
 void mhp_batch_destroy(mhp_batch *batch);       /* NULL is allowed */
 
 /* Reads the samples first_sample .. + microbatches * sequences - 1; those from `end` on are left out: their targets are masked. */

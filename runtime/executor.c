@@ -6,7 +6,7 @@
 
 #include "core/memory.h"
 
-enum { SLOT_ALIGNMENT = 64, CHANNEL_KINDS = 2, CHANNEL_SPACES = 2 };
+enum { CHANNEL_KINDS = 2 };
 
 /* One slot of a message class. Whoever fills it waits for `is_free` and then completes `is_ready`; whoever reads it the other way
  * round. Filling and reading is done by stages or, at the rank's border, by channels. */
@@ -17,9 +17,9 @@ typedef struct slot_events {
 typedef struct held_slots {
     mhp_held_stage *held;
     const mhp_stage_slots *plan;
-    char *memory[MHP_SLOT_CLASS_COUNT];
+    char *memory[MHP_SLOT_CLASS_COUNT];             /* message classes only, as are stride and events */
     size_t stride[MHP_SLOT_CLASS_COUNT];
-    slot_events *events[MHP_SLOT_CLASS_COUNT];      /* message classes only */
+    slot_events *events[MHP_SLOT_CLASS_COUNT];
 } held_slots;
 
 typedef enum channel_kind { CHANNEL_STATE, CHANNEL_GRADIENT } channel_kind;
@@ -43,28 +43,6 @@ static bool is_message_class(mhp_slot_class class_)
 {
     return class_ == MHP_SLOT_INPUT || class_ == MHP_SLOT_OUTPUT || class_ == MHP_SLOT_GRADIENT_INPUT ||
            class_ == MHP_SLOT_GRADIENT_OUTPUT;
-}
-
-size_t mhp_slot_class_bytes(const mhp_stage_sizes *sizes, mhp_slot_class class_)
-{
-    switch (class_) {
-    case MHP_SLOT_INPUT:
-    case MHP_SLOT_OUTPUT:
-        return sizes->state_bytes;
-    case MHP_SLOT_ACTIVATION:
-        return sizes->activation_bytes;
-    case MHP_SLOT_PRODUCT_INPUT:
-        return sizes->product_input_bytes;
-    case MHP_SLOT_PRODUCT_GRADIENT:
-        return sizes->product_gradient_bytes;
-    default:
-        return sizes->gradient_bytes;
-    }
-}
-
-size_t mhp_slot_class_stride(const mhp_stage_sizes *sizes, mhp_slot_class class_)
-{
-    return (mhp_slot_class_bytes(sizes, class_) + SLOT_ALIGNMENT - 1) / SLOT_ALIGNMENT * SLOT_ALIGNMENT;
 }
 
 static held_slots *find_stage(const mhp_executor *executor, int stage)
@@ -142,6 +120,19 @@ static mhp_status mark_ready(const mhp_executor *executor, message_place place)
     return place.events ? mhp_event_record(place.events->is_ready, executor->params.compute) : MHP_OK;
 }
 
+/* Where the plan has the micro-batch's memory of every lifetime. */
+static void place_microbatch(const mhp_executor *executor, const held_slots *stage, int m, mhp_microbatch *microbatch)
+{
+    const mhp_stage_memory *memory = stage->held->memory;
+
+    for (int lifetime = 0; lifetime < MHP_LIFE_COUNT; lifetime++) {
+        const size_t *at = memory->at[executor->params.phase][lifetime];
+
+        microbatch->memory[lifetime] =
+            at ? mhp_arena_at(executor->params.store->params.arena, at[m], memory->sizes.bytes[lifetime]) : NULL;
+    }
+}
+
 static mhp_microbatch microbatch_of(const mhp_executor *executor, const held_slots *stage, int m, const mhp_executor_inputs *inputs)
 {
     size_t tokens = (size_t)(executor->params.store->params.sequences * executor->params.store->params.length);
@@ -152,9 +143,6 @@ static mhp_microbatch microbatch_of(const mhp_executor *executor, const held_slo
         .output = output_place(executor, stage, m).memory,
         .gradient_input = slot_memory(stage, MHP_SLOT_GRADIENT_INPUT, m),
         .gradient_output = gradient_output_place(executor, stage, m).memory,
-        .activation = slot_memory(stage, MHP_SLOT_ACTIVATION, m),
-        .product_input = slot_memory(stage, MHP_SLOT_PRODUCT_INPUT, m),
-        .product_gradient = slot_memory(stage, MHP_SLOT_PRODUCT_GRADIENT, m),
         .token = inputs->token + first,
         .target = inputs->target + first,
         .document_start = inputs->document_start + first,
@@ -189,9 +177,10 @@ static mhp_status begin_half(mhp_executor *executor, action_half *half, int stag
     half->ended = false;
     half->target = (message_place){NULL, NULL};
     view = microbatch_of(executor, half->stage, microbatch, inputs);
+    place_microbatch(executor, half->stage, microbatch, &view);
     mhp_cursor_begin(&half->cursor, half->stage->held->stage, pass, &view);
-    if (pass == MHP_PASS_WEIGHT_GRADIENT) {
-        return MHP_OK;
+    if (pass == MHP_PASS_WEIGHT_GRADIENT || pass == MHP_PASS_REBUILD) {
+        return MHP_OK;              /* of what they read nothing has come from elsewhere since the forward pass */
     }
     source = slot_events_of(half->stage, forward ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, microbatch);
     half->target = forward ? output_place(executor, half->stage, microbatch) : gradient_output_place(executor, half->stage, microbatch);
@@ -219,7 +208,7 @@ static mhp_status release_sources(mhp_executor *executor, const action_half *hal
 static mhp_status end_half(mhp_executor *executor, action_half *half)
 {
     half->ended = true;
-    if (half->cursor.pass == MHP_PASS_WEIGHT_GRADIENT) {
+    if (half->cursor.pass == MHP_PASS_WEIGHT_GRADIENT || half->cursor.pass == MHP_PASS_REBUILD) {
         return MHP_OK;
     }
     MHP_RETURN_IF_ERROR(mark_ready(executor, half->target));
@@ -237,7 +226,7 @@ static mhp_status run_pass(mhp_executor *executor, int stage, int microbatch, mh
     action_half half;
 
     MHP_RETURN_IF_ERROR(begin_half(executor, &half, stage, microbatch, pass, inputs));
-    while (!half.ended) {
+    while (!half.ended && !mhp_cursor_done(&half.cursor)) {     /* a rebuild may have no steps */
         MHP_RETURN_IF_ERROR(step_half(executor, &half));
     }
     return MHP_OK;
@@ -352,7 +341,8 @@ static mhp_status run_action(mhp_executor *executor, const mhp_action *action, c
         return run_receive(executor, action, CHANNEL_GRADIENT);
     case MHP_ACTION_REDUCE_GRAD:
         return run_reduce(executor, action->stage);
-    case MHP_ACTION_REBUILD:        /* nothing was thrown away */
+    case MHP_ACTION_REBUILD:
+        return run_pass(executor, action->stage, action->microbatch, MHP_PASS_REBUILD, inputs);
     case MHP_ACTION_UNSHARD:        /* weights are whole on every holder */
     case MHP_ACTION_RESHARD:
     case MHP_ACTION_KIND_COUNT:
@@ -380,20 +370,18 @@ mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *i
 
 static mhp_status create_slots(mhp_executor *executor, held_slots *stage)
 {
-    const mhp_stage_sizes *sizes = mhp_stage_get_sizes(stage->held->stage);
+    const mhp_stage_memory *memory = stage->held->memory;
     mhp_device *device = executor->params.store->device;
 
     for (int c = 0; c < MHP_SLOT_CLASS_COUNT; c++) {
         int count = stage->plan->count[c];
 
-        if (count == 0) {
+        if (count == 0 || !is_message_class((mhp_slot_class)c)) {
             continue;
         }
-        stage->stride[c] = mhp_slot_class_stride(sizes, (mhp_slot_class)c);
-        MHP_RETURN_IF_ERROR(mhp_device_alloc(device, (size_t)count * stage->stride[c], (void **)&stage->memory[c]));
-        if (!is_message_class((mhp_slot_class)c)) {
-            continue;
-        }
+        stage->stride[c] = mhp_slot_stride(&memory->sizes, (mhp_slot_class)c);
+        stage->memory[c] = mhp_arena_at(executor->params.store->params.arena, memory->slots[executor->params.phase][c],
+                                        (size_t)count * stage->stride[c]);
         MHP_RETURN_IF_ERROR(mhp_calloc(&stage->events[c], (size_t)count, sizeof *stage->events[c]));
         for (int i = 0; i < count; i++) {
             MHP_RETURN_IF_ERROR(mhp_event_create(device, &stage->events[c][i].is_ready));
@@ -415,10 +403,10 @@ static mhp_status open_channel(mhp_executor *executor, channel_kind kind, int so
     char name[64];
     mhp_channel_params params = {
         .name = name,
-        .id = (source_stage * CHANNEL_KINDS + (int)kind) * CHANNEL_SPACES + executor->params.channel_space,
+        .id = (source_stage * CHANNEL_KINDS + (int)kind) * MHP_PHASE_COUNT + (int)executor->params.phase,
         .source = base + source_rank,
         .target = base + target_rank,
-        .slot_bytes = mhp_slot_class_bytes(sizes, class_),
+        .slot_bytes = mhp_slot_bytes(sizes, class_),
         .slots = target ? target->memory[class_] : NULL,
         .slot_stride = target ? target->stride[class_] : 0,
         .slot_count = mhp_plan_stage_slots(executor->params.plan, target_rank, target_stage_of(kind, source_stage))->count[class_],
@@ -510,7 +498,6 @@ void mhp_executor_destroy(mhp_executor *executor)
                 mhp_event_destroy(stage->events[c][e].is_free);
             }
             mhp_free(stage->events[c]);
-            mhp_device_free(executor->params.store->device, stage->memory[c]);
         }
     }
     mhp_free(executor->channels);
@@ -552,18 +539,6 @@ double mhp_executor_flops(const mhp_executor *executor)
     return flops;
 }
 
-size_t mhp_executor_slot_bytes(const mhp_executor *executor)
-{
-    size_t bytes = 0;
-
-    for (int i = 0; i < executor->stage_count; i++) {
-        for (int c = 0; c < MHP_SLOT_CLASS_COUNT; c++) {
-            bytes += (size_t)executor->stages[i].plan->count[c] * executor->stages[i].stride[c];
-        }
-    }
-    return bytes;
-}
-
 size_t mhp_executor_message_bytes(const mhp_executor *executor)
 {
     const mhp_action_list *actions = &executor->params.plan->ranks[executor->rank].actions;
@@ -579,17 +554,4 @@ size_t mhp_executor_message_bytes(const mhp_executor *executor)
         }
     }
     return bytes;
-}
-
-const void *mhp_executor_logits(const mhp_executor *executor, int microbatch)
-{
-    const mhp_plan *plan = executor->params.plan;
-    const held_slots *stage = find_stage(executor, plan->stage_count - 1);
-    mhp_microbatch view = {0};
-
-    if (!plan->forward_only || !stage || mhp_plan_owner(plan, plan->stage_count - 1, microbatch) != executor->rank) {
-        return NULL;
-    }
-    view.product_input = slot_memory(stage, MHP_SLOT_PRODUCT_INPUT, microbatch);
-    return mhp_stage_logits(stage->held->stage, &view);
 }

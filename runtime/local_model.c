@@ -8,12 +8,15 @@
 /* Of the int32 inputs, [T] each. */
 enum { TOKEN, TARGET, POSITION, DOCUMENT_START, INPUT_COUNT };
 
+static const mhp_lifetime forward_lifetimes[] = {MHP_LIFE_ACTIVATION, MHP_LIFE_PRODUCT_INPUT, MHP_LIFE_FORWARD};
+
 struct mhp_local_model {
     mhp_local_model_params params;
     const mhp_kernels *kernels;
     mhp_stage *stage;
     mhp_stream *stream;
-    void *parameters, *weights, *workspace, *activation, *product_input; /* device; weights may be the parameters */
+    void *parameters, *weights; /* device; weights may be the parameters */
+    void *memory[MHP_LIFE_COUNT];                               /* device */
     int32_t *inputs;                                            /* device */
     double *loss_sum;                                           /* device */
     int32_t *host_inputs;
@@ -66,10 +69,11 @@ static mhp_status allocate(mhp_local_model *model)
         model->weights = NULL;
         MHP_RETURN_IF_ERROR(mhp_device_alloc(device, bytes, &model->weights));
     }
-    MHP_RETURN_IF_ERROR(mhp_device_alloc(device, sizes->workspace_bytes, &model->workspace));
-    MHP_RETURN_IF_ERROR(mhp_device_alloc(device, sizes->activation_bytes, &model->activation));
-    MHP_RETURN_IF_ERROR(
-        mhp_device_alloc(device, sizes->product_input_bytes, &model->product_input));
+    for (size_t i = 0; i < sizeof forward_lifetimes / sizeof *forward_lifetimes; i++) {
+        mhp_lifetime lifetime = forward_lifetimes[i];
+
+        MHP_RETURN_IF_ERROR(mhp_device_alloc(device, sizes->bytes[lifetime], &model->memory[lifetime]));
+    }
     MHP_RETURN_IF_ERROR(mhp_device_alloc(device, input_bytes, (void **)&model->inputs));
     MHP_RETURN_IF_ERROR(mhp_device_alloc(device, sizeof(double), (void **)&model->loss_sum));
     MHP_RETURN_IF_ERROR(mhp_device_alloc_host(device, input_bytes, (void **)&model->host_inputs));
@@ -94,7 +98,7 @@ mhp_status mhp_local_model_create(const mhp_local_model_params *params, mhp_loca
     MHP_TRY(out, allocate(model));
     MHP_TRY(out, mhp_stream_create(params->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "local",
                                    &model->stream));
-    mhp_stage_bind(model->stage, model->parameters, model->weights, NULL, model->workspace);
+    mhp_stage_bind(model->stage, model->parameters, model->weights, NULL);
     for (int t = 0; t < params->length; t++) {
         model->host_inputs[POSITION * params->length + t] = t;
         model->host_inputs[DOCUMENT_START * params->length + t] = 0;
@@ -116,9 +120,9 @@ void mhp_local_model_destroy(mhp_local_model *model)
         mhp_device_free(model->params.device, model->weights);
     }
     mhp_device_free(model->params.device, model->parameters);
-    mhp_device_free(model->params.device, model->workspace);
-    mhp_device_free(model->params.device, model->activation);
-    mhp_device_free(model->params.device, model->product_input);
+    for (int lifetime = 0; lifetime < MHP_LIFE_COUNT; lifetime++) {
+        mhp_device_free(model->params.device, model->memory[lifetime]);
+    }
     mhp_device_free(model->params.device, model->inputs);
     mhp_device_free(model->params.device, model->loss_sum);
     mhp_device_free_host(model->params.device, model->host_inputs);
@@ -172,8 +176,6 @@ mhp_status mhp_local_model_forward(mhp_local_model *model, const int32_t *token,
 {
     size_t length = (size_t)model->params.length;
     mhp_microbatch microbatch = {
-        .activation = model->activation,
-        .product_input = model->product_input,
         .token = model->inputs + TOKEN * length,
         .target = model->inputs + TARGET * length,
         .position = model->inputs + POSITION * length,
@@ -183,6 +185,7 @@ mhp_status mhp_local_model_forward(mhp_local_model *model, const int32_t *token,
         .evaluate = true,
     };
 
+    memcpy(microbatch.memory, model->memory, sizeof microbatch.memory);
     memcpy(model->host_inputs + TOKEN * length, token, length * sizeof *token);
     memcpy(model->host_inputs + TARGET * length, target, length * sizeof *target);
     MHP_RETURN_IF_ERROR(mhp_stream_copy(model->stream, model->inputs, model->host_inputs,

@@ -73,7 +73,7 @@ static mhp_status begin_gathering(gathering_state *gathering, mhp_store *store)
     MHP_RETURN_IF_ERROR(mhp_stream_create(store->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "save", &gathering->stream));
     MHP_RETURN_IF_ERROR(largest_stage(gathering));
     if (store->world_rank == ROOT) {
-        MHP_RETURN_IF_ERROR(mhp_device_alloc(store->device, gathering->buffer_bytes, &gathering->buffer));
+        gathering->buffer = mhp_store_saving_memory(store, gathering->buffer_bytes);
         MHP_RETURN_IF_ERROR(mhp_device_alloc_host(store->device, gathering->buffer_bytes, &gathering->image));
     }
     return MHP_OK;
@@ -85,7 +85,6 @@ static void end_gathering(gathering_state *gathering)
     mhp_stream_destroy(gathering->stream);
     mhp_event_destroy(gathering->arrived);
     mhp_device_free_host(gathering->store->device, gathering->image);
-    mhp_device_free(gathering->store->device, gathering->buffer);
     mhp_free(gathering->holders);
 }
 

@@ -32,7 +32,7 @@ struct mhp_optimizer {
     mhp_event *summed, *norm_known;
 };
 
-enum { SCALAR_SQUARES, SCALAR_NORM, SCALAR_SCALE, SCALAR_COUNT };
+enum { SCALAR_SQUARES, SCALAR_NORM, SCALAR_SCALE };
 
 double mhp_learning_rate(const mhp_optimizer_params *params, int64_t total_steps, int64_t step)
 {
@@ -100,8 +100,8 @@ static mhp_status create_state(mhp_optimizer *optimizer, stage_state *state, mhp
 
     state->held = held;
     MHP_RETURN_IF_ERROR(create_ranges(state, begin, begin + held->chunk));
-    MHP_RETURN_IF_ERROR(mhp_device_alloc(device, bytes, &state->moment1));
-    MHP_RETURN_IF_ERROR(mhp_device_alloc(device, bytes, &state->moment2));
+    state->moment1 = mhp_arena_at(optimizer->store->params.arena, held->memory->moment1, bytes);
+    state->moment2 = mhp_arena_at(optimizer->store->params.arena, held->memory->moment2, bytes);
     MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->complete));
     MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->reduced));
     MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->updated));
@@ -126,7 +126,7 @@ mhp_status mhp_optimizer_create(mhp_store *store, const mhp_optimizer_params *pa
     optimizer->total_steps = total_steps;
     optimizer->compute = compute;
     MHP_TRY(out, mhp_calloc(&optimizer->stages, (size_t)store->held_count, sizeof *optimizer->stages));
-    MHP_TRY(out, mhp_device_alloc(store->device, SCALAR_COUNT * sizeof(double), (void **)&optimizer->scalars));
+    optimizer->scalars = mhp_arena_at(store->params.arena, store->params.memory->scalars, MHP_OPTIMIZER_SCALARS * sizeof(double));
     MHP_TRY(out, mhp_event_create(store->device, &optimizer->summed));
     MHP_TRY(out, mhp_event_create(store->device, &optimizer->norm_known));
     for (int i = 0; i < store->held_count; i++) {
@@ -149,8 +149,6 @@ void mhp_optimizer_destroy(mhp_optimizer *optimizer)
     for (int i = 0; i < optimizer->stage_count; i++) {
         stage_state *state = &optimizer->stages[i];
 
-        mhp_device_free(optimizer->store->device, state->moment1);
-        mhp_device_free(optimizer->store->device, state->moment2);
         mhp_event_destroy(state->complete);
         mhp_event_destroy(state->reduced);
         mhp_event_destroy(state->updated);
@@ -159,7 +157,6 @@ void mhp_optimizer_destroy(mhp_optimizer *optimizer)
     }
     mhp_event_destroy(optimizer->summed);
     mhp_event_destroy(optimizer->norm_known);
-    mhp_device_free(optimizer->store->device, optimizer->scalars);
     mhp_free(optimizer->stages);
     mhp_free(optimizer);
 }
@@ -182,7 +179,7 @@ mhp_status mhp_optimizer_zero(mhp_optimizer *optimizer)
 
         MHP_RETURN_IF_ERROR(mhp_stream_zero(optimizer->compute, held->gradients, bytes));
     }
-    return mhp_stream_zero(optimizer->compute, optimizer->scalars, SCALAR_COUNT * sizeof(double));
+    return mhp_stream_zero(optimizer->compute, optimizer->scalars, MHP_OPTIMIZER_SCALARS * sizeof(double));
 }
 
 mhp_status mhp_optimizer_reduce(void *context, mhp_held_stage *held)

@@ -1,5 +1,7 @@
 #include "runtime/options.h"
 
+#include "model/recompute.h"
+#include "scheduler/lower.h"
 #include "scheduler/plan.h"
 
 #define PARALLEL(name) offsetof(mhp_parallel_params, name)
@@ -8,6 +10,10 @@
 #define TRAIN(name) offsetof(mhp_train_params, name)
 
 static const mhp_option_choice devices[] = {{"cpu", MHP_DEVICE_CPU}, {"test", MHP_DEVICE_TEST}, {"cuda", MHP_DEVICE_CUDA}, {NULL, 0}};
+static const mhp_option_choice recomputes[] = {
+    {"none", MHP_RECOMPUTE_NONE}, {"connections", MHP_RECOMPUTE_CONNECTIONS}, {"full", MHP_RECOMPUTE_FULL}, {NULL, 0}};
+static const mhp_option_choice automatic[] = {{"auto", 0}, {NULL, 0}};
+static const mhp_option_choice placements[] = {{"deep", MHP_WEIGHTS_DEEP}, {"shallow", MHP_WEIGHTS_SHALLOW}, {NULL, 0}};
 static const mhp_option_choice decays[] = {
     {"constant", MHP_DECAY_CONSTANT}, {"cosine", MHP_DECAY_COSINE}, {"step", MHP_DECAY_STEP}, {NULL, 0}};
 
@@ -22,6 +28,17 @@ const mhp_option mhp_parallel_options[] = {
      .help = "cuda: number of the card for every rank; -1: the cards of a host go round its ranks"},
     {.key = "threads", .type = MHP_OPTION_INT, .offset = PARALLEL(threads), .default_text = "1", .minimum = 1, .maximum = 1024,
      .help = "threads of a rank's matrix products"},
+    {.key = "memory_limit", .type = MHP_OPTION_INT, .offset = PARALLEL(memory_limit), .default_text = "0", .minimum = 0,
+     .maximum = 1e15, .unit = "bytes", .help = "device memory that a rank may take; more is refused before anything is allocated; 0: no limit"},
+    {.key = NULL},
+};
+
+static const mhp_option recompute_options[] = {
+    {.key = "what", .type = MHP_OPTION_ENUM, .offset = offsetof(mhp_recompute_params, what), .default_text = "none",
+     .choices = recomputes, .help = "what is thrown away after the forward pass and made again: nothing, all between the sublayers' "
+     "functions, or these functions too"},
+    {.key = "block", .type = MHP_OPTION_INT, .offset = offsetof(mhp_recompute_params, block), .default_text = "auto", .minimum = 1,
+     .maximum = 8192, .unit = "sublayers", .choices = automatic, .help = "sublayers of which one state is kept; auto: the least memory"},
     {.key = NULL},
 };
 
@@ -36,6 +53,10 @@ const mhp_option mhp_schedule_options[] = {
      .help = "a schedule as YAML or CSV in place of a named one"},
     {.key = "layers_per_stage", .type = MHP_OPTION_INT_LIST, .offset = SCHEDULE(layers_per_stage), .default_text = "[]", .minimum = 1,
      .maximum = 4096, .unit = "layers", .help = "length of every stage; empty: as even as possible"},
+    {.key = "weight_gradients", .type = MHP_OPTION_ENUM, .offset = SCHEDULE(weight_gradients), .default_text = "deep",
+     .choices = placements, .help = "when those that a schedule puts off are done: where it puts them, or as soon as delays no message"},
+    {.key = "recompute", .type = MHP_OPTION_SECTION, .offset = SCHEDULE(recompute), .section = recompute_options,
+     .help = "trades time for memory"},
     {.key = NULL},
 };
 

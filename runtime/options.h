@@ -11,7 +11,13 @@ typedef struct mhp_parallel_params {
     int device;                     /* mhp_device_kind */
     int64_t gpu;                    /* card of every rank; -1: by the rank's number on its host */
     int64_t threads;                /* of a rank's products */
+    int64_t memory_limit;           /* bytes of device memory of a rank; 0: none */
 } mhp_parallel_params;
+
+typedef struct mhp_recompute_params {
+    int what;                       /* mhp_recompute */
+    int64_t block;                  /* sublayers; 0: the optimum of each stage */
+} mhp_recompute_params;
 
 typedef struct mhp_schedule_params {
     char *kind;                     /* a generator's name */
@@ -19,6 +25,8 @@ typedef struct mhp_schedule_params {
     int64_t chunks;
     char *file;                     /* a plan as CSV; "" for the generator */
     mhp_int_list layers_per_stage;  /* empty: as even as possible */
+    mhp_recompute_params recompute;
+    int weight_gradients;           /* mhp_weight_placement */
 } mhp_schedule_params;
 
 typedef enum mhp_rate_decay { MHP_DECAY_CONSTANT, MHP_DECAY_COSINE, MHP_DECAY_STEP } mhp_rate_decay;

@@ -62,7 +62,9 @@ static mhp_status create_stage(mhp_store *store, mhp_held_stage *held, int *rank
 {
     mhp_status status = MHP_OK;
     char name[32];
-    int64_t elements;
+    mhp_arena *arena = store->params.arena;
+    const mhp_stage_memory *memory = mhp_memory_plan_stage(store->params.memory, held->index);
+    size_t elements = (size_t)memory->chunk * (size_t)memory->holders;
     mhp_stage_params params = {
         .model = store->params.model,
         .kernels = store->kernels,
@@ -70,25 +72,21 @@ static mhp_status create_stage(mhp_store *store, mhp_held_stage *held, int *rank
         .sequences = store->params.sequences,
         .length = store->params.length,
         .threads = store->params.threads,
+        .recompute = memory->recompute,
+        .block = memory->block,
     };
     int holder_count = mhp_store_holders(store, held->index, ranks);
 
     snprintf(name, sizeof name, "stage %d", held->index);
     MHP_TRY(out, mhp_stage_create(&params, &held->stage));
     MHP_TRY(out, mhp_group_open(store->params.comm, name, GROUP_ID_STAGES + held->index, ranks, holder_count, &held->group));
-    held->chunk = (mhp_stage_layout(held->stage)->elements + holder_count - 1) / holder_count;
-    elements = held->chunk * holder_count;
-    MHP_TRY(out, mhp_device_alloc(store->device, full_bytes(store, elements), &held->parameters));
-    held->weights = held->parameters;
-    if (weights_apart(store)) {
-        held->weights = NULL;
-        MHP_TRY(out, mhp_device_alloc(store->device, (size_t)elements * mhp_dtype_bytes(store->kernels->dtype), &held->weights));
-    }
-    if (store->params.gradients) {
-        MHP_TRY(out, mhp_device_alloc(store->device, full_bytes(store, elements), &held->gradients));
-    }
-    MHP_TRY(out, mhp_device_alloc(store->device, mhp_stage_get_sizes(held->stage)->workspace_bytes, &held->workspace));
-    mhp_stage_bind(held->stage, held->parameters, held->weights, held->gradients, held->workspace);
+    assert(holder_count == memory->holders);
+    held->memory = memory;
+    held->chunk = memory->chunk;
+    held->parameters = mhp_arena_at(arena, memory->parameters, elements * mhp_dtype_bytes(store->kernels->full_dtype));
+    held->weights = mhp_arena_at(arena, memory->weights, elements * mhp_dtype_bytes(store->kernels->dtype));
+    held->gradients = mhp_arena_at(arena, memory->gradients, elements * mhp_dtype_bytes(store->kernels->full_dtype));
+    mhp_stage_bind(held->stage, held->parameters, held->weights, held->gradients);
 out:
     return mhp_error_prefix(status, "stage %d: ", held->index);
 }
@@ -152,12 +150,6 @@ void mhp_store_destroy(mhp_store *store)
     for (int i = store->held_count - 1; i >= 0; i--) {
         mhp_held_stage *held = &store->held[i];
 
-        mhp_device_free(store->device, held->workspace);
-        mhp_device_free(store->device, held->gradients);
-        if (weights_apart(store)) {
-            mhp_device_free(store->device, held->weights);
-        }
-        mhp_device_free(store->device, held->parameters);
         mhp_group_close(held->group);
         mhp_stage_destroy(held->stage);
     }
@@ -165,6 +157,14 @@ void mhp_store_destroy(mhp_store *store)
     mhp_free(store->held);
     mhp_free(store->extents);
     mhp_free(store);
+}
+
+void *mhp_store_saving_memory(const mhp_store *store, size_t bytes)
+{
+    const mhp_memory_plan *memory = store->params.memory;
+
+    assert(bytes <= memory->saving_bytes);
+    return mhp_arena_at(store->params.arena, memory->saving, bytes);
 }
 
 static void convert_from_double(mhp_dtype dtype, const double *source, void *target, int64_t count)

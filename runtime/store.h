@@ -8,7 +8,8 @@
 #include "comm/group.h"
 #include "core/safetensors.h"
 #include "model/stage.h"
-#include "scheduler/plan.h"
+#include "runtime/arena.h"
+#include "runtime/memory_plan.h"
 
 typedef struct mhp_store_params {
     mhp_comm *comm;
@@ -18,7 +19,8 @@ typedef struct mhp_store_params {
     const mhp_stage_extent *extents;        /* [plan->stage_count], copied */
     int sequences, length;          /* of a micro-batch */
     int threads;
-    bool gradients;                 /* false for evaluation alone */
+    const mhp_memory_plan *memory;  /* of this rank; must outlive the store, as must the arena */
+    mhp_arena *arena;
 } mhp_store_params;
 
 typedef struct mhp_held_stage {
@@ -28,7 +30,7 @@ typedef struct mhp_held_stage {
     int64_t chunk;                  /* elements of a member's part: group size * chunk >= layout elements */
     void *parameters, *gradients;   /* [group size * chunk] of full */
     void *weights;                  /* the same of real, a copy of the parameters; they themselves where full is real */
-    void *workspace;
+    const mhp_stage_memory *memory;
 } mhp_held_stage;
 
 typedef struct mhp_store {
@@ -43,7 +45,7 @@ typedef struct mhp_store {
     int held_count;
 } mhp_store;
 
-/* Opens groups (collective over the world) and allocates; parameters are undefined. Destroy before the comm; NULL is allowed. */
+/* Opens groups (collective over the world); parameters are undefined. Destroy before the comm; NULL is allowed. */
 mhp_status mhp_store_create(const mhp_store_params *params, mhp_store **store_out);
 void mhp_store_destroy(mhp_store *store);
 
@@ -52,6 +54,9 @@ mhp_held_stage *mhp_store_find(mhp_store *store, int stage);
 
 /* The world ranks that hold a stage, ascending; at most 2 * replicas in a DualPipe. Returns how many; `ranks` has room for the world. */
 int mhp_store_holders(const mhp_store *store, int stage, int *ranks);
+
+/* Room for the image of any stage, planned for pipeline rank 0, while no plan runs. */
+void *mhp_store_saving_memory(const mhp_store *store, size_t bytes);
 
 /* Start values from the seed. The same on every holder without communication. */
 mhp_status mhp_store_initialize(mhp_store *store, uint64_t seed);

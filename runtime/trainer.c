@@ -5,18 +5,16 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "runtime/layout.h"
+#include "runtime/memory_table.h"
 
-enum { SPACE_TRAINING = 0, SPACE_EVALUATION = 1 };
-enum { OWN_BUSY, OWN_BYTES, OWN_COUNT };        /* share of the step that compute worked; most device memory */
+enum { OWN_BUSY, OWN_BYTES, OWN_COUNT = MHP_STATISTICS_OWN };     /* share of the step that compute worked; most device memory */
 
 /* What ranks add up at the end of a step, as doubles: every value has a place that one rank fills and the others leave at 0, so that
  * the sum is exact and the same for any number of ranks. */
 typedef struct step_statistics {
     double *memory;                 /* device */
     double *host;
-    size_t count;
-    size_t loss, gain, worst, own_at;   /* offsets: [R][M], [R][M][2], [world][2], [world][OWN_COUNT] */
+    mhp_statistics_layout at;
     double *own;                    /* host: [OWN_COUNT], this rank's */
     mhp_event *filled, *summed;
 } step_statistics;
@@ -25,6 +23,8 @@ struct mhp_trainer {
     mhp_trainer_params params;
     mhp_device *device;
     mhp_layout layout;
+    mhp_memory_plan *memory;
+    mhp_arena arena;
     mhp_store *store;
     mhp_stream *compute;
     mhp_executor *executor, *evaluator;
@@ -61,9 +61,19 @@ static mhp_status create_layout(mhp_trainer *trainer)
                              world, (long long)trainer->params.parallel->pipeline, (long long)trainer->params.parallel->data,
                              (long long)expected);
     }
-    MHP_RETURN_IF_ERROR(mhp_layout_create(trainer->params.model, trainer->params.parallel, trainer->params.schedule, &trainer->layout));
-    return mhp_layout_check_memory(&trainer->layout, trainer->params.model, trainer->params.parallel, trainer->params.train,
-                                   mhp_comm_rank(trainer->params.comm) % trainer->layout.plan->rank_count, trainer->device);
+    return mhp_layout_create(trainer->params.model, trainer->params.parallel, trainer->params.schedule, &trainer->layout);
+}
+
+/* Every rank looks at all ranks' memory, so that all refuse or none. */
+static mhp_status plan_memory(mhp_trainer *trainer)
+{
+    mhp_memory_params params = {.layout = &trainer->layout, .model = trainer->params.model, .parallel = trainer->params.parallel,
+                                .schedule = trainer->params.schedule, .train = trainer->params.train};
+    int rank = mhp_comm_rank(trainer->params.comm) % trainer->layout.plan->rank_count;
+
+    MHP_RETURN_IF_ERROR(mhp_memory_check(&params));
+    MHP_RETURN_IF_ERROR(mhp_memory_plan_create(&params, rank, &trainer->memory));
+    return mhp_memory_check_device(trainer->memory, trainer->device);
 }
 
 static mhp_status create_store(mhp_trainer *trainer)
@@ -77,7 +87,8 @@ static mhp_status create_store(mhp_trainer *trainer)
         .sequences = (int)trainer->params.train->micro_batch_size,
         .length = (int)trainer->params.train->sequence_length,
         .threads = (int)trainer->params.parallel->threads,
-        .gradients = true,
+        .memory = trainer->memory,
+        .arena = &trainer->arena,
     };
 
     MHP_RETURN_IF_ERROR(mhp_store_create(&params, &trainer->store));
@@ -90,7 +101,7 @@ static mhp_status create_executors(mhp_trainer *trainer)
         .store = trainer->store,
         .plan = trainer->layout.plan,
         .compute = trainer->compute,
-        .channel_space = SPACE_TRAINING,
+        .phase = MHP_PHASE_TRAINING,
         .reduce = mhp_optimizer_reduce,
     };
 
@@ -99,7 +110,7 @@ static mhp_status create_executors(mhp_trainer *trainer)
     params.reduce_context = trainer->optimizer;
     MHP_RETURN_IF_ERROR(mhp_executor_create(&params, &trainer->executor));
     params.plan = trainer->layout.evaluation_plan;
-    params.channel_space = SPACE_EVALUATION;
+    params.phase = MHP_PHASE_EVALUATION;
     params.reduce = NULL;
     return mhp_executor_create(&params, &trainer->evaluator);
 }
@@ -111,27 +122,26 @@ static mhp_status create_batches(mhp_trainer *trainer)
         .sequences = (int)trainer->params.train->micro_batch_size,
         .length = (int)trainer->params.train->sequence_length,
     };
+    mhp_batch **batches[MHP_TRAINER_BATCHES] = {&trainer->batches[0], &trainer->batches[1], &trainer->evaluation_batch};
 
-    MHP_RETURN_IF_ERROR(mhp_batch_create(trainer->device, &shape, &trainer->batches[0]));
-    MHP_RETURN_IF_ERROR(mhp_batch_create(trainer->device, &shape, &trainer->batches[1]));
-    return mhp_batch_create(trainer->device, &shape, &trainer->evaluation_batch);
+    for (int b = 0; b < MHP_TRAINER_BATCHES; b++) {
+        void *memory = mhp_arena_at(&trainer->arena, trainer->memory->batches[b], mhp_batch_bytes(&shape));
+
+        MHP_RETURN_IF_ERROR(mhp_batch_create(trainer->device, &shape, memory, batches[b]));
+    }
+    return MHP_OK;
 }
 
 static mhp_status create_statistics(mhp_trainer *trainer)
 {
     step_statistics *statistics = &trainer->statistics;
-    size_t microbatches = (size_t)(replica_count(trainer) * microbatch_count(trainer));
-    size_t world = (size_t)mhp_comm_size(trainer->params.comm);
 
-    statistics->loss = 0;
-    statistics->gain = statistics->loss + microbatches;
-    statistics->worst = statistics->gain + 2 * microbatches;
-    statistics->own_at = statistics->worst + 2 * world;
-    statistics->count = statistics->own_at + OWN_COUNT * world;
+    statistics->at =
+        mhp_statistics_layout_of(replica_count(trainer), microbatch_count(trainer), mhp_comm_size(trainer->params.comm));
+    statistics->memory = mhp_arena_at(&trainer->arena, trainer->memory->statistics, statistics->at.count * sizeof(double));
     MHP_RETURN_IF_ERROR(mhp_event_create(trainer->device, &statistics->filled));
     MHP_RETURN_IF_ERROR(mhp_event_create(trainer->device, &statistics->summed));
-    MHP_RETURN_IF_ERROR(mhp_device_alloc(trainer->device, statistics->count * sizeof(double), (void **)&statistics->memory));
-    MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, statistics->count * sizeof(double), (void **)&statistics->host));
+    MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, statistics->at.count * sizeof(double), (void **)&statistics->host));
     MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, OWN_COUNT * sizeof(double), (void **)&statistics->own));
     return mhp_device_alloc_host(trainer->device, sizeof(double), (void **)&trainer->norm);
 }
@@ -169,6 +179,8 @@ mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **tr
     trainer->params = *params;
     trainer->device = mhp_comm_device(params->comm);
     MHP_TRY(out, mhp_comm_agree(params->comm, create_layout(trainer), NULL));
+    MHP_TRY(out, mhp_comm_agree(params->comm, plan_memory(trainer), NULL));
+    MHP_TRY(out, mhp_comm_agree(params->comm, mhp_arena_create(trainer->device, trainer->memory->bytes, &trainer->arena), NULL));
     MHP_TRY(out, create_store(trainer));
     MHP_TRY(out, create_executors(trainer));
     MHP_TRY(out, create_batches(trainer));
@@ -192,7 +204,6 @@ void mhp_trainer_destroy(mhp_trainer *trainer)
     mhp_device_free_host(trainer->device, trainer->norm);
     mhp_device_free_host(trainer->device, trainer->statistics.own);
     mhp_device_free_host(trainer->device, trainer->statistics.host);
-    mhp_device_free(trainer->device, trainer->statistics.memory);
     mhp_event_destroy(trainer->statistics.summed);
     mhp_event_destroy(trainer->statistics.filled);
     mhp_batch_destroy(trainer->evaluation_batch);
@@ -203,6 +214,8 @@ void mhp_trainer_destroy(mhp_trainer *trainer)
     mhp_optimizer_destroy(trainer->optimizer);
     mhp_stream_destroy(trainer->compute);
     mhp_store_destroy(trainer->store);
+    mhp_arena_release(&trainer->arena);
+    mhp_memory_plan_destroy(trainer->memory);
     mhp_layout_release(&trainer->layout);
     mhp_free(trainer);
 }
@@ -220,6 +233,21 @@ mhp_optimizer *mhp_trainer_optimizer(mhp_trainer *trainer)
 const mhp_plan *mhp_trainer_plan(const mhp_trainer *trainer)
 {
     return trainer->layout.plan;
+}
+
+const mhp_layout *mhp_trainer_layout(const mhp_trainer *trainer)
+{
+    return &trainer->layout;
+}
+
+const mhp_memory_plan *mhp_trainer_memory(const mhp_trainer *trainer)
+{
+    return trainer->memory;
+}
+
+const mhp_arena *mhp_trainer_arena(const mhp_trainer *trainer)
+{
+    return &trainer->arena;
 }
 
 mhp_stream *mhp_trainer_compute(mhp_trainer *trainer)
@@ -302,9 +330,9 @@ static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch
         .one_document = mhp_batch_one_document(batch),
         .position = mhp_batch_position(batch),
         .loss_scale = loss_scale,
-        .loss_sum = statistics->memory + statistics->loss + first,
-        .gain = gains && streams ? statistics->memory + statistics->gain + 2 * first : NULL,
-        .worst_gain = gains && streams ? statistics->memory + statistics->worst + 2 * (size_t)trainer->store->world_rank : NULL,
+        .loss_sum = statistics->memory + statistics->at.loss + first,
+        .gain = gains && streams ? statistics->memory + statistics->at.gain + 2 * first : NULL,
+        .worst_gain = gains && streams ? statistics->memory + statistics->at.worst + 2 * (size_t)trainer->store->world_rank : NULL,
     };
 }
 
@@ -315,10 +343,10 @@ static mhp_status collect_statistics(mhp_trainer *trainer, const char *what)
     mhp_stream *compute = trainer->compute;
 
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
-    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->memory, (int64_t)statistics->count, MHP_DTYPE_F64,
+    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->memory, (int64_t)statistics->at.count, MHP_DTYPE_F64,
                                              MHP_REDUCE_SUM, statistics->filled, statistics->summed));
     MHP_RETURN_IF_ERROR(mhp_stream_wait(compute, statistics->summed));
-    MHP_RETURN_IF_ERROR(mhp_stream_copy(compute, statistics->host, statistics->memory, statistics->count * sizeof(double)));
+    MHP_RETURN_IF_ERROR(mhp_stream_copy(compute, statistics->host, statistics->memory, statistics->at.count * sizeof(double)));
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
     return wait_for(trainer, statistics->filled, what);
 }
@@ -334,7 +362,7 @@ static int loss_rank(const mhp_trainer *trainer, int i)
 /* `step` is -1 in an evaluation. All ranks see the same sums, so all of them agree on the error. */
 static mhp_status sum_losses(const mhp_trainer *trainer, int64_t step, double *sum_out)
 {
-    const double *losses = trainer->statistics.host + trainer->statistics.loss;
+    const double *losses = trainer->statistics.host + trainer->statistics.at.loss;
     int count = replica_count(trainer) * microbatch_count(trainer);
 
     *sum_out = 0;
@@ -363,12 +391,12 @@ static void report_gains(const mhp_trainer *trainer, mhp_step_report *report)
     report->gain_forward = report->gain_backward = streams ? 0 : 1;
     report->worst_forward = report->worst_backward = streams ? 0 : 1;
     for (int i = 0; streams && i < count; i++) {
-        report->gain_forward += statistics->host[statistics->gain + 2 * (size_t)i] / count;
-        report->gain_backward += statistics->host[statistics->gain + 2 * (size_t)i + 1] / count;
+        report->gain_forward += statistics->host[statistics->at.gain + 2 * (size_t)i] / count;
+        report->gain_backward += statistics->host[statistics->at.gain + 2 * (size_t)i + 1] / count;
     }
     for (int rank = 0; streams && rank < trainer->store->world_size; rank++) {
-        report->worst_forward = fmax(report->worst_forward, statistics->host[statistics->worst + 2 * (size_t)rank]);
-        report->worst_backward = fmax(report->worst_backward, statistics->host[statistics->worst + 2 * (size_t)rank + 1]);
+        report->worst_forward = fmax(report->worst_forward, statistics->host[statistics->at.worst + 2 * (size_t)rank]);
+        report->worst_backward = fmax(report->worst_backward, statistics->host[statistics->at.worst + 2 * (size_t)rank + 1]);
     }
 }
 
@@ -385,13 +413,13 @@ static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t target
     report->tokens = mhp_trainer_batch_samples(trainer) * trainer->params.train->sequence_length;
     report->rate = mhp_learning_rate(trainer->params.optimizer, trainer->params.train->steps, step);
     report->flops = trainer->flops;
-    report->losses = statistics->host + statistics->loss;
+    report->losses = statistics->host + statistics->at.loss;
     report->losses_count = replica_count(trainer) * microbatch_count(trainer);
     report_gains(trainer, report);
     report->bubble = 1;
     report->bytes_peak = 0;
     for (int rank = 0; rank < world; rank++) {
-        const double *own = statistics->host + statistics->own_at + OWN_COUNT * (size_t)rank;
+        const double *own = statistics->host + statistics->at.own + OWN_COUNT * (size_t)rank;
 
         report->bubble -= own[OWN_BUSY] / world;
         report->bytes_peak = fmax(report->bytes_peak, own[OWN_BYTES]);
@@ -406,7 +434,7 @@ static mhp_status submit_gradients(mhp_trainer *trainer, mhp_batch *batch, int64
     mhp_executor_inputs inputs = inputs_of(trainer, batch, targets > 0 ? 1.0 / (double)targets : 0, true);
 
     MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
-    MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->count * sizeof(double)));
+    MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->at.count * sizeof(double)));
     MHP_RETURN_IF_ERROR(mhp_optimizer_zero(trainer->optimizer));
     return mhp_executor_run(trainer->executor, &inputs);
 }
@@ -415,7 +443,7 @@ static mhp_status submit_gradients(mhp_trainer *trainer, mhp_batch *batch, int64
 static mhp_status submit_marks(mhp_trainer *trainer, uint64_t start_ns, uint64_t busy_start_ns)
 {
     step_statistics *statistics = &trainer->statistics;
-    double *own = statistics->memory + statistics->own_at + OWN_COUNT * (size_t)trainer->store->world_rank;
+    double *own = statistics->memory + statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank;
     busy_mark mark = {trainer, start_ns, busy_start_ns};
 
     MHP_RETURN_IF_ERROR(mhp_stream_host_call(trainer->compute, mark_busy, &mark, sizeof mark));
@@ -481,7 +509,7 @@ mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *lo
         MHP_RETURN_IF_ERROR(mhp_batch_fill(batch, &trainer->params.held_out, first_of_replica(trainer, first), count));
         MHP_RETURN_IF_ERROR(count_targets(trainer, batch, &part_targets));
         MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
-        MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->count * sizeof(double)));
+        MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->at.count * sizeof(double)));
         MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->evaluator, &inputs));
         MHP_RETURN_IF_ERROR(collect_statistics(trainer, "the evaluation"));
         MHP_RETURN_IF_ERROR(mhp_stream_check(trainer->compute));

@@ -45,6 +45,10 @@ void mhp_trainer_destroy(mhp_trainer *trainer);
 mhp_store *mhp_trainer_store(mhp_trainer *trainer);
 mhp_optimizer *mhp_trainer_optimizer(mhp_trainer *trainer);
 const mhp_plan *mhp_trainer_plan(const mhp_trainer *trainer);
+const mhp_layout *mhp_trainer_layout(const mhp_trainer *trainer);
+/* What this rank planned to hold, and the arena that it holds. */
+const mhp_memory_plan *mhp_trainer_memory(const mhp_trainer *trainer);
+const mhp_arena *mhp_trainer_arena(const mhp_trainer *trainer);
 mhp_stream *mhp_trainer_compute(mhp_trainer *trainer);
 /* Samples that one step reads, over all replicas. */
 int64_t mhp_trainer_batch_samples(const mhp_trainer *trainer);

@@ -6,7 +6,7 @@
 #include "core/memory.h"
 
 /* What adds up over layers. */
-enum { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, REBUILD, PAIR, WEIGHTS, ACTIVATION, HELD, AMOUNT_COUNT };
+enum { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, REBUILD, PAIR, WEIGHTS, ACTIVATION, REBUILD_KEEPS, HELD, AMOUNT_COUNT };
 
 typedef struct amounts {
     double of[AMOUNT_COUNT];
@@ -30,6 +30,7 @@ static amounts amounts_of(const mhp_stage_costs *stage)
         [PAIR] = mhp_pair_us(stage, stage),
         [WEIGHTS] = (double)stage->bytes.weights,
         [ACTIVATION] = (double)stage->bytes.activation,
+        [REBUILD_KEEPS] = (double)stage->bytes.rebuild_keeps,
         [HELD] = (double)stage->bytes.held_weight_gradient,
     }};
 }
@@ -46,6 +47,7 @@ static mhp_stage_costs stage_of(const amounts *sum, int64_t slot_bytes)
         .pair_us = fabs(sum->of[PAIR] - work_us) <= 1e-9 * work_us ? 0 : sum->of[PAIR],
         .bytes = {.weights = llround(sum->of[WEIGHTS]),
                   .activation = llround(sum->of[ACTIVATION]),
+                  .rebuild_keeps = llround(sum->of[REBUILD_KEEPS]),
                   .held_weight_gradient = llround(sum->of[HELD]),
                   .slot = slot_bytes},
     };

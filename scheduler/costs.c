@@ -25,7 +25,8 @@
 
 static const mhp_option bytes_options[] = {
     SIZE("weights", BYTES(weights), "that the stage keeps for the whole step"),
-    SIZE("activation", BYTES(activation), "of a micro-batch from F, or R, to the end of I"),
+    SIZE("activation", BYTES(activation), "of a micro-batch from F to the end of I"),
+    SIZE("rebuild_keeps", BYTES(rebuild_keeps), "of activation where it is rebuilt: what stays between F and R"),
     SIZE("held_weight_gradient", BYTES(held_weight_gradient), "of a micro-batch from I to the end of W"),
     SIZE("slot", BYTES(slot), "of a message slot; 0: message_bytes"),
     {.key = NULL},

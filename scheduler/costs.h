@@ -19,7 +19,8 @@
 
 typedef struct mhp_stage_bytes {
     int64_t weights;    /* for the whole step, with gradients and optimizer state as the file's author counts them */
-    int64_t activation; /* of a micro-batch, from F (or R) to the end of I */
+    int64_t activation; /* of a micro-batch, from F to the end of I */
+    int64_t rebuild_keeps; /* of `activation`, where it is rebuilt: what stays between F and R */
     int64_t held_weight_gradient; /* of a micro-batch, from I to the end of W */
     int64_t slot;                 /* of one message slot; 0: message_bytes */
 } mhp_stage_bytes;

@@ -99,6 +99,15 @@ static void keep_activation(mhp_occupancy *occupancy, int stage, int count)
     occupancy->bytes += count * mhp_costs_stage(occupancy->whole->costs, stage)->bytes.activation;
 }
 
+/* Of what is rebuilt: the part that goes at the end of F and comes back with R. */
+static void keep_rebuilt(mhp_occupancy *occupancy, int stage, int count)
+{
+    const mhp_stage_bytes *bytes = &mhp_costs_stage(occupancy->whole->costs, stage)->bytes;
+
+    occupancy->activations += count;
+    occupancy->bytes += count * (bytes->activation - bytes->rebuild_keeps);
+}
+
 static void keep_held(mhp_occupancy *occupancy, int stage, int count)
 {
     occupancy->bytes += count * mhp_costs_stage(occupancy->whole->costs, stage)->bytes.held_weight_gradient;
@@ -121,8 +130,10 @@ void mhp_occupancy_start(mhp_occupancy *occupancy, const mhp_action *action)
 {
     switch (action->kind) {
     case MHP_ACTION_FORWARD:
-    case MHP_ACTION_REBUILD:
         keep_activation(occupancy, action->stage, 1);
+        break;
+    case MHP_ACTION_REBUILD:
+        keep_rebuilt(occupancy, action->stage, 1);
         break;
     case MHP_ACTION_BACKWARD:
     case MHP_ACTION_INPUT_GRADIENT:
@@ -143,7 +154,9 @@ static void end_forward(mhp_occupancy *occupancy, const mhp_action *action)
     const mhp_occupancy_plan *whole = occupancy->whole;
     bool is_rebuilt = whole->rebuilt && whole->rebuilt[cell_of(whole->plan, action->stage, action->microbatch)];
 
-    if (whole->plan->forward_only || is_rebuilt) {
+    if (is_rebuilt) {
+        keep_rebuilt(occupancy, action->stage, -1);
+    } else if (whole->plan->forward_only) {
         keep_activation(occupancy, action->stage, -1);
     }
 }

@@ -1,7 +1,7 @@
 /* What a rank keeps while it works through its list: activations, weight gradients that wait, and their bytes.
  *
- * A micro-batch's activation lives from the start of F to the end of I; where a plan rebuilds it (R), from the start of
- * F to its end and again from the start of R. What W needs lives from the start of I to the end of W. Weights and
+ * A micro-batch's activation lives from the start of F to the end of I; where a plan rebuilds it (R), all but rebuild_keeps
+ * of it goes at the end of F and comes back at the start of R. What W needs lives from the start of I to the end of W. Weights and
  * message slots are there for the whole step. */
 #ifndef MHP_SCHEDULER_OCCUPANCY_H
 #define MHP_SCHEDULER_OCCUPANCY_H

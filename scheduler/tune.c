@@ -92,6 +92,7 @@ static void scale_costs(const tune *t, mhp_costs *costs, int microbatches)
         stages[s].rebuild_us = scale_time(t, stages[s].rebuild_us, ratio);
         stages[s].pair_us = stages[s].pair_us > 0 ? share * mhp_stage_work_us(&stages[s]) : 0;
         stages[s].bytes.activation = llround((double)stages[s].bytes.activation * ratio);
+        stages[s].bytes.rebuild_keeps = llround((double)stages[s].bytes.rebuild_keeps * ratio);
         stages[s].bytes.held_weight_gradient = llround((double)stages[s].bytes.held_weight_gradient * ratio);
         stages[s].bytes.slot = llround((double)stages[s].bytes.slot * ratio);
     }

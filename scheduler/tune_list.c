@@ -136,10 +136,10 @@ static bool may_forward(const list_run *run, const list_rank *rank)
 static void keep(list_run *run, list_rank *rank, int stage, int activations, int held)
 {
     const mhp_stage_bytes *bytes = &mhp_costs_stage(&run->point->costs, stage)->bytes;
-    int counted = run->rebuilt[stage] ? 0 : activations; /* it is thrown away at once */
+    bool rebuilt = run->rebuilt[stage]; /* thrown away at once, up to what it keeps */
 
-    rank->activations += counted;
-    rank->bytes += counted * bytes->activation + held * bytes->held_weight_gradient;
+    rank->activations += rebuilt ? 0 : activations;
+    rank->bytes += activations * (rebuilt ? bytes->rebuild_keeps : bytes->activation) + held * bytes->held_weight_gradient;
 }
 
 /* ---- running ---- */

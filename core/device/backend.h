@@ -41,6 +41,7 @@ typedef struct mhp_device_ops {
 struct mhp_device {
     const mhp_device_ops *ops;
     mhp_device_kind kind;
+    uint64_t allocation_count;      /* host thread */
 };
 
 struct mhp_stream {

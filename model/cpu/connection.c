@@ -1,6 +1,10 @@
 /* Connections forward: coefficients, pre mix, norm, merge, readout.
  *
- * Tokens go through in blocks. The coefficients of LANES tokens are computed at once, a token in every lane; sums over the hidden size
+ * Tokens go through in blocks, each from its products to its norm, so that a state just merged is still in the cache when it is mixed,
+ * through a whole block of sublayers in a rebuild. The bits do not depend on what is joined to what: every product has the rows of one
+ * block of tokens.
+ *
+ * The coefficients of LANES tokens are computed at once, a token in every lane; sums over the hidden size
  * run along it. Four streams, the usual number, have loops of their own: the compiler unrolls what the constant n makes known. */
 #include "model/cpu/sinkhorn.h"
 
@@ -174,22 +178,38 @@ static void hc_block(const void *argument, int begin, int end)
     }
 }
 
+/* Coefficients and pre mix of one block of tokens. */
+static void connection_block(const void *argument, int begin, int end)
+{
+    const mhp_connection_args *args = argument;
+    size_t first = (size_t)begin;
+    int n = args->streams;
+    int width = args->hidden;
+    int projections = n * (n + 2);
+    const real *x = (const real *)args->x + first * (size_t)n * (size_t)width;
+    real *projection = (real *)args->projection + first * (size_t)projections;
+
+    if (args->kind == MHP_CONNECTION_MHC) {
+        product(AS_IS, TRANSPOSED, end - begin, projections, n * width, 1, x, n * width, args->fn, n * width, 0, projection, projections);
+        mhc_block(args, begin, end);
+    } else {
+        product(AS_IS, TRANSPOSED, (end - begin) * n, n + 2, width, 1, x, width, args->fn, width, 0, projection, n + 2);
+        hc_block(args, begin, end);
+    }
+}
+
+static mhp_status check_kind(mhp_connection_kind kind, int streams, int iterations)
+{
+    return kind == MHP_CONNECTION_RESIDUAL ? MHP_OK : check_connection(streams, kind == MHP_CONNECTION_MHC ? iterations : 1);
+}
+
 static mhp_status connection(void *native, const void *argument)
 {
     const mhp_connection_args *args = argument;
-    int n = args->streams;
 
     (void)native;
-    MHP_RETURN_IF_ERROR(check_connection(n, args->kind == MHP_CONNECTION_MHC ? args->sinkhorn_iterations : 1));
-    if (args->kind == MHP_CONNECTION_MHC) {
-        product(AS_IS, TRANSPOSED, args->tokens, n * (n + 2), n * args->hidden, 1, args->x, n * args->hidden, args->fn,
-                n * args->hidden, 0, args->projection, n * (n + 2));
-        for_blocks(mhc_block, args, args->tokens, TOKEN_BLOCK);
-    } else {
-        product(AS_IS, TRANSPOSED, args->tokens * n, n + 2, args->hidden, 1, args->x, args->hidden, args->fn, args->hidden, 0,
-                args->projection, n + 2);
-        for_blocks(hc_block, args, args->tokens, TOKEN_BLOCK);
-    }
+    MHP_RETURN_IF_ERROR(check_kind(args->kind, args->streams, args->sinkhorn_iterations));
+    for_token_blocks(connection_block, args, args->tokens);
     return MHP_OK;
 }
 
@@ -310,7 +330,7 @@ static mhp_status merge(void *native, const void *argument)
     return MHP_OK;
 }
 
-static mhp_status mix(void *native, const void *argument)
+static void mix_block(const void *argument, int begin, int end)
 {
     const mhp_mix_args *args = argument;
     const mhp_connection_args *from = &args->connection;
@@ -326,15 +346,108 @@ static mhp_status mix(void *native, const void *argument)
     };
 
     if (!residual) {
-        MHP_RETURN_IF_ERROR(connection(native, from));
+        connection_block(from, begin, end);
     }
-    return rms_norm(native, &norm);
+    rms_norm_block(&norm, begin, end);
+}
+
+static mhp_status mix(void *native, const void *argument)
+{
+    const mhp_mix_args *args = argument;
+    const mhp_connection_args *from = &args->connection;
+
+    (void)native;
+    MHP_RETURN_IF_ERROR(check_kind(from->kind, from->streams, from->sinkhorn_iterations));
+    for_token_blocks(mix_block, args, from->tokens);
+    return MHP_OK;
+}
+
+static void merge_mix_block(const void *argument, int begin, int end)
+{
+    const mhp_merge_mix_args *args = argument;
+
+    merge_block(&args->merge, begin, end);
+    mix_block(&args->mix, begin, end);
 }
 
 static mhp_status merge_mix(void *native, const void *argument)
 {
     const mhp_merge_mix_args *args = argument;
+    const mhp_connection_args *from = &args->mix.connection;
 
-    MHP_RETURN_IF_ERROR(merge(native, &args->merge));
-    return mix(native, &args->mix);
+    (void)native;
+    MHP_RETURN_IF_ERROR(check_kind(from->kind, from->streams, from->sinkhorn_iterations));
+    for_token_blocks(merge_mix_block, args, args->merge.tokens);
+    return MHP_OK;
+}
+
+/* What lies `i` strides behind `base`. */
+ALWAYS_INLINE void *at_stride(const void *base, size_t stride, int i)
+{
+    return (char *)(uintptr_t)base + (size_t)i * stride;
+}
+
+static mhp_mix_args rebuilt_mix(const mhp_rebuild_args *args, int i)
+{
+    const mhp_rebuild_parameters *parameters = &args->parameters[i];
+    size_t stride = args->made_stride;
+
+    return (mhp_mix_args){
+        .connection.kind = args->kind,
+        .connection.tokens = args->tokens,
+        .connection.hidden = args->hidden,
+        .connection.streams = args->streams,
+        .connection.sinkhorn_iterations = args->sinkhorn_iterations,
+        .connection.norm_epsilon = args->norm_epsilon,
+        .connection.hc_epsilon = args->hc_epsilon,
+        .connection.x = i == 0 ? args->x : at_stride(args->state, args->state_stride, i - 1),
+        .connection.fn = parameters->fn,
+        .connection.base = parameters->base,
+        .connection.scale = parameters->scale,
+        .connection.pre = at_stride(args->pre, stride, i),
+        .connection.post = at_stride(args->post, stride, i),
+        .connection.comb = at_stride(args->comb, stride, i),
+        .connection.projection = at_stride(args->projection, stride, i),
+        .connection.rrms = at_stride(args->rrms, stride, i),
+        .connection.z = at_stride(args->z, stride, i),
+        .weight = parameters->weight,
+        .normed = at_stride(args->normed, args->normed_stride, i),
+        .norm_rrms = at_stride(args->norm_rrms, stride, i),
+    };
+}
+
+/* All sublayers for one block of tokens. */
+static void rebuild_block(const void *argument, int begin, int end)
+{
+    const mhp_rebuild_args *args = argument;
+
+    for (int i = 0; i < args->count; i++) {
+        mhp_mix_args mix_args = rebuilt_mix(args, i);
+        mhp_merge_args merge_args = {
+            .kind = args->kind,
+            .tokens = args->tokens,
+            .hidden = args->hidden,
+            .streams = args->streams,
+            .x = mix_args.connection.x,
+            .y = at_stride(args->y, args->y_stride, i),
+            .post = mix_args.connection.post,
+            .comb = mix_args.connection.comb,
+            .x_next = at_stride(args->state, args->state_stride, i),
+        };
+
+        mix_block(&mix_args, begin, end);
+        if (i + 1 < args->count) {
+            merge_block(&merge_args, begin, end);
+        }
+    }
+}
+
+static mhp_status rebuild(void *native, const void *argument)
+{
+    const mhp_rebuild_args *args = argument;
+
+    (void)native;
+    MHP_RETURN_IF_ERROR(check_kind(args->kind, args->streams, args->sinkhorn_iterations));
+    for_token_blocks(rebuild_block, args, args->tokens);
+    return MHP_OK;
 }

@@ -159,6 +159,28 @@ static void for_items(item_fn fn, const void *args, int count)
     openblas_set_num_threads(blas_threads);
 }
 
+/* Blocks of tokens with matrix products in them, each on one thread. */
+typedef struct token_blocks {
+    block_fn fn;
+    const void *args;
+    int tokens;
+} token_blocks;
+
+static void token_blocks_item(const void *argument, int item, int thread)
+{
+    const token_blocks *blocks = argument;
+
+    (void)thread;
+    blocks->fn(blocks->args, item * TOKEN_BLOCK, min_int((item + 1) * TOKEN_BLOCK, blocks->tokens));
+}
+
+static void for_token_blocks(block_fn fn, const void *args, int tokens)
+{
+    token_blocks blocks = {fn, args, tokens};
+
+    for_items(token_blocks_item, &blocks, (int)(((int64_t)tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK));
+}
+
 typedef enum transposition { AS_IS, TRANSPOSED } transposition;
 
 /* c [m,n] = alpha op(a) op(b) + beta c, row-major. */

@@ -29,6 +29,7 @@ const mhp_kernels MHP_CPU_TABLE = {
     .mix = mix,
     .merge = merge,
     .merge_mix = merge_mix,
+    .rebuild = rebuild,
     .merge_gradient = merge_gradient,
     .mix_gradient = mix_gradient,
     .connection = connection,

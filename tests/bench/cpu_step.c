@@ -192,7 +192,7 @@ static mhp_status create_stage(one_stage *self, mhp_config *config)
     const mhp_stage_sizes *sizes;
     const mhp_parameter_layout *layout;
     size_t element = mhp_dtype_bytes((mhp_dtype)config->model.dtype);
-    void *parameters, *gradients, *workspace, *integers;
+    void *parameters, *gradients, *integers;
 
     plain = self->kernels = *kernels;
     self->kernels.gemm = timed_gemm;
@@ -204,10 +204,9 @@ static mhp_status create_stage(one_stage *self, mhp_config *config)
     layout = mhp_stage_layout(self->stage);
     MHP_RETURN_IF_ERROR(allocate(self, (size_t)layout->elements * element, &parameters));
     MHP_RETURN_IF_ERROR(allocate(self, (size_t)layout->elements * element, &gradients));
-    MHP_RETURN_IF_ERROR(allocate(self, sizes->workspace_bytes, &workspace));
-    MHP_RETURN_IF_ERROR(allocate(self, sizes->activation_bytes, &self->microbatch.activation));
-    MHP_RETURN_IF_ERROR(allocate(self, sizes->product_input_bytes, &self->microbatch.product_input));
-    MHP_RETURN_IF_ERROR(allocate(self, sizes->product_gradient_bytes, &self->microbatch.product_gradient));
+    for (int lifetime = 0; lifetime < MHP_LIFE_COUNT; lifetime++) {
+        MHP_RETURN_IF_ERROR(allocate(self, sizes->bytes[lifetime], &self->microbatch.memory[lifetime]));
+    }
     MHP_RETURN_IF_ERROR(allocate(self, sizeof(double), &self->microbatch.loss_sum));
     MHP_RETURN_IF_ERROR(
         allocate(self, 4 * (size_t)(params.sequences * params.length) * sizeof(int32_t), &integers));
@@ -219,7 +218,7 @@ static mhp_status create_stage(one_stage *self, mhp_config *config)
             values[e] = 0.02f * (float)mhp_random_normal(1, (uint64_t)i, (uint64_t)e);
         }
     }
-    mhp_stage_bind(self->stage, parameters, parameters, gradients, workspace);
+    mhp_stage_bind(self->stage, parameters, parameters, gradients);
     return fill_microbatch(self, config, integers);
 }
 

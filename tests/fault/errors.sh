@@ -46,8 +46,23 @@ expect 'huge.csv:1: cell 4: .*a stage from 0 to 4095' "${custom[@]}" --set sched
 head -c 100000000 /dev/zero | tr '\0' ',' >large.csv
 expect 'large.csv.*67108864' "${custom[@]}" --set schedule.file=large.csv
 rm large.csv
+printf '0F0,0F1,0R0,0B0,0B1\n1F0,1F1,1B0,1B1\n' >some.csv
+expect 'some.csv: stage 0 has 1 R for 2 micro-batches' "${custom[@]}" --set schedule.file=some.csv --set schedule.recompute.what=full
+printf '0F0,0F1,0R0,0B0,0R1,0B1\n1F0,1F1,1B0,1B1\n' >one_stage.csv
+"${custom[@]}" --set schedule.file=one_stage.csv --set schedule.recompute.what=full --set train.steps=1 --set log.dir=rebuilt >out 2>err ||
+    fail "a schedule that rebuilds one stage did not train: $(cat err)"
 printf '0F0,0F1,0F2,0B0,0B1,0B2\n1F0,1B0,1F1,1B1,1F2,1B2\n' >three.csv
 expect 'three.csv is a plan for 2 ranks and 3 micro-batches' "${custom[@]}" --set schedule.file=three.csv
+
+echo "== memory"
+expect 'rank [01] needs .* MiB (.*): expected at most .*, parallel.memory_limit; --set .* would take' \
+    launch 2 train config.yaml --memory-limit 1300000
+advice=$(grep -o -- '--set .* would' err | sed 's/ would//')
+read -ra settings <<<"$advice"
+launch 2 train config.yaml --memory-limit 1300000 --set train.steps=1 --set log.dir=fits "${settings[@]}" >out
+grep -q 'trained 1 steps' out || fail "$advice did not fit: $(cat out)"
+expect 'neither recompute nor' launch 2 train config.yaml --memory-limit 4096
+expect '--memory-limit\|parallel.memory_limit' "$mhcpipe" plan config.yaml --memory-table --memory-limit 4096
 
 echo "== configuration"
 expect 'no-such.yaml' launch 2 train no-such.yaml

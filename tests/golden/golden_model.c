@@ -15,12 +15,14 @@
 #include "runtime/partition.h"
 #include "runtime/trainer.h"
 #include "scheduler/generator.h"
+#include "scheduler/lower.h"
 #include "scheduler/yaml.h"
 #include "tests/golden/golden.h"
 
 typedef struct golden_settings {
     char *folder, *schedule, *layers;
-    int dtype, device;
+    int dtype, device, recompute, weight_gradients;
+    int64_t block;
     int64_t data, micro_batch_size, threads, chunks;
     int run_count;                  /* files that the ranks could run */
 } golden_settings;
@@ -134,6 +136,8 @@ static mhp_status read_training(golden_case *c)
         .file = is_file(c->settings) ? c->settings->schedule : "",
         .chunks = c->settings->chunks,
         .microbatches = c->batch / (c->settings->data * c->settings->micro_batch_size)};
+    c->schedule.recompute = (mhp_recompute_params){c->settings->recompute, c->settings->block};
+    c->schedule.weight_gradients = c->settings->weight_gradients;
     return MHP_OK;
 }
 
@@ -421,6 +425,9 @@ static const struct argp_option options[] = {
     {"micro-batch-size", 'm', "N", 0, "sequences of a micro-batch (1)", 0},
     {"device", 'D', "cpu|test", 0, "backend (cpu)", 0},
     {"threads", 'T', "N", 0, "threads of a rank (1)", 0},
+    {"recompute", 'r', "none|connections|full", 0, "what is made again (none)", 0},
+    {"block", 'b', "N", 0, "sublayers of a block (the optimum)", 0},
+    {"shallow", 'w', NULL, 0, "weight gradients as soon as possible", 0},
     {0},
 };
 
@@ -449,6 +456,17 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         return 0;
     case 'D':
         s->device = strcmp(argument, "test") == 0 ? MHP_DEVICE_TEST : MHP_DEVICE_CPU;
+        return 0;
+    case 'r':
+        s->recompute = strcmp(argument, "full") == 0          ? MHP_RECOMPUTE_FULL
+                       : strcmp(argument, "connections") == 0 ? MHP_RECOMPUTE_CONNECTIONS
+                                                              : MHP_RECOMPUTE_NONE;
+        return 0;
+    case 'b':
+        s->block = atoi(argument);
+        return 0;
+    case 'w':
+        s->weight_gradients = MHP_WEIGHTS_SHALLOW;
         return 0;
     case 'T':
         s->threads = atoi(argument);

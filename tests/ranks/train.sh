@@ -60,4 +60,4 @@ grep -q '^int ' out || fail "generate printed $(cat out)"
 
 echo "== dry run"
 "$mhcpipe" train config.yaml --dry-run >out
-grep -q 'memory in MiB' out && grep -q 'tokens in' out || fail "dry run printed $(cat out)"
+grep -q 'memory of a rank' out && grep -q 'tokens in' out || fail "dry run printed $(cat out)"

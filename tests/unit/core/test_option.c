@@ -114,6 +114,25 @@ static void test_wrong_default_is_internal(void **state)
     assert_failed(mhp_options_default(table, &size), MHP_ERR_INTERNAL, "\"0\"", "size", NULL);
 }
 
+static void test_integers_with_names(void **state)
+{
+    static const mhp_option_choice names[] = {{"auto", 0}, {NULL, 0}};
+    const mhp_option table[] = {{.key = "block", .type = MHP_OPTION_INT, .default_text = "auto", .minimum = 1, .maximum = 9,
+                                 .choices = names, .help = "a block"}, {0}};
+    int64_t block = 5;
+
+    (void)state;
+    assert_ok(mhp_options_default(table, &block));
+    assert_int_equal(block, 0);
+    assert_ok(mhp_options_check(table, &block, ""));
+    assert_ok(mhp_options_set(table, &block, "block=4"));
+    assert_int_equal(block, 4);
+    assert_ok(mhp_options_set(table, &block, "block=auto"));
+    assert_int_equal(block, 0);
+    assert_failed(mhp_options_set(table, &block, "block=0"), MHP_ERR_CONFIG, "auto or 1 to 9", NULL);
+    assert_failed(mhp_options_set(table, &block, "block=autos"), MHP_ERR_CONFIG, "auto or 1 to 9", NULL);
+}
+
 static void test_least_document_keeps_defaults(void **state)
 {
     sample parameters = {0};
@@ -539,6 +558,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_required_string_defaults_to_empty),
         cmocka_unit_test(test_wrong_default_is_internal),
+        cmocka_unit_test(test_integers_with_names),
         cmocka_unit_test(test_least_document_keeps_defaults),
         cmocka_unit_test(test_every_type),
         cmocka_unit_test(test_numbers_that_are_taken),

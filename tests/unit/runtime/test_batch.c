@@ -31,13 +31,16 @@ static bool one_document(uint64_t parted, uint64_t end)
     mhp_sample_source source = {.fill = fill, .context = &parted};
     mhp_device *device = NULL;
     mhp_batch *batch = NULL;
+    void *memory = NULL;
     bool result;
 
     assert_int_equal(mhp_device_open(&params, &device), MHP_OK);
-    assert_int_equal(mhp_batch_create(device, &SHAPE, &batch), MHP_OK);
+    assert_int_equal(mhp_device_alloc(device, mhp_batch_bytes(&SHAPE), &memory), MHP_OK);
+    assert_int_equal(mhp_batch_create(device, &SHAPE, memory, &batch), MHP_OK);
     assert_int_equal(mhp_batch_fill(batch, &source, 0, end), MHP_OK);
     result = mhp_batch_one_document(batch);
     mhp_batch_destroy(batch);
+    mhp_device_free(device, memory);
     mhp_device_close(device);
     return result;
 }

@@ -1,5 +1,4 @@
-/* The memory that a configuration takes: its parts add up, and stages hold what they should. */
-#include "runtime/batch.h"
+/* Plans and layers that a configuration lays out. */
 #include "runtime/layout.h"
 #include "tests/unit/runtime/folder.h"
 
@@ -12,7 +11,6 @@ static const mhp_model_params model = {
     .connections = {.kind = MHP_CONNECTION_MHC, .streams = 2, .sinkhorn_iterations = 4,
                     .eps = 1e-6, .init_scale = 0.01, .init_pre_gain = 1},
 };
-static const mhp_train_params train = {.sequence_length = 8, .micro_batch_size = 2};
 static const mhp_parallel_params parallel = {
     .pipeline = RANKS, .data = 1, .device = MHP_DEVICE_CPU, .threads = 1};
 
@@ -25,98 +23,23 @@ static mhp_status create(char *kind, const mhp_parallel_params *ranks, mhp_layou
     return mhp_layout_create(&model, ranks, &schedule, layout);
 }
 
-static int64_t stage_elements(const mhp_stage_extent *extent)
-{
-    mhp_parameter_layout parameters;
-    int64_t elements;
-
-    assert_ok(mhp_parameter_layout_create(&model, extent, &parameters));
-    elements = parameters.elements;
-    mhp_parameter_layout_destroy(&parameters);
-    return elements;
-}
-
-static void memory_adds_up(void **state)
-{
-    const mhp_batch_shape shape = {.microbatches = 4, .sequences = 2, .length = 8};
-    mhp_layout layout;
-    int layers = 0;
-
-    (void)state;
-    assert_ok(create("1f1b", &parallel, &layout));
-    assert_int_equal(layout.plan->stage_count, RANKS);
-    for (int rank = 0; rank < RANKS; rank++) {
-        mhp_rank_memory m;
-
-        assert_ok(mhp_layout_memory(&layout, &model, &parallel, &train, rank, &m));
-        assert_int_equal(m.total, m.weights + m.gradients + m.optimizer + m.slots + m.workspace +
-                                      m.batches);
-        assert_int_equal(m.elements, stage_elements(&layout.extents[rank]));
-        assert_int_equal(m.weights, m.elements * 4);
-        assert_int_equal(m.gradients, m.weights);
-        assert_int_equal(m.optimizer, 2 * m.weights);
-        assert_int_equal(m.batches, MHP_TRAINER_BATCHES * mhp_batch_bytes(&shape));
-        assert_true(m.slots > 0 && m.workspace > 0);
-        layers += m.layers;
-    }
-    assert_int_equal(layers, LAYERS);
-    mhp_layout_release(&layout);
-    assert_null(layout.plan);
-}
-
-static void replicas_share_the_optimizer(void **state)
-{
-    mhp_parallel_params two = parallel;
-    mhp_rank_memory one_replica, two_replicas;
-    mhp_layout layout;
-
-    (void)state;
-    two.data = 2;
-    assert_ok(create("gpipe", &parallel, &layout));
-    assert_ok(mhp_layout_memory(&layout, &model, &parallel, &train, 0, &one_replica));
-    assert_ok(mhp_layout_memory(&layout, &model, &two, &train, 0, &two_replicas));
-    assert_int_equal(two_replicas.optimizer, (one_replica.elements + 1) / 2 * 2 * 4);
-    assert_int_equal(two_replicas.elements, one_replica.elements);
-    assert_int_equal(two_replicas.slots, one_replica.slots);
-    mhp_layout_release(&layout);
-}
-
-static void dualpipe_holds_each_stage_twice(void **state)
+static void layers_are_parted(void **state)
 {
     mhp_layout layout;
     int layers = 0;
 
     (void)state;
     assert_ok(create("dualpipe", &parallel, &layout));
-    for (int rank = 0; rank < RANKS; rank++) {
-        mhp_rank_memory m;
-
-        assert_ok(mhp_layout_memory(&layout, &model, &parallel, &train, rank, &m));
-        assert_true(m.optimizer < 2 * m.weights);
-        layers += m.layers;
+    assert_int_equal(layout.plan->stage_count, RANKS);
+    for (int s = 0; s < RANKS; s++) {
+        assert_int_equal(mhp_layout_holders(&layout, s), 2);
+        layers += layout.extents[s].layer_count;
     }
-    assert_int_equal(layers, 2 * LAYERS);
+    assert_int_equal(layers, LAYERS);
     mhp_layout_release(&layout);
-}
-
-static void a_table_has_a_line_for_each_rank(void **state)
-{
-    mhp_layout layout;
-    FILE *file = tmpfile();
-    char line[256];
-    int lines = 0;
-
-    (void)state;
-    assert_non_null(file);
+    assert_null(layout.plan);
     assert_ok(create("1f1b", &parallel, &layout));
-    assert_ok(mhp_layout_print_memory(&layout, &model, &parallel, &train, file));
-    rewind(file);
-    while (fgets(line, sizeof line, file)) {
-        assert_true(lines < 2 || atoi(line) == lines - 2);
-        lines++;
-    }
-    assert_int_equal(lines, 2 + RANKS);
-    fclose(file);
+    assert_int_equal(mhp_layout_holders(&layout, 1), 1);
     mhp_layout_release(&layout);
 }
 
@@ -137,10 +60,7 @@ static void what_cannot_be_laid_out_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(memory_adds_up),
-        cmocka_unit_test(replicas_share_the_optimizer),
-        cmocka_unit_test(dualpipe_holds_each_stage_twice),
-        cmocka_unit_test(a_table_has_a_line_for_each_rank),
+        cmocka_unit_test(layers_are_parted),
         cmocka_unit_test(what_cannot_be_laid_out_is_refused),
     };
 

@@ -33,7 +33,11 @@ static inline void random_costs(dice *d, int ranks, int stages, mhp_costs *costs
     for (int s = 0; s < stages; s++) {
         stage[s] = (mhp_stage_costs){random_time(d), random_time(d), random_time(d), .rebuild_us = random_time(d)};
         stage[s].pair_us = (int)roll(d, 2) ? mhp_stage_work_us(&stage[s]) * (0.7 + (double)roll(d, 100) / 256) : 0;
-        stage[s].bytes = (mhp_stage_bytes){(int)roll(d, 1000), (int)roll(d, 1000), (int)roll(d, 1000), 10};
+        stage[s].bytes = (mhp_stage_bytes){.weights = (int)roll(d, 1000),
+                                           .activation = (int)roll(d, 1000),
+                                           .held_weight_gradient = (int)roll(d, 1000),
+                                           .slot = 10};
+        stage[s].bytes.rebuild_keeps = stage[s].bytes.activation / 4;
     }
     assert_ok(mhp_costs_create_links(costs, (size_t)(ranks * ranks) + 1, &links));
     links[count++] =

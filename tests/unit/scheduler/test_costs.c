@@ -25,7 +25,7 @@ static void test_a_whole_file(void **state)
     static const char text[] =
         "stages:\n"
         "  - {forward_us: 100, input_gradient_us: 110.5, weight_gradient_us: 90, rebuild_us: 80, pair_us: 250,\n"
-        "     bytes: {weights: 1000, activation: 200, held_weight_gradient: 50, slot: 7}}\n"
+        "     bytes: {weights: 1000, activation: 200, rebuild_keeps: 20, held_weight_gradient: 50, slot: 7}}\n"
         "  - {forward_us: 1, input_gradient_us: 2, weight_gradient_us: 3}\n"
         "links:\n"
         "  - {from: 0, to: 1, bandwidth_gb_s: 10, latency_us: 4}\n"

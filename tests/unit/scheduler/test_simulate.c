@@ -293,6 +293,10 @@ static void test_memory_by_hand(void **state)
     assert_span(rebuilds, &simulation, 0, "0R0", 2, 2.5);
     assert_true(simulation.makespan_us == 7);
     mhp_simulation_release(&simulation);
+    ((mhp_stage_costs *)costs.stages.items)[0].bytes.rebuild_keeps = 30;
+    simulate(rebuilds, &costs, false, &simulation);
+    assert_int_equal(simulation.ranks[0].bytes_peak, 1000 + 100 + 30 + 10);
+    mhp_simulation_release(&simulation);
     mhp_costs_release(&costs);
     mhp_plan_destroy(plan);
     mhp_plan_destroy(rebuilds);
