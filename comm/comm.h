@@ -26,6 +26,8 @@ mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_ou
 
 /* Whether an agreement ended with an error: then every rank knows of it, and the world can be left in order. */
 bool mhp_comm_agreed_failure(const mhp_comm *comm);
+/* Every rank has dealt with the failure that all agreed on, and the world goes on. */
+void mhp_comm_forget_failure(mhp_comm *comm);
 
 /* Tells all other ranks that this one failed, with the calling thread's error text: their device is poisoned with MHP_ERR_PEER and
  * "rank R: text". Returns when the notice has left or after a second; then call mhp_comm_abort. The result says whether this rank is

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file_internal.h"
 #include "core/memory.h"
 
 /* Linux moves at most 2^31 - 4096 bytes in a call. */
@@ -20,6 +21,33 @@ struct mhp_file {
     int fd;          /* -1: closed */
     uint64_t written_bytes;
 };
+
+static mhp_file_fault_fn fault_hook;
+static void *fault_context;
+
+void mhp_file_set_fault(mhp_file_fault_fn fault, void *context)
+{
+    fault_hook = fault;
+    fault_context = context;
+}
+
+const char *mhp_file_call_text(mhp_file_call call)
+{
+    static const char *const texts[MHP_FILE_CALL_COUNT] = {
+        "open", "write", "sync", "close", "rename", "sync-folder", "make-folder", "remove"};
+
+    return texts[call];
+}
+
+bool mhp_file_fails(mhp_file_call call, const char *path, size_t *bytes)
+{
+    int error = fault_hook ? fault_hook(fault_context, call, path, bytes) : 0;
+
+    if (error != 0) {
+        errno = error;
+    }
+    return error != 0;
+}
 
 static mhp_status fail(mhp_status status, const char *action, const char *path)
 {
@@ -60,7 +88,9 @@ mhp_status mhp_file_create(const char *path, mhp_file **file_out)
         MHP_TRY(out, mhp_asprintf(&file->temporary, "%s.tmp", path));
         flags |= O_CREAT | O_TRUNC | O_NOFOLLOW;
     }
-    file->fd = open(working_name(file), flags, 0666);
+    if (!mhp_file_fails(MHP_FILE_OPEN, working_name(file), NULL)) {
+        file->fd = open(working_name(file), flags, 0666);
+    }
     if (file->fd < 0) {
         status = fail(MHP_ERR_IO, "create", working_name(file));
         goto out;
@@ -86,9 +116,10 @@ mhp_status mhp_file_write(mhp_file *file, const void *data, size_t bytes)
     size_t done = 0;
 
     while (done < bytes) {
-        size_t rest = bytes - done;
-        ssize_t count = write(file->fd, (const char *)data + done,
-                              rest < WRITE_BYTES_MAX ? rest : WRITE_BYTES_MAX);
+        size_t part = bytes - done < WRITE_BYTES_MAX ? bytes - done : WRITE_BYTES_MAX;
+        ssize_t count = mhp_file_fails(MHP_FILE_WRITE, working_name(file), &part)
+                            ? -1
+                            : write(file->fd, (const char *)data + done, part);
 
         if (count > 0) {
             done += (size_t)count;
@@ -111,10 +142,11 @@ mhp_status mhp_file_pwrite(mhp_file *file, const void *data, size_t bytes, uint6
             working_name(file), (unsigned long long)offset);
     }
     while (done < bytes) {
-        size_t rest = bytes - done;
+        size_t part = bytes - done < WRITE_BYTES_MAX ? bytes - done : WRITE_BYTES_MAX;
         ssize_t count =
-            pwrite(file->fd, (const char *)data + done,
-                   rest < WRITE_BYTES_MAX ? rest : WRITE_BYTES_MAX, (off_t)(offset + done));
+            mhp_file_fails(MHP_FILE_WRITE, working_name(file), &part)
+                ? -1
+                : pwrite(file->fd, (const char *)data + done, part, (off_t)(offset + done));
 
         if (count > 0) {
             done += (size_t)count;
@@ -132,26 +164,38 @@ static bool cannot_be_synced(int error)
     return error == EINVAL || error == EROFS || error == ENOTSUP;
 }
 
+int mhp_sync_folder_fd(const char *path)
+{
+    int error = 0;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0) {
+        return -1;
+    }
+    if ((mhp_file_fails(MHP_FILE_SYNC_FOLDER, path, NULL) || fsync(fd) != 0) &&
+        !cannot_be_synced(errno)) {
+        error = errno;
+    }
+    close(fd);
+    errno = error;
+    return error != 0 ? -1 : 0;
+}
+
 static mhp_status sync_folder_of(const char *path)
 {
     mhp_status status = MHP_OK;
     const char *slash = strrchr(path, '/');
     char *folder = NULL;
-    int fd = -1;
 
     MHP_TRY(out, mhp_strdup(&folder, slash ? path : "."));
     if (slash) {
         folder[slash == path ? 1 : slash - path] = '\0';
     }
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || (fsync(fd) != 0 && !cannot_be_synced(errno))) {
+    if (mhp_sync_folder_fd(folder) != 0) {
         status = mhp_error_set(MHP_ERR_IO, "cannot sync folder %s after writing %s: %s", folder,
                                path, strerror(errno));
     }
 out:
-    if (fd >= 0) {
-        close(fd);
-    }
     mhp_free(folder);
     return status;
 }
@@ -162,11 +206,12 @@ static mhp_status sync_and_close(mhp_file *file)
     mhp_status status = MHP_OK;
     int fd = file->fd;
 
-    if (fsync(fd) != 0 && (file->temporary || !cannot_be_synced(errno))) {
+    if ((mhp_file_fails(MHP_FILE_SYNC, working_name(file), NULL) || fsync(fd) != 0) &&
+        (file->temporary || !cannot_be_synced(errno))) {
         return fail(MHP_ERR_IO, "sync", working_name(file));
     }
     file->fd = -1;
-    if (close(fd) != 0) {
+    if (close(fd) != 0 || mhp_file_fails(MHP_FILE_CLOSE, working_name(file), NULL)) {
         status = fail(MHP_ERR_IO, "close", working_name(file));
     }
     return status;
@@ -180,7 +225,8 @@ mhp_status mhp_file_finish(mhp_file *file)
     if (!file->temporary) {
         goto out;
     }
-    if (rename(file->temporary, file->path) != 0) {
+    if (mhp_file_fails(MHP_FILE_RENAME, file->path, NULL) ||
+        rename(file->temporary, file->path) != 0) {
         MHP_RAISE(out, MHP_ERR_IO, "cannot rename %s to %s: %s", file->temporary, file->path,
                   strerror(errno));
     }
@@ -280,6 +326,9 @@ static mhp_status make_folder(const char *path)
 {
     struct stat found;
 
+    if (mhp_file_fails(MHP_FILE_MAKE_FOLDER, path, NULL)) {
+        return fail(MHP_ERR_IO, "make folder", path);
+    }
     if (mkdir(path, 0777) == 0 ||
         (errno == EEXIST && stat(path, &found) == 0 && S_ISDIR(found.st_mode))) {
         return MHP_OK;

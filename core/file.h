@@ -57,4 +57,28 @@ mhp_status mhp_map_file(const char *path, mhp_map *map_out);
 /* Releases and zeroes; a zeroed map is allowed. */
 void mhp_unmap(mhp_map *map);
 
+/* For tests and injected faults: what a failing disk does. */
+typedef enum mhp_file_call {
+    MHP_FILE_OPEN,
+    MHP_FILE_WRITE,
+    MHP_FILE_SYNC,
+    MHP_FILE_CLOSE,
+    MHP_FILE_RENAME,
+    MHP_FILE_SYNC_FOLDER,
+    MHP_FILE_MAKE_FOLDER,
+    MHP_FILE_REMOVE,
+    MHP_FILE_CALL_COUNT
+} mhp_file_call;
+
+/* Called before each system call that changes files or folders: 0 to let it happen, or the errno
+ * that it fails with. *bytes is what a write is asked to write and may be lowered to shorten it;
+ * NULL elsewhere. Any thread. */
+typedef int (*mhp_file_fault_fn)(void *context, mhp_file_call call, const char *path,
+                                 size_t *bytes);
+
+/* Sets the hook of the process, NULL for none; before the threads that write files start. */
+void mhp_file_set_fault(mhp_file_fault_fn fault, void *context);
+/* "open", "write", "sync", "close", "rename", "sync-folder", "make-folder", "remove". */
+const char *mhp_file_call_text(mhp_file_call call);
+
 #endif

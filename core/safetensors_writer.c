@@ -12,6 +12,7 @@ struct mhp_safetensors_writer {
     mhp_file *file;
     char *path;
     size_t expected_bytes, written_bytes; /* of the tensors' data */
+    mhp_hash header_hash;
 };
 
 static mhp_status describe(json_t *root, const char *path, const mhp_tensor_info *info,
@@ -74,9 +75,8 @@ static mhp_status describe_metadata(json_t *root, const char *path, const char *
 /* Length and JSON, padded with spaces so that the data begins at a multiple of 8. */
 static mhp_status write_header(mhp_safetensors_writer *writer, const json_t *root)
 {
-    static const char spaces[MHP_SAFETENSORS_LENGTH_BYTES] = "       ";
     mhp_status status = MHP_OK;
-    char *text = json_dumps(root, JSON_COMPACT);
+    char *text = json_dumps(root, JSON_COMPACT), *bytes = NULL;
     size_t length = text ? strlen(text) : 0, padding = (8 - length % 8) % 8;
     uint64_t padded = length + padding;
 
@@ -87,10 +87,14 @@ static mhp_status write_header(mhp_safetensors_writer *writer, const json_t *roo
         MHP_RAISE(out, MHP_ERR_LIMIT, "%s: header of %llu bytes: expected at most %zu",
                   writer->path, (unsigned long long)padded, MHP_SAFETENSORS_HEADER_MAX);
     }
-    MHP_TRY(out, mhp_file_write(writer->file, &padded, sizeof padded));
-    MHP_TRY(out, mhp_file_write(writer->file, text, length));
-    MHP_TRY(out, mhp_file_write(writer->file, spaces, padding));
+    MHP_TRY(out, mhp_calloc(&bytes, sizeof padded + padded, 1));
+    memcpy(bytes, &padded, sizeof padded);
+    memcpy(bytes + sizeof padded, text, length);
+    memset(bytes + sizeof padded + length, ' ', padding);
+    writer->header_hash = mhp_hash_bytes(bytes, sizeof padded + padded);
+    MHP_TRY(out, mhp_file_write(writer->file, bytes, sizeof padded + padded));
 out:
+    mhp_free(bytes);
     free(text);
     return status;
 }
@@ -124,6 +128,11 @@ out:
     mhp_safetensors_abandon(writer);
     json_decref(root);
     return status;
+}
+
+mhp_hash mhp_safetensors_writer_header_hash(const mhp_safetensors_writer *writer)
+{
+    return writer->header_hash;
 }
 
 mhp_status mhp_safetensors_write(mhp_safetensors_writer *writer, const void *data, size_t bytes)

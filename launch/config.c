@@ -62,21 +62,44 @@ void mhp_config_release(mhp_config *config)
     mhp_options_release(mhp_config_options, config);
 }
 
+/* The text is released with free. */
+static mhp_status print_to_text(const mhp_config *config, char **text_out, size_t *length_out)
+{
+    mhp_status status = MHP_OK;
+    FILE *stream = open_memstream(text_out, length_out);
+
+    if (!stream) {
+        return mhp_error_set(MHP_ERR_NO_MEMORY, "cannot print the configuration: %s",
+                             strerror(errno));
+    }
+    status = mhp_options_print(mhp_config_options, config, stream);
+    if (fclose(stream) != 0 && status == MHP_OK) {
+        return mhp_error_set(MHP_ERR_NO_MEMORY, "cannot print the configuration: %s",
+                             strerror(errno));
+    }
+    return status;
+}
+
+mhp_status mhp_config_checksum(const mhp_config *config, char text[MHP_HASH_TEXT_MAX])
+{
+    mhp_status status = MHP_OK;
+    char *printed = NULL;
+    size_t length = 0;
+
+    MHP_TRY(out, print_to_text(config, &printed, &length));
+    mhp_hash_print(mhp_hash_bytes(printed, length), text);
+out:
+    free(printed);
+    return status;
+}
+
 mhp_status mhp_config_save(const mhp_config *config, const char *directory)
 {
     mhp_status status = MHP_OK;
     char *path = NULL, *text = NULL;
     size_t length = 0;
-    FILE *stream = open_memstream(&text, &length);
 
-    if (!stream) {
-        MHP_RAISE(out, MHP_ERR_NO_MEMORY, "cannot print the configuration: %s", strerror(errno));
-    }
-    status = mhp_options_print(mhp_config_options, config, stream);
-    if (fclose(stream) != 0 && status == MHP_OK) {
-        MHP_RAISE(out, MHP_ERR_NO_MEMORY, "cannot print the configuration: %s", strerror(errno));
-    }
-    MHP_TRY(out, status);
+    MHP_TRY(out, print_to_text(config, &text, &length));
     MHP_TRY(out, mhp_mkdirs(directory));
     MHP_TRY(out, mhp_asprintf(&path, "%s/config.resolved.yaml", directory));
     MHP_TRY(out, mhp_file_write_atomic(path, text, length));

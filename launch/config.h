@@ -2,6 +2,7 @@
 #ifndef MHP_LAUNCH_CONFIG_H
 #define MHP_LAUNCH_CONFIG_H
 
+#include "core/hash.h"
 #include "model/options.h"
 #include "runtime/data/options.h"
 #include "runtime/options.h"
@@ -25,6 +26,9 @@ extern const mhp_option mhp_config_options[];
 mhp_status mhp_config_load(mhp_config *config, const char *path, char *const *overrides,
                            size_t override_count);
 void mhp_config_release(mhp_config *config);
+
+/* Checksum of the resolved configuration as it is printed. */
+mhp_status mhp_config_checksum(const mhp_config *config, char text[MHP_HASH_TEXT_MAX]);
 
 /* Writes config.resolved.yaml into `directory`, whole or not at all. */
 mhp_status mhp_config_save(const mhp_config *config, const char *directory);

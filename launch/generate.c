@@ -107,7 +107,6 @@ static mhp_status load_model(generator *self)
 {
     mhp_status status = MHP_OK;
     mhp_safetensors *file = NULL;
-    char *path = NULL;
     mhp_device_params device = {.kind = MHP_DEVICE_CPU, .threads = 1};
     mhp_local_model_params local = {.model = &self->params, .length = self->given->context, .threads = 1};
 
@@ -117,15 +116,13 @@ static mhp_status load_model(generator *self)
                   "%s has a vocabulary of %lld tokens: text can be made only with that of bytes, %d",
                   self->given->model, (long long)self->params.vocab_size, MHP_BYTE_VOCABULARY);
     }
-    MHP_TRY(out, mhp_asprintf(&path, "%s/model.safetensors", self->given->model));
-    MHP_TRY(out, mhp_safetensors_open(path, &file));
+    MHP_TRY(out, mhp_model_open(self->given->model, &file));
     MHP_TRY(out, mhp_device_open(&device, &self->device));
     local.device = self->device;
     MHP_TRY(out, mhp_local_model_create(&local, &self->model));
     MHP_TRY(out, mhp_local_model_load(self->model, file, ""));
 out:
     mhp_safetensors_close(file);
-    mhp_free(path);
     return status;
 }
 

@@ -2,6 +2,19 @@
 
 #include <stdio.h>
 
+#include "core/log.h"
+
+/* Of all ranks' warnings rank 0's are printed: what matters to all, all meet. */
+static void print_log(void *context, mhp_log_level level, const char *text)
+{
+    const mhp_session *session = context;
+
+    if (session->root) {
+        fprintf(stderr, "mhcpipe: %s: %s\n",
+                level == MHP_LOG_WARN ? "warning" : mhp_log_level_text(level), text);
+    }
+}
+
 /* The cards of a host go round its ranks. */
 static int choose_card(const mhp_parallel_params *parallel)
 {
@@ -49,6 +62,7 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
     }
     MHP_RETURN_IF_ERROR(mhp_comm_open(session->device, &session->comm));
     session->root = mhp_comm_rank(session->comm) == 0;
+    mhp_log_set_sink(print_log, session, MHP_LOG_WARN);
     if (status != MHP_OK) {
         mhp_error_set(status, "%s", text);
     }
@@ -76,6 +90,7 @@ int mhp_session_close(mhp_session *session, mhp_status status)
     if (status < 0) {
         end_on_error(session, status);
     }
+    mhp_log_set_sink(NULL, NULL, MHP_LOG_WARN);
     mhp_comm_close(session->comm);
     mhp_device_close(session->device);
     mhp_config_release(&session->config);

@@ -1,6 +1,7 @@
 /* mhcpipe train: a run from its configuration to its last checkpoint. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/memory.h"
 #include "launch/memory_table.h"
@@ -51,8 +52,11 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 static const struct argp_option options[] = {
     MHP_SET_OPTION,
     MHP_MEMORY_LIMIT_OPTION,
-    {"resume", RESUME_KEY, "PATH", 0,
-     "Continue from a checkpoint, or from the newest one of a run's folder", 0},
+    {"resume", RESUME_KEY, "WHAT", 0,
+     "Continue from a checkpoint: auto (the newest intact one in log.dir, or from the start if "
+     "there is none), latest, never (the default), or the PATH of a checkpoint or of a run's "
+     "folder",
+     0},
     {"dry-run", DRY_RUN_KEY, NULL, 0,
      "Show plan, memory and data, and check them, without training; needs no mpirun", 0},
     {0},
@@ -95,8 +99,8 @@ static mhp_status print_dry_run(const mhp_config *config, const char *resume)
     MHP_TRY(out, mhp_print_memory_table(config, &layout, stdout));
     MHP_TRY(out, print_data(config, stdout));
     if (resume) {
-        MHP_TRY(out, mhp_checkpoint_find(resume, &checkpoint));
-        printf("resumes from %s\n", checkpoint);
+        MHP_TRY(out, mhp_checkpoint_find(mhp_resume_parse(resume), config->log.dir, &checkpoint));
+        printf("resumes from %s\n", checkpoint ? checkpoint : "nothing: starts from the start");
     }
     printf("ranks: mpirun -n %lld\n",
            (long long)(config->parallel.pipeline * config->parallel.data));
@@ -130,7 +134,19 @@ static void print_step(void *context, const mhp_step_report *report, double held
     mhp_progress_step(context, report, held_out_loss);
 }
 
-static mhp_status print_start(const mhp_config *config, mhp_run *run)
+static void print_resumed(const mhp_run *run, const char *checksum)
+{
+    const mhp_checkpoint_state *state;
+    const char *from = mhp_run_resumed_from(run, &state);
+
+    if (from) {
+        printf("resumes from %s, %lld steps done%s\n", from, (long long)state->step,
+               strcmp(state->configuration, checksum) == 0 ? ""
+                                                           : "; it was made with another configuration");
+    }
+}
+
+static mhp_status print_start(const mhp_config *config, mhp_run *run, const char *checksum)
 {
     mhp_trainer *trainer = mhp_run_trainer(run);
     const mhp_plan *plan = mhp_trainer_plan(trainer);
@@ -152,6 +168,7 @@ static mhp_status print_start(const mhp_config *config, mhp_run *run)
            plan->name, (long long)config->parallel.pipeline, (long long)config->parallel.data,
            plan->microbatch_count, tokens, config->log.dir);
     MHP_RETURN_IF_ERROR(mhp_print_memory_table(config, mhp_trainer_layout(trainer), stdout));
+    print_resumed(run, checksum);
     fflush(stdout);
     return MHP_OK;
 }
@@ -179,6 +196,7 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
     const mhp_config *config = &session->config;
     mhp_run *run = NULL;
     mhp_run_result result;
+    char checksum[MHP_HASH_TEXT_MAX];
     mhp_run_params params = {
         .trainer = {.comm = session->comm,
                     .model = &config->model,
@@ -190,14 +208,16 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
         .eval = &config->eval,
         .checkpoint = &config->checkpoint,
         .directory = config->log.dir,
-        .resume = resume,
+        .configuration = checksum,
+        .resume = mhp_resume_parse(resume),
         .progress = session->root ? print_step : NULL,
         .progress_context = progress,
     };
 
+    MHP_TRY(out, mhp_config_checksum(config, checksum));
     MHP_TRY(out, mhp_run_create(&params, &run));
     if (session->root) {
-        status = print_start(config, run);
+        status = print_start(config, run, checksum);
         status = status == MHP_OK ? mhp_config_save(config, config->log.dir) : status;
     }
     MHP_TRY(out, mhp_comm_agree(session->comm, status, NULL));

@@ -1,14 +1,13 @@
 #include "runtime/model_file.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/file.h"
 #include "core/memory.h"
 
-enum { ROOT = 0, MOMENT_COUNT = 2 };
-
-static const char *const moment_prefixes[MOMENT_COUNT] = {"exp_avg.", "exp_avg_sq."};
+enum { ROOT = 0 };
 
 /* What rank 0 holds while it writes; on the other ranks `writer` stays NULL. `write_status` keeps the first failure, so that rank 0
  * goes on taking part in transfers and nobody waits for ever. */
@@ -38,27 +37,17 @@ static size_t element_bytes(const mhp_store *store)
     return mhp_dtype_bytes(store->kernels->full_dtype);
 }
 
-/* Elements of a stage's flat image, padded for its holders. */
-static mhp_status stage_elements(mhp_store *store, int stage, int holder_count, mhp_parameter_layout *layout, int64_t *chunk_out)
-{
-    MHP_RETURN_IF_ERROR(mhp_parameter_layout_create(store->params.model, &store->extents[stage], layout));
-    *chunk_out = (layout->elements + holder_count - 1) / holder_count;
-    return MHP_OK;
-}
-
 static mhp_status largest_stage(gathering_state *gathering)
 {
     mhp_store *store = gathering->store;
 
     for (int s = 0; s < store->params.plan->stage_count; s++) {
         mhp_parameter_layout layout = {0};
-        int holder_count = mhp_store_holders(store, s, gathering->holders);
-        int64_t chunk;
         size_t bytes;
 
-        MHP_RETURN_IF_ERROR(stage_elements(store, s, holder_count, &layout, &chunk));
+        MHP_RETURN_IF_ERROR(mhp_parameter_layout_create(store->params.model, &store->extents[s], &layout));
+        bytes = (size_t)layout.elements * element_bytes(store);
         mhp_parameter_layout_destroy(&layout);
-        bytes = (size_t)(chunk * holder_count) * element_bytes(store);
         gathering->buffer_bytes = bytes > gathering->buffer_bytes ? bytes : gathering->buffer_bytes;
     }
     return MHP_OK;
@@ -88,12 +77,12 @@ static void end_gathering(gathering_state *gathering)
     mhp_free(gathering->holders);
 }
 
-/* Brings `bytes` from `source` on world rank `from` into the root's buffer at `offset`. Every rank. */
-static mhp_status bring(gathering_state *gathering, int from, void *source, size_t offset, size_t bytes)
+/* Brings `bytes` from `source` on world rank `from` into the root's buffer. Every rank. */
+static mhp_status bring(gathering_state *gathering, int from, void *source, size_t bytes)
 {
     mhp_store *store = gathering->store;
     bool root = store->world_rank == ROOT;
-    void *target = root ? (char *)gathering->buffer + offset : NULL;
+    void *target = gathering->buffer;
 
     if (from == ROOT) {
         if (!root) {
@@ -124,26 +113,16 @@ static mhp_status write_image(gathering_state *gathering, const mhp_parameter_la
     return MHP_OK;
 }
 
-/* Gathers one array of a stage and appends its tensors. `source` is this rank's array, NULL if it does not hold the stage; whole
- * arrays come from the first holder, parted ones (moments) from each. */
-static mhp_status gather_stage(gathering_state *gathering, int stage, void *source, bool parted)
+/* Brings a stage's parameters from its first holder and appends its tensors. `source` is NULL if this rank does not hold the stage. */
+static mhp_status gather_stage(gathering_state *gathering, int stage, void *source)
 {
     mhp_status status = MHP_OK;
     mhp_store *store = gathering->store;
     mhp_parameter_layout layout = {0};
-    int holder_count = mhp_store_holders(store, stage, gathering->holders);
-    int64_t chunk;
 
-    MHP_TRY(out, stage_elements(store, stage, holder_count, &layout, &chunk));
-    if (parted) {
-        size_t bytes = (size_t)chunk * element_bytes(store);
-
-        for (int h = 0; h < holder_count; h++) {
-            MHP_TRY(out, bring(gathering, gathering->holders[h], source, (size_t)h * bytes, bytes));
-        }
-    } else {
-        MHP_TRY(out, bring(gathering, gathering->holders[0], source, 0, (size_t)layout.elements * element_bytes(store)));
-    }
+    mhp_store_holders(store, stage, gathering->holders);
+    MHP_TRY(out, mhp_parameter_layout_create(store->params.model, &store->extents[stage], &layout));
+    MHP_TRY(out, bring(gathering, gathering->holders[0], source, (size_t)layout.elements * element_bytes(store)));
     if (store->world_rank == ROOT) {
         MHP_TRY(out, write_image(gathering, &layout));
     }
@@ -152,8 +131,8 @@ out:
     return status;
 }
 
-/* The tensors of a file: every parameter once for each prefix, stages in order, all of a stage's first prefix before its second. */
-static mhp_status list_tensors(mhp_store *store, const char *const *prefixes, int prefix_count, mhp_tensor_info **infos_out, size_t *count_out)
+/* The tensors of the file: every parameter, stages in order. */
+static mhp_status list_tensors(mhp_store *store, mhp_tensor_info **infos_out, size_t *count_out)
 {
     mhp_status status = MHP_OK;
     mhp_tensor_info *infos = NULL;
@@ -162,16 +141,9 @@ static mhp_status list_tensors(mhp_store *store, const char *const *prefixes, in
 
     for (int s = 0; s < store->params.plan->stage_count; s++) {
         MHP_TRY(out, mhp_parameter_layout_create(store->params.model, &store->extents[s], &layout));
-        MHP_TRY(out, mhp_realloc(&infos, count + (size_t)(prefix_count * layout.count), sizeof *infos));
-        for (int i = 0; i < prefix_count * layout.count; i++) {
-            mhp_tensor_info *info = &infos[count++];
-            const mhp_tensor_info *parameter = &layout.items[i % layout.count].info;
-
-            *info = *parameter;
-            if (snprintf(info->name, sizeof info->name, "%s%s", prefixes[i / layout.count], parameter->name) >= (int)sizeof info->name) {
-                MHP_RAISE(out, MHP_ERR_LIMIT, "tensor name %s%s exceeds %d bytes", prefixes[i / layout.count], parameter->name,
-                          MHP_TENSOR_NAME_MAX);
-            }
+        MHP_TRY(out, mhp_realloc(&infos, count + (size_t)layout.count, sizeof *infos));
+        for (int i = 0; i < layout.count; i++) {
+            infos[count++] = layout.items[i].info;
         }
         mhp_parameter_layout_destroy(&layout);
     }
@@ -184,7 +156,7 @@ out:
     return status;
 }
 
-static mhp_status create_writer(gathering_state *gathering, const char *directory, const char *file, const char *const *prefixes, int prefix_count)
+static mhp_status create_writer(gathering_state *gathering, const char *directory)
 {
     static const char *const metadata[] = {"format", "pt", NULL};
     mhp_status status = MHP_OK;
@@ -196,8 +168,8 @@ static mhp_status create_writer(gathering_state *gathering, const char *director
         return MHP_OK;
     }
     MHP_TRY(out, mhp_mkdirs(directory));
-    MHP_TRY(out, mhp_asprintf(&path, "%s/%s", directory, file));
-    MHP_TRY(out, list_tensors(gathering->store, prefixes, prefix_count, &infos, &count));
+    MHP_TRY(out, mhp_asprintf(&path, "%s/model.safetensors", directory));
+    MHP_TRY(out, list_tensors(gathering->store, &infos, &count));
     MHP_TRY(out, mhp_safetensors_create(path, infos, count, metadata, &gathering->writer));
 out:
     mhp_free(infos);
@@ -229,16 +201,15 @@ static mhp_status finish_model(gathering_state *gathering, const char *directory
 
 mhp_status mhp_model_save(mhp_store *store, const char *directory)
 {
-    static const char *const prefixes[] = {""};
     mhp_status status = MHP_OK;
     gathering_state gathering;
 
     MHP_TRY(out, agree(store, begin_gathering(&gathering, store)));
-    keep_failure(&gathering, create_writer(&gathering, directory, "model.safetensors", prefixes, 1));
+    keep_failure(&gathering, create_writer(&gathering, directory));
     for (int s = 0; s < store->params.plan->stage_count; s++) {
         mhp_held_stage *held = mhp_store_find(store, s);
 
-        MHP_TRY(out, gather_stage(&gathering, s, held ? held->parameters : NULL, false));
+        MHP_TRY(out, gather_stage(&gathering, s, held ? held->parameters : NULL));
     }
     MHP_TRY(out, agree(store, finish_model(&gathering, directory)));
 out:
@@ -246,27 +217,103 @@ out:
     return status;
 }
 
-mhp_status mhp_moments_save(mhp_store *store, mhp_optimizer *optimizer, const char *directory)
+/* ---- reading ---- */
+
+enum { INDEX_BYTES_MAX = 1 << 28, FILES_MAX = 1 << 16 };
+
+static bool leaves_folder(const char *name)
 {
-    mhp_status status = MHP_OK;
-    gathering_state gathering;
+    return name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL;
+}
 
-    MHP_TRY(out, agree(store, begin_gathering(&gathering, store)));
-    keep_failure(&gathering, create_writer(&gathering, directory, "optimizer.safetensors", moment_prefixes, MOMENT_COUNT));
-    for (int s = 0; s < store->params.plan->stage_count; s++) {
-        mhp_held_stage *held = mhp_store_find(store, s);
-        void *moments[MOMENT_COUNT] = {NULL, NULL};
+typedef struct index_files {
+    char **paths;
+    size_t count;
+} index_files;
 
-        if (held) {
-            mhp_optimizer_moments(optimizer, held, &moments[0], &moments[1]);
-        }
-        for (int k = 0; k < MOMENT_COUNT; k++) {
-            MHP_TRY(out, gather_stage(&gathering, s, moments[k], true));
+/* Adds a file of the index once: its tensors stand together. */
+static mhp_status add_index_file(const char *directory, const char *index, const char *tensor, const char *name, index_files *files)
+{
+    char *path = NULL;
+
+    if (!name || leaves_folder(name)) {
+        return mhp_error_set(MHP_ERR_FORMAT, "%s: tensor \"%.300s\": expected the name of a file in the same folder", index, tensor);
+    }
+    MHP_RETURN_IF_ERROR(mhp_asprintf(&path, "%s/%s", directory, name));
+    for (size_t i = files->count; i > 0; i--) {
+        if (strcmp(files->paths[i - 1], path) == 0) {
+            mhp_free(path);
+            return MHP_OK;
         }
     }
-    MHP_TRY(out, agree(store, finish_writer(&gathering)));
+    if (files->count == FILES_MAX) {
+        mhp_free(path);
+        return mhp_error_set(MHP_ERR_LIMIT, "%s names more than %d files, the limit", index, FILES_MAX);
+    }
+    files->paths[files->count++] = path;
+    return MHP_OK;
+}
+
+static mhp_status read_index(const char *directory, const char *index, const json_t *root, index_files *files)
+{
+    json_t *map = json_object_get(root, "weight_map");
+    size_t capacity = json_object_size(map) < FILES_MAX ? json_object_size(map) : FILES_MAX;
+    const char *tensor;
+    json_t *value;
+
+    if (json_object_size(map) == 0) {
+        return mhp_error_set(MHP_ERR_FORMAT, "%s: expected an object \"weight_map\" of tensors and their files", index);
+    }
+    MHP_RETURN_IF_ERROR(mhp_calloc(&files->paths, capacity, sizeof *files->paths));
+    json_object_foreach(map, tensor, value)
+    {
+        MHP_RETURN_IF_ERROR(add_index_file(directory, index, tensor, json_string_value(value), files));
+    }
+    return MHP_OK;
+}
+
+static mhp_status open_indexed(const char *directory, const char *index, mhp_safetensors **file_out)
+{
+    mhp_status status = MHP_OK;
+    index_files files = {0};
+    json_error_t error;
+    json_t *root = NULL;
+    char *text = NULL;
+    size_t size = 0;
+
+    MHP_TRY(out, mhp_file_read_all(index, INDEX_BYTES_MAX, &text, &size));
+    root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_object(root)) {
+        MHP_RAISE(out, MHP_ERR_FORMAT, "%s:%d:%d: %s: expected a JSON object", index, error.line, error.column, error.text);
+    }
+    MHP_TRY(out, read_index(directory, index, root, &files));
+    MHP_TRY(out, mhp_safetensors_open_set((const char *const *)files.paths, files.count, file_out));
 out:
-    end_gathering(&gathering);
+    for (size_t i = 0; i < files.count; i++) {
+        mhp_free(files.paths[i]);
+    }
+    mhp_free(files.paths);
+    json_decref(root);
+    mhp_free(text);
+    return status;
+}
+
+mhp_status mhp_model_open(const char *directory, mhp_safetensors **file_out)
+{
+    mhp_status status = MHP_OK;
+    char *path = NULL;
+    char *index = NULL;
+
+    MHP_TRY(out, mhp_asprintf(&path, "%s/model.safetensors", directory));
+    MHP_TRY(out, mhp_asprintf(&index, "%s/" MHP_MODEL_INDEX_NAME, directory));
+    if (!mhp_file_exists(path) && mhp_file_exists(index)) {
+        MHP_TRY(out, open_indexed(directory, index, file_out));
+    } else {
+        MHP_TRY(out, mhp_safetensors_open(path, file_out));
+    }
+out:
+    mhp_free(index);
+    mhp_free(path);
     return status;
 }
 
@@ -274,81 +321,10 @@ mhp_status mhp_model_load(mhp_store *store, const char *directory)
 {
     mhp_status status = MHP_OK;
     mhp_safetensors *file = NULL;
-    char *path = NULL;
 
-    MHP_TRY(out, mhp_asprintf(&path, "%s/model.safetensors", directory));
-    MHP_TRY(out, mhp_safetensors_open(path, &file));
+    MHP_TRY(out, mhp_model_open(directory, &file));
     MHP_TRY(out, mhp_store_load(store, file, ""));
 out:
     mhp_safetensors_close(file);
-    mhp_free(path);
-    return status;
-}
-
-/* Copies this rank's part of one parameter's moment out of the whole tensor. */
-static void copy_part(const mhp_store *store, const mhp_parameter *parameter, int64_t begin, int64_t chunk, const void *whole, void *part)
-{
-    size_t size = element_bytes(store);
-    int64_t first = parameter->offset > begin ? parameter->offset : begin;
-    int64_t last = parameter->offset + parameter->elements;
-
-    last = last < begin + chunk ? last : begin + chunk;
-    if (first < last) {
-        memcpy((char *)part + (size_t)(first - begin) * size, (const char *)whole + (size_t)(first - parameter->offset) * size,
-               (size_t)(last - first) * size);
-    }
-}
-
-static mhp_status load_moment(mhp_store *store, const mhp_held_stage *held, const mhp_safetensors *file, const char *prefix, void *moment,
-                              mhp_stream *stream)
-{
-    mhp_status status = MHP_OK;
-    const mhp_parameter_layout *layout = mhp_stage_layout(held->stage);
-    size_t size = element_bytes(store);
-    void *whole = NULL;
-    void *part = NULL;
-
-    MHP_TRY(out, mhp_calloc(&part, (size_t)held->chunk, size));
-    for (int p = 0; p < layout->count; p++) {
-        const mhp_parameter *parameter = &layout->items[p];
-        mhp_tensor_info expected = parameter->info;
-
-        snprintf(expected.name, sizeof expected.name, "%s%.*s", prefix, MHP_TENSOR_NAME_MAX - 32, parameter->info.name);
-        MHP_TRY(out, mhp_calloc(&whole, (size_t)parameter->elements, size));
-        MHP_TRY(out, mhp_safetensors_read(file, &expected, whole));
-        copy_part(store, parameter, held->chunk * mhp_group_index(held->group), held->chunk, whole, part);
-        mhp_free(whole);
-        whole = NULL;
-    }
-    MHP_TRY(out, mhp_stream_copy(stream, moment, part, (size_t)held->chunk * size));
-    MHP_TRY(out, mhp_stream_synchronize(stream));
-out:
-    mhp_free(whole);
-    mhp_free(part);
-    return status;
-}
-
-mhp_status mhp_moments_load(mhp_store *store, mhp_optimizer *optimizer, const char *directory)
-{
-    mhp_status status = MHP_OK;
-    mhp_safetensors *file = NULL;
-    mhp_stream *stream = NULL;
-    char *path = NULL;
-
-    MHP_TRY(out, mhp_asprintf(&path, "%s/optimizer.safetensors", directory));
-    MHP_TRY(out, mhp_safetensors_open(path, &file));
-    MHP_TRY(out, mhp_stream_create(store->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "load", &stream));
-    for (int i = 0; i < store->held_count; i++) {
-        void *moments[MOMENT_COUNT];
-
-        mhp_optimizer_moments(optimizer, &store->held[i], &moments[0], &moments[1]);
-        for (int k = 0; k < MOMENT_COUNT; k++) {
-            MHP_TRY(out, load_moment(store, &store->held[i], file, moment_prefixes[k], moments[k], stream));
-        }
-    }
-out:
-    mhp_stream_destroy(stream);
-    mhp_safetensors_close(file);
-    mhp_free(path);
     return status;
 }

@@ -111,6 +111,10 @@ const mhp_option mhp_eval_options[] = {
 const mhp_option mhp_checkpoint_options[] = {
     {.key = "every", .type = MHP_OPTION_INT, .offset = offsetof(mhp_checkpoint_params, every), .default_text = "0", .minimum = 0,
      .maximum = 1e12, .unit = "steps", .help = "steps between checkpoints; 0: only at the end"},
+    {.key = "keep_last", .type = MHP_OPTION_INT, .offset = offsetof(mhp_checkpoint_params, keep_last), .default_text = "0", .minimum = 0,
+     .maximum = 1e6, .help = "newest checkpoints that stay when another is complete; 0: all"},
+    {.key = "keep_every", .type = MHP_OPTION_INT, .offset = offsetof(mhp_checkpoint_params, keep_every), .default_text = "0",
+     .minimum = 0, .maximum = 1e12, .unit = "steps", .help = "checkpoints of steps that are multiples of this stay as well; 0: none"},
     {.key = NULL},
 };
 

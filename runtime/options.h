@@ -55,6 +55,8 @@ typedef struct mhp_eval_params {
 
 typedef struct mhp_checkpoint_params {
     int64_t every;                  /* steps; 0: only at the end */
+    int64_t keep_last;              /* newest checkpoints that stay; 0: all */
+    int64_t keep_every;             /* and those of steps that are multiples of this; 0: none */
 } mhp_checkpoint_params;
 
 typedef struct mhp_log_params {

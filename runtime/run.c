@@ -1,6 +1,7 @@
 #include "runtime/run.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #include "core/file.h"
 #include "core/memory.h"
@@ -11,8 +12,10 @@ struct mhp_run {
     mhp_dataset *dataset;
     mhp_trainer *trainer;
     mhp_metrics *metrics;           /* rank 0 of a run with a folder */
+    mhp_saver *saver;               /* of a run with a folder */
+    char *resumed_from;             /* checkpoint folder, or NULL */
+    mhp_checkpoint_state resumed;
     int64_t first_step;
-    int64_t saved_step;             /* of the newest checkpoint; -1 if there is none */
     double best_loss;
 };
 
@@ -49,37 +52,53 @@ static mhp_status open_files(mhp_run *run)
     return MHP_OK;
 }
 
-static mhp_status load_checkpoint(mhp_run *run)
+static mhp_status check_resumed(const mhp_run *run)
 {
-    mhp_status status = MHP_OK;
-    mhp_checkpoint_state state;
-    char *directory = NULL;
+    const mhp_checkpoint_state *state = &run->resumed;
     int64_t samples = mhp_trainer_batch_samples(run->trainer);
 
-    MHP_TRY(out, mhp_checkpoint_find(run->params.resume, &directory));
-    MHP_TRY(out, mhp_checkpoint_load(mhp_trainer_store(run->trainer), mhp_trainer_optimizer(run->trainer), directory, &state));
-    if (state.seed != run->params.trainer.train->seed) {
-        MHP_RAISE(out, MHP_ERR_CONFIG, "%s was made with train.seed %lld: expected the same, not %lld", directory, (long long)state.seed,
-                  (long long)run->params.trainer.train->seed);
+    if (state->seed != run->params.trainer.train->seed) {
+        return mhp_error_set(MHP_ERR_CONFIG, "%s was made with train.seed %lld: expected the same, not %lld", run->resumed_from,
+                             (long long)state->seed, (long long)run->params.trainer.train->seed);
     }
-    if (state.next_sample != (uint64_t)(state.step * samples)) {
-        MHP_RAISE(out, MHP_ERR_CONFIG, "%s stopped at sample %llu of step %lld: expected steps of the same number of samples, not %lld",
-                  directory, (unsigned long long)state.next_sample, (long long)state.step, (long long)samples);
+    if (state->samples_per_step != samples) {
+        return mhp_error_set(MHP_ERR_CONFIG, "%s was made with steps of %lld samples: expected the same number, not %lld",
+                             run->resumed_from, (long long)state->samples_per_step, (long long)samples);
     }
-    run->first_step = state.step;
-    run->saved_step = state.step;
-    run->best_loss = state.best_loss;
-out:
-    mhp_free(directory);
-    return status;
+    if (state->next_sample != (uint64_t)(state->step * samples)) {
+        return mhp_error_set(MHP_ERR_FORMAT, "%s stopped at sample %llu behind step %lld of %lld samples each: expected their product",
+                             run->resumed_from, (unsigned long long)state->next_sample, (long long)state->step, (long long)samples);
+    }
+    return MHP_OK;
 }
 
+/* Every rank; all get the same status. */
 static mhp_status load_parameters(mhp_run *run)
 {
-    if (run->params.resume) {
-        return load_checkpoint(run);
+    mhp_store *store = mhp_trainer_store(run->trainer);
+
+    MHP_RETURN_IF_ERROR(mhp_checkpoint_restore(store, mhp_trainer_optimizer(run->trainer), run->params.resume, run->params.directory,
+                                               &run->resumed, &run->resumed_from));
+    if (!run->resumed_from) {
+        return agree(run, mhp_store_initialize(store, (uint64_t)run->params.trainer.train->seed));
     }
-    return mhp_store_initialize(mhp_trainer_store(run->trainer), (uint64_t)run->params.trainer.train->seed);
+    MHP_RETURN_IF_ERROR(agree(run, check_resumed(run)));
+    run->first_step = run->resumed.step;
+    run->best_loss = run->resumed.best_loss;
+    return MHP_OK;
+}
+
+static mhp_status create_saver(mhp_run *run)
+{
+    mhp_saver_params params = {
+        .store = mhp_trainer_store(run->trainer),
+        .optimizer = mhp_trainer_optimizer(run->trainer),
+        .run = run->params.directory,
+        .keep_last = run->params.checkpoint->keep_last,
+        .keep_every = run->params.checkpoint->keep_every,
+    };
+
+    return run->params.directory ? mhp_saver_create(&params, &run->saver) : MHP_OK;
 }
 
 mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out)
@@ -90,12 +109,12 @@ mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out)
     MHP_TRY(out, mhp_calloc(&run, 1, sizeof *run));
     run->params = *params;
     run->best_loss = INFINITY;
-    run->saved_step = -1;
     MHP_TRY(out, agree(run, open_files(run)));
     run->params.trainer.samples = (mhp_sample_source){fill_training, run->dataset};
     run->params.trainer.held_out = (mhp_sample_source){fill_held_out, run->dataset};
     MHP_TRY(out, mhp_trainer_create(&run->params.trainer, &run->trainer));
-    MHP_TRY(out, agree(run, load_parameters(run)));
+    MHP_TRY(out, load_parameters(run));
+    MHP_TRY(out, create_saver(run));
     if (run->params.directory && is_root(run)) {
         status = mhp_metrics_open(run->params.directory, run->first_step, &run->metrics);
     }
@@ -113,6 +132,8 @@ void mhp_run_destroy(mhp_run *run)
         return;
     }
     mhp_metrics_close(run->metrics);
+    mhp_saver_destroy(run->saver);
+    mhp_free(run->resumed_from);
     mhp_trainer_destroy(run->trainer);
     mhp_dataset_close(run->dataset);
     mhp_free(run);
@@ -121,6 +142,12 @@ void mhp_run_destroy(mhp_run *run)
 mhp_trainer *mhp_run_trainer(mhp_run *run)
 {
     return run->trainer;
+}
+
+const char *mhp_run_resumed_from(const mhp_run *run, const mhp_checkpoint_state **state_out)
+{
+    *state_out = &run->resumed;
+    return run->resumed_from;
 }
 
 static uint64_t held_out_samples(const mhp_run *run)
@@ -146,15 +173,17 @@ static bool is_due(int64_t every, int64_t done, int64_t total)
 
 static mhp_status save_checkpoint(mhp_run *run, int64_t done)
 {
+    int64_t samples = mhp_trainer_batch_samples(run->trainer);
     mhp_checkpoint_state state = {
         .step = done,
-        .next_sample = (uint64_t)(done * mhp_trainer_batch_samples(run->trainer)),
+        .next_sample = (uint64_t)(done * samples),
+        .samples_per_step = samples,
         .seed = run->params.trainer.train->seed,
         .best_loss = run->best_loss,
     };
 
-    run->saved_step = done;
-    return mhp_checkpoint_save(mhp_trainer_store(run->trainer), mhp_trainer_optimizer(run->trainer), run->params.directory, &state);
+    snprintf(state.configuration, sizeof state.configuration, "%s", run->params.configuration ? run->params.configuration : "");
+    return mhp_saver_begin(run->saver, &state);
 }
 
 static mhp_status save_best(mhp_run *run, double loss)
@@ -179,6 +208,9 @@ static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_r
     int64_t total = run->params.trainer.train->steps;
     double loss = NAN;
 
+    if (run->saver) {
+        MHP_RETURN_IF_ERROR(mhp_saver_check(run->saver));
+    }
     if (is_due(run->params.eval->every, done, total)) {
         MHP_RETURN_IF_ERROR(mhp_run_evaluate(run, &loss));
         result->held_out_loss = loss;
@@ -190,7 +222,7 @@ static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_r
     if (run->params.progress) {
         run->params.progress(run->params.progress_context, report, loss);
     }
-    if (run->params.directory && is_due(run->params.checkpoint->every, done, total)) {
+    if (run->saver && is_due(run->params.checkpoint->every, done, total)) {
         MHP_RETURN_IF_ERROR(save_checkpoint(run, done));
     }
     result->steps = done;
@@ -208,5 +240,5 @@ mhp_status mhp_run_train(mhp_run *run, mhp_run_result *result_out)
         MHP_RETURN_IF_ERROR(follow_step(run, &report, result_out));
     }
     result_out->best_loss = run->best_loss;
-    return MHP_OK;
+    return run->saver ? mhp_saver_wait(run->saver) : MHP_OK;
 }

@@ -2,8 +2,10 @@
 #ifndef MHP_RUNTIME_RUN_H
 #define MHP_RUNTIME_RUN_H
 
-#include "runtime/checkpoint.h"
+#include "runtime/checkpoint/restore.h"
+#include "runtime/checkpoint/saver.h"
 #include "runtime/data/sampler.h"
+#include "runtime/model_file.h"
 #include "runtime/trainer.h"
 
 typedef struct mhp_run_params {
@@ -12,7 +14,8 @@ typedef struct mhp_run_params {
     const mhp_eval_params *eval;
     const mhp_checkpoint_params *checkpoint;
     const char *directory;          /* the run's folder, or NULL: nothing is written */
-    const char *resume;             /* a checkpoint or a run's folder; NULL: from the start */
+    const char *configuration;      /* checksum of the resolved configuration, for the manifests; NULL: none */
+    mhp_resume resume;
     /* Called on every rank after each step; held_out_loss is NaN if there was no evaluation. May be NULL. */
     void (*progress)(void *context, const mhp_step_report *report, double held_out_loss);
     void *progress_context;
@@ -30,6 +33,8 @@ typedef struct mhp_run mhp_run;
 mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out);
 void mhp_run_destroy(mhp_run *run);
 mhp_trainer *mhp_run_trainer(mhp_run *run);
+/* The checkpoint that the run goes on from, NULL for none; and its state. */
+const char *mhp_run_resumed_from(const mhp_run *run, const mhp_checkpoint_state **state_out);
 
 /* Trains to the end. An error of one rank alone is returned there only; the caller then calls mhp_comm_fail. */
 mhp_status mhp_run_train(mhp_run *run, mhp_run_result *result_out);

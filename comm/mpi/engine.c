@@ -396,6 +396,11 @@ bool mhp_comm_agreed_failure(const mhp_comm *comm)
     return comm->agreed_failure;
 }
 
+void mhp_comm_forget_failure(mhp_comm *comm)
+{
+    comm->agreed_failure = false;
+}
+
 bool mhp_comm_fail(mhp_comm *comm, mhp_status status)
 {
     struct timespec pause = {0, 1000000};

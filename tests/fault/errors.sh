@@ -94,20 +94,21 @@ expect '/proc/no' launch 2 train config.yaml --set log.dir=/proc/no
 launch 2 train config.yaml >/dev/null
 step=run/checkpoints/step-00000012
 cp -r "$step" cut
-truncate -s -100 cut/model.safetensors
-expect 'cut/model.safetensors' launch 2 train config.yaml --set train.steps=20 --set log.dir=other --resume cut
+truncate -s -100 cut/model-00001-of-00002.safetensors
+expect 'cut/model-00001-of-00002.safetensors' launch 2 train config.yaml --set train.steps=20 --set log.dir=other --resume cut
 cp -r "$step" header
-printf '\377\377\377\377' | dd of=header/model.safetensors bs=1 conv=notrunc status=none
-expect 'header/model.safetensors' launch 2 eval config.yaml --model header
+printf '\377\377\377\377' | dd of=header/model-00002-of-00002.safetensors bs=1 conv=notrunc status=none
+expect 'header/model-00002-of-00002.safetensors' launch 2 eval config.yaml --model header
 expect 'nothing-here' launch 2 train config.yaml --resume nothing-here
 expect 'width\|shape\|hidden' launch 2 train config.yaml --set log.dir=other --set model.hidden_size=32 --resume "$step" --set train.steps=20
 
 echo "== a loss that is not finite"
 cp -r "$step" nan
-size=$(stat -c %s nan/model.safetensors)
-head -c 4096 /dev/zero | tr '\0' '\377' | dd of=nan/model.safetensors bs=1 seek=$((size - 4096)) conv=notrunc status=none
-expect 'step 13, rank [01], micro-batch [0-9]*: the loss is -\?nan' \
-    launch 2 train config.yaml --set train.steps=20 --set log.dir=other --resume nan
+shard=nan/model-00001-of-00002.safetensors
+size=$(stat -c %s "$shard")
+head -c 4096 /dev/zero | tr '\0' '\377' | dd of="$shard" bs=1 seek=$((size - 4096)) conv=notrunc status=none
+expect 'evaluation, rank [01], micro-batch [0-9]*: the loss is -\?nan' launch 2 eval config.yaml --model nan
+expect "$shard: tensor \"[a-z0-9._]*\" is corrupt" launch 2 train config.yaml --set train.steps=20 --set log.dir=other --resume nan
 
 echo "== a full disk"
 mkdir full

@@ -9,8 +9,9 @@ losses() {
     grep -o '"step":[0-9]*,"loss":[0-9.e+-]*\|"grad_norm":[0-9.e+-]*' "$1/metrics.jsonl"
 }
 
+# Checkpoints of the same layout of ranks: parameters and moments, bit by bit.
 same_model() {
-    cmp "$1/model.safetensors" "$2/model.safetensors" || fail "$1 and $2 hold different models"
+    cmp <("$mhcpipe" checkpoint --tensors "$1") <("$mhcpipe" checkpoint --tensors "$2") || fail "$1 and $2 hold different models"
 }
 
 echo "== a run, and again: the same bits"
@@ -21,7 +22,7 @@ grep -q '"held_out_loss"' run/metrics.jsonl || fail "no held-out loss in metrics
 for key in gain_forward gain_backward peak_bytes flops_per_s tokens_per_s bubble lr; do
     [ "$(grep -c "\"$key\":" run/metrics.jsonl)" -eq 12 ] || fail "metrics.jsonl lacks $key"
 done
-[ "$(cat run/checkpoints/latest)" = step-00000012 ] || fail "latest names $(cat run/checkpoints/latest)"
+[ "$(cut -d" " -f1 run/checkpoints/latest)" = step-00000012 ] || fail "latest names $(cat run/checkpoints/latest)"
 "$mhcpipe" config run/config.resolved.yaml --print | cmp - run/config.resolved.yaml || fail "the resolved configuration does not read back"
 launch 2 train config.yaml --set log.dir=again >/dev/null
 same_model run/checkpoints/step-00000012 again/checkpoints/step-00000012
@@ -30,7 +31,6 @@ cmp <(losses run) <(losses again) || fail "two runs differ in losses"
 echo "== resuming: the same bits as without a stop"
 launch 2 train config.yaml --set log.dir=half --set train.steps=12 --set checkpoint.every=5 >/dev/null
 same_model run/checkpoints/step-00000012 half/checkpoints/step-00000012
-cmp run/checkpoints/step-00000012/optimizer.safetensors half/checkpoints/step-00000012/optimizer.safetensors || fail "moments differ"
 rm -r half/checkpoints/step-00000012
 launch 2 train config.yaml --set log.dir=half --resume half/checkpoints/step-00000005 >/dev/null
 same_model run/checkpoints/step-00000012 half/checkpoints/step-00000012

@@ -394,9 +394,42 @@ static void test_flipped_bytes_are_survived(void **state)
     mhp_free(text);
 }
 
+/* Several files as one: tensors of all, and no name twice. */
+static void test_sets(void **state)
+{
+    const char *const first = scratch_path("set-1.st"), *const second = scratch_path("set-2.st");
+    const char *paths[] = {first, second}, *twice[] = {first, first};
+    mhp_safetensors_writer *writer = NULL;
+    mhp_safetensors *file = NULL;
+    double values[6];
+    mhp_tensor_info expected = scalar;
+
+    (void)state;
+    assert_ok(mhp_safetensors_create(first, &matrix, 1, NULL, &writer));
+    assert_ok(mhp_safetensors_write(writer, matrix_data, sizeof matrix_data));
+    assert_ok(mhp_safetensors_finish(writer));
+    assert_ok(mhp_safetensors_create(second, &scalar, 1, NULL, &writer));
+    assert_ok(mhp_safetensors_write(writer, scalar_data, sizeof scalar_data));
+    assert_ok(mhp_safetensors_finish(writer));
+    assert_ok(mhp_safetensors_open_set(paths, 2, &file));
+    assert_int_equal(mhp_safetensors_count(file), 2);
+    assert_int_equal(mhp_safetensors_find(file, "matrix"), 0);
+    assert_int_equal(mhp_safetensors_find(file, "a.scalar"), 1);
+    assert_int_equal(mhp_safetensors_find(file, "c"), -1);
+    assert_string_equal(mhp_safetensors_path(file, 1), second);
+    assert_ok(mhp_safetensors_read(file, &expected, values));
+    assert_true(values[0] == scalar_data[0]);
+    assert_false(mhp_hash_equal(mhp_safetensors_header_hash(file, 0), mhp_safetensors_header_hash(file, 1)));
+    mhp_safetensors_close(file);
+    file = NULL;
+    assert_failed(mhp_safetensors_open_set(twice, 2, &file), MHP_ERR_FORMAT, "matrix", "as well", NULL);
+    assert_null(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sets),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_data_is_aligned),
         cmocka_unit_test(test_conversions),
