@@ -144,6 +144,7 @@ static mhp_status fill_tokens(step_bench *bench)
     bench->microbatch.target = integers + count;
     bench->microbatch.position = integers + 2 * count;
     bench->microbatch.document_start = integers + 3 * count;
+    bench->microbatch.one_document = true;
 out:
     mhp_free(image);
     return status;
