@@ -1,6 +1,7 @@
 #include "model/parameters.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "core/memory.h"
 #include "core/random.h"
 
+enum { DRAWN_ALONE_MAX = 1 << 16, DRAWING_THREADS_MAX = 32 };
 enum { PARAMETER_ALIGNMENT = 16, PARAMETERS_PER_LAYER = 15, PARAMETERS_OUTSIDE = 6 };
 
 int64_t mhp_coefficient_count(const mhp_model_params *model)
@@ -206,6 +208,18 @@ static void initialize_base(const mhp_model_params *model, int sublayer, double 
     }
 }
 
+/* A billion normal numbers take a core half a minute: as many threads as this process may use cores. Each number depends on its place
+ * alone. */
+static int drawing_threads(const mhp_parameter *parameter)
+{
+    cpu_set_t cores;
+
+    if (parameter->elements < DRAWN_ALONE_MAX || sched_getaffinity(0, sizeof cores, &cores) != 0) {
+        return 1;
+    }
+    return CPU_COUNT(&cores) < DRAWING_THREADS_MAX ? CPU_COUNT(&cores) : DRAWING_THREADS_MAX;
+}
+
 void mhp_parameter_initialize(const mhp_model_params *model, const mhp_parameter *parameter, uint64_t seed, double *values)
 {
     uint64_t stream = hash_name(parameter->info.name);
@@ -214,6 +228,7 @@ void mhp_parameter_initialize(const mhp_model_params *model, const mhp_parameter
         initialize_base(model, parameter->sublayer, values);
         return;
     }
+#pragma omp parallel for schedule(static) num_threads(drawing_threads(parameter))
     for (int64_t i = 0; i < parameter->elements; i++) {
         switch (parameter->init) {
         case MHP_INIT_NORMAL:

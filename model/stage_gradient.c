@@ -191,7 +191,6 @@ static void fill_connection_gradient(const mhp_stage *stage, const mhp_microbatc
     args->dfn = stage_gradient(stage, offsets->fn);
     args->dbase = stage_gradient(stage, offsets->base);
     args->dscale = stage_gradient(stage, offsets->scale);
-    args->workspace = stage_at(microbatch, stage->gradient_at.connection);
 }
 
 /* Back through norm, pre mix and coefficients; the stage's first sublayer writes the gradient that leaves. */
@@ -212,6 +211,7 @@ static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatc
         .connection.hc_epsilon = model->connections.eps,
         .connection.g = g,
         .connection.x = stage_state(stage, &stage->backward, microbatch, s),
+        .connection.workspace = stage_at(microbatch, stage->gradient_at.connection),
         .connection.dx = s == 0 && !stage->params.extent.first ? microbatch->gradient_output : g,
         .z = streams ? stage_at(microbatch, memory->mix) : stage_state(stage, &stage->backward, microbatch, s),
         .weight = stage_parameter(stage, weight),

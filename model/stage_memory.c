@@ -311,11 +311,11 @@ static void plan_workspaces(mhp_stage *stage)
     at->dmix = take_real(stage, MHP_LIFE_BACKWARD, row_elements(stage));
     at->dnormed = take_real(stage, MHP_LIFE_BACKWARD, row_elements(stage));
     at->dmiddle = take_real(stage, MHP_LIFE_BACKWARD, t * larger(stage_middle(stage, 0), stage_middle(stage, 1)));
+    at->connection = take_full(stage, MHP_LIFE_BACKWARD,
+                               kernels->connection_workspace((mhp_connection_kind)model->connections.kind, (int)t,
+                                                             (int)model->hidden_size, (int)n, stage->params.threads));
     if (stage_has_streams(stage)) {
         stage->product = take_full(stage, MHP_LIFE_FORWARD, t * n * n);
-        at->connection = take_full(stage, MHP_LIFE_BACKWARD,
-                                   kernels->connection_workspace((mhp_connection_kind)model->connections.kind, (int)t,
-                                                                 (int)model->hidden_size, (int)n, stage->params.threads));
         at->dpost = take_full(stage, MHP_LIFE_BACKWARD, t * n);
         at->dcomb = take_full(stage, MHP_LIFE_BACKWARD, t * n * n);
     }

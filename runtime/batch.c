@@ -1,5 +1,7 @@
 #include "runtime/batch.h"
 
+#include <string.h>
+
 #include "core/memory.h"
 
 static size_t tokens_of(const mhp_batch_shape *shape)
@@ -28,6 +30,7 @@ mhp_status mhp_batch_create(mhp_device *device, const mhp_batch_shape *shape, vo
     batch->device = device;
     MHP_TRY(out, mhp_device_alloc_host(device, mhp_batch_bytes(shape), (void **)&batch->host));
     batch->memory = memory;
+    memset(batch->host, 0, mhp_batch_bytes(shape));
     position = batch->host + 3 * part_elements(shape);
     for (size_t t = 0; t < tokens_of(shape); t++) {
         position[t] = (int32_t)(t % (size_t)shape->length);

@@ -368,6 +368,39 @@ mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *i
     return MHP_OK;
 }
 
+/* The first micro-batch that the rank runs on a stage. */
+static int first_microbatch(const mhp_executor *executor, int stage)
+{
+    int m = 0;
+
+    while (mhp_plan_owner(executor->params.plan, stage, m) != executor->rank) {
+        m++;
+    }
+    return m;
+}
+
+mhp_status mhp_executor_warm_up(mhp_executor *executor, const mhp_executor_inputs *inputs)
+{
+    int pass_count = executor->params.plan->forward_only ? MHP_PASS_FORWARD + 1 : MHP_PASS_COUNT;
+
+    for (int i = 0; i < executor->stage_count; i++) {
+        const held_slots *stage = &executor->stages[i];
+        int m = first_microbatch(executor, stage->held->index);
+        mhp_microbatch view = microbatch_of(executor, stage, m, inputs);
+
+        place_microbatch(executor, stage, m, &view);
+        for (int pass = 0; pass < pass_count; pass++) {
+            mhp_cursor cursor;
+
+            mhp_cursor_begin(&cursor, stage->held->stage, (mhp_pass)pass, &view);
+            while (!mhp_cursor_done(&cursor)) {
+                MHP_RETURN_IF_ERROR(mhp_cursor_step(&cursor, executor->params.compute));
+            }
+        }
+    }
+    return MHP_OK;
+}
+
 static mhp_status create_slots(mhp_executor *executor, held_slots *stage)
 {
     const mhp_stage_memory *memory = stage->held->memory;

@@ -36,6 +36,11 @@ typedef struct mhp_executor_inputs {
 mhp_status mhp_executor_create(const mhp_executor_params *params, mhp_executor **executor_out);
 void mhp_executor_destroy(mhp_executor *executor);
 
+/* Submits every pass of each stage once, on whatever the memory holds, without messages: what a card's libraries load at their first call
+ * is loaded before a stream waits for a message, for such a load may wait for all streams. Inputs must hold valid tokens; gradients and
+ * what `inputs` has for losses and gains are garbage afterwards. */
+mhp_status mhp_executor_warm_up(mhp_executor *executor, const mhp_executor_inputs *inputs);
+
 /* Submits one run of the plan. Errors of tasks surface at the next synchronization of the compute stream. */
 mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *inputs);
 

@@ -158,6 +158,40 @@ static mhp_status wait_for(const mhp_trainer *trainer, mhp_event *event, const c
     return status;
 }
 
+static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch *batch, double loss_scale, bool gains)
+{
+    const step_statistics *statistics = &trainer->statistics;
+    size_t first = (size_t)(trainer->store->replica * microbatch_count(trainer));
+    bool streams = trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
+
+    return (mhp_executor_inputs){
+        .token = mhp_batch_token(batch),
+        .target = mhp_batch_target(batch),
+        .document_start = mhp_batch_document_start(batch),
+        .one_document = mhp_batch_one_document(batch),
+        .position = mhp_batch_position(batch),
+        .loss_scale = loss_scale,
+        .loss_sum = statistics->memory + statistics->at.loss + first,
+        .gain = gains && streams ? statistics->memory + statistics->at.gain + 2 * first : NULL,
+        .worst_gain = gains && streams ? statistics->memory + statistics->at.worst + 2 * (size_t)trainer->store->world_rank : NULL,
+    };
+}
+
+/* Of a card alone: a CPU loads nothing late. */
+static mhp_status warm_up(mhp_trainer *trainer)
+{
+    mhp_batch *batch = trainer->evaluation_batch;       /* not filled yet: tokens are 0 */
+    mhp_executor_inputs inputs = inputs_of(trainer, batch, 1, true);
+
+    if (mhp_device_get_kind(trainer->device) != MHP_DEVICE_CUDA) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
+    MHP_RETURN_IF_ERROR(mhp_executor_warm_up(trainer->executor, &inputs));
+    MHP_RETURN_IF_ERROR(mhp_executor_warm_up(trainer->evaluator, &inputs));
+    return mhp_error_prefix(mhp_stream_synchronize(trainer->compute), "warming up: ");
+}
+
 static mhp_status sum_flops(mhp_trainer *trainer)
 {
     step_statistics *statistics = &trainer->statistics;
@@ -185,6 +219,7 @@ mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **tr
     MHP_TRY(out, create_executors(trainer));
     MHP_TRY(out, create_batches(trainer));
     MHP_TRY(out, create_statistics(trainer));
+    MHP_TRY(out, warm_up(trainer));
     MHP_TRY(out, sum_flops(trainer));
     *trainer_out = trainer;
     trainer = NULL;
@@ -315,25 +350,6 @@ static mhp_status mark_busy(void *native, const void *argument)
     statistics->own[OWN_BYTES] = (double)mhp_device_bytes_peak(trainer->device);
     statistics->own[OWN_BUSY] = (double)(mhp_stream_busy_ns(trainer->compute) - mark->busy_start_ns) / wall_ns;
     return MHP_OK;
-}
-
-static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch *batch, double loss_scale, bool gains)
-{
-    const step_statistics *statistics = &trainer->statistics;
-    size_t first = (size_t)(trainer->store->replica * microbatch_count(trainer));
-    bool streams = trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
-
-    return (mhp_executor_inputs){
-        .token = mhp_batch_token(batch),
-        .target = mhp_batch_target(batch),
-        .document_start = mhp_batch_document_start(batch),
-        .one_document = mhp_batch_one_document(batch),
-        .position = mhp_batch_position(batch),
-        .loss_scale = loss_scale,
-        .loss_sum = statistics->memory + statistics->at.loss + first,
-        .gain = gains && streams ? statistics->memory + statistics->at.gain + 2 * first : NULL,
-        .worst_gain = gains && streams ? statistics->memory + statistics->at.worst + 2 * (size_t)trainer->store->world_rank : NULL,
-    };
 }
 
 /* Submits the sum of the statistics over the world and their copy to the host, and waits for them. */

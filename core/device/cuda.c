@@ -49,11 +49,12 @@ static void check_card(host_device *base)
 
 /* ---- finding the card ---- */
 
-/* CUDA reads this at its first call. With one connection, streams run one after the other. A kernel that is loaded when it is first
+/* CUDA reads this at its first call. With fewer connections than streams - copies have their own - some streams run one after the other. A kernel that is loaded when it is first
  * launched may wait for all streams, some of which wait for messages that only later launches send. */
 static void prepare_environment(void)
 {
     setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+    setenv("CUDA_DEVICE_MAX_COPY_CONNECTIONS", "32", 0);
     setenv("CUDA_MODULE_LOADING", "EAGER", 0);
 }
 

@@ -105,7 +105,9 @@ static int64_t connection_workspace(mhp_connection_kind kind, int tokens, int hi
     int64_t projections = (int64_t)streams * (streams + 2);
     int64_t spread = (int64_t)threads * SPREAD_BLOCK * streams * hidden;
 
-    (void)kind;     /* the same for all: the readout shares it */
+    if (kind == MHP_CONNECTION_RESIDUAL) {
+        return 0;
+    }
     return tokens * (projections + 1) + block_count(tokens, TOKEN_BLOCK) * (projections + 3) + spread;
 }
 

@@ -25,7 +25,7 @@ typedef struct golden_settings {
     int dtype, device, recompute, weight_gradients;
     int64_t block;
     int64_t data, micro_batch_size, threads, chunks;
-    int run_count;                  /* files that the ranks could run */
+    int run_count, off_count;       /* files that the ranks could run, and of them those that are off */
 } golden_settings;
 
 /* One file on this rank. */
@@ -337,9 +337,9 @@ out:
 static double bf16_limit(const golden_case *c, int what)
 {
     static const double limits[COMPARED_COUNT] = {
-        [LOGITS] = 3e-2, [LOSSES] = 1e-2, [NORMS] = 5e-2, [GRADIENTS] = 1.5e-1, [FINAL] = 5e-2, [FINAL_FIRST] = 2e-1};
+        [LOGITS] = 2e-2, [LOSSES] = 5e-3, [NORMS] = 5e-2, [GRADIENTS] = 1e-1, [FINAL] = 5e-2, [FINAL_FIRST] = 2e-1};
 
-    return c->model.connections.kind == MHP_CONNECTION_HC ? 2 * limits[what] : limits[what];
+    return c->model.connections.kind == MHP_CONNECTION_HC ? 5 * limits[what] : limits[what];
 }
 
 static double limit_of(const golden_case *c, int what)
@@ -398,7 +398,9 @@ static mhp_status run_trainer(golden_case *c)
     MHP_TRY(out, compare_parameters(c, "grad/", true));
     MHP_TRY(out, compare_alone(c, &report));
     MHP_TRY(out, train(c));
-    status = judge(c);
+    if (judge(c) < 0) {
+        c->good = false;
+    }
 out:
     mhp_trainer_destroy(c->trainer);
     return status;
@@ -420,6 +422,7 @@ static mhp_status run_file(golden_settings *settings, mhp_comm *comm, const char
     } else {
         settings->run_count++;
         MHP_TRY(out, run_trainer(&c));
+        settings->off_count += !c.good;
     }
 out:
     mhp_safetensors_close(c.file);
@@ -527,6 +530,9 @@ int main(int argc, char **argv)
     MHP_TRY(out, mhp_comm_open(device, &comm));
     for (int i = 0; i < files.count; i++) {
         MHP_TRY(out, run_file(&settings, comm, files.paths[i]));
+    }
+    if (settings.off_count > 0) {
+        MHP_RAISE(out, MHP_ERR_INTERNAL, "%d of %d files are off", settings.off_count, settings.run_count);
     }
     if (settings.run_count == 0) {
         MHP_RAISE(out, MHP_ERR_INVALID, "%s: none of %d files can be run", settings.schedule, files.count);
