@@ -25,31 +25,23 @@ static int stage_count(const mhp_schedule_shape *shape)
     return shape->ranks;
 }
 
-static mhp_status generate(const mhp_schedule_shape *shape, mhp_plan **plan_out)
+static mhp_status emit_rank(const mhp_schedule_shape *shape, int rank, mhp_plan *plan)
 {
-    mhp_status status = MHP_OK;
-    mhp_plan *plan = NULL;
     int p = shape->ranks;
     int half = shape->microbatches / 2;
+    int mirror = p - 1 - rank;
+    int k = rank < mirror ? rank : mirror;
+    bool swapped = rank >= p / 2;
+    mhp_dual_rank dual = {
+        .rank = rank,
+        .h = p / 2,
+        .k = k,
+        .main_count = half - p + k + 1,
+        .stage = {swapped ? mirror : rank, swapped ? rank : mirror},
+        .first = {swapped ? half : 0, swapped ? 0 : half},
+    };
 
-    MHP_TRY(out, mhp_plan_create(p, p, shape->microbatches, &plan));
-    for (int r = 0; r < p; r++) {
-        int mirror = p - 1 - r;
-        int k = r < mirror ? r : mirror;
-        int swapped = r >= p / 2;
-        mhp_dual_rank dual = {.rank = r, .h = p / 2, .k = k, .main_count = half - p + k + 1};
-
-        dual.stage[0] = swapped ? mirror : r;
-        dual.stage[1] = swapped ? r : mirror;
-        dual.first[0] = swapped ? half : 0;
-        dual.first[1] = swapped ? 0 : half;
-        MHP_TRY(out, mhp_emit_dual(plan, &dual));
-    }
-    *plan_out = plan;
-    plan = NULL;
-out:
-    mhp_plan_destroy(plan);
-    return status;
+    return mhp_emit_dual(plan, &dual);
 }
 
 const mhp_generator mhp_generator_dualpipe = {
@@ -57,5 +49,5 @@ const mhp_generator mhp_generator_dualpipe = {
     .help = "two directions at once, every stage on two ranks; even ranks, even micro-batches, at least 2 x ranks",
     .check = check,
     .stage_count = stage_count,
-    .generate = generate,
+    .emit_rank = emit_rank,
 };

@@ -15,23 +15,13 @@ static int stage_count(const mhp_schedule_shape *shape)
     return 2 * shape->ranks;
 }
 
-static mhp_status generate(const mhp_schedule_shape *shape, mhp_plan **plan_out)
+static mhp_status emit_rank(const mhp_schedule_shape *shape, int rank, mhp_plan *plan)
 {
-    mhp_status status = MHP_OK;
-    mhp_plan *plan = NULL;
     int p = shape->ranks;
+    mhp_dual_rank dual = {
+        .rank = rank, .h = p, .k = rank, .main_count = shape->microbatches - 2 * p + rank + 1, .stage = {rank, 2 * p - 1 - rank}};
 
-    MHP_TRY(out, mhp_plan_create(p, 2 * p, shape->microbatches, &plan));
-    for (int r = 0; r < p; r++) {
-        mhp_dual_rank dual = {.rank = r, .h = p, .k = r, .main_count = shape->microbatches - 2 * p + r + 1, .stage = {r, 2 * p - 1 - r}};
-
-        MHP_TRY(out, mhp_emit_dual(plan, &dual));
-    }
-    *plan_out = plan;
-    plan = NULL;
-out:
-    mhp_plan_destroy(plan);
-    return status;
+    return mhp_emit_dual(plan, &dual);
 }
 
 const mhp_generator mhp_generator_dualpipev = {
@@ -39,5 +29,5 @@ const mhp_generator mhp_generator_dualpipev = {
     .help = "a V of two stages a rank with overlapped pairs; at least 2 x ranks micro-batches",
     .check = check,
     .stage_count = stage_count,
-    .generate = generate,
+    .emit_rank = emit_rank,
 };

@@ -45,7 +45,7 @@ static mhp_status unknown(const char *name)
     return mhp_error_set(MHP_ERR_NOT_FOUND, "no schedule is called \"%s\": expected one of %s", name, known);
 }
 
-mhp_status mhp_schedule_generate(const char *name, const mhp_schedule_shape *shape, mhp_plan **plan_out)
+static mhp_status find_generator(const char *name, const mhp_schedule_shape *shape, const mhp_generator **generator_out)
 {
     const mhp_generator *generator = mhp_generator_find(name);
 
@@ -56,10 +56,41 @@ mhp_status mhp_schedule_generate(const char *name, const mhp_schedule_shape *sha
         return mhp_error_set(MHP_ERR_PLAN, "%s on %d ranks with %d micro-batches: expected at least 1 of each", name, shape->ranks,
                              shape->microbatches);
     }
-    MHP_RETURN_IF_ERROR(generator->check(shape));
-    MHP_RETURN_IF_ERROR(generator->generate(shape, plan_out));
-    snprintf((*plan_out)->name, sizeof(*plan_out)->name, "%s", name);
-    return MHP_OK;
+    *generator_out = generator;
+    return generator->check(shape);
+}
+
+/* The orders of ranks from `first` to before `end`. */
+static mhp_status generate(const char *name, const mhp_schedule_shape *shape, int first, int end, mhp_plan **plan_out)
+{
+    mhp_status status = MHP_OK;
+    const mhp_generator *generator = NULL;
+    mhp_plan *plan = NULL;
+
+    MHP_TRY(out, find_generator(name, shape, &generator));
+    MHP_TRY(out, mhp_plan_create(shape->ranks, generator->stage_count(shape), shape->microbatches, &plan));
+    for (int r = first; r < end; r++) {
+        MHP_TRY(out, generator->emit_rank(shape, r, plan));
+    }
+    snprintf(plan->name, sizeof plan->name, "%s", name);
+    *plan_out = plan;
+    plan = NULL;
+out:
+    mhp_plan_destroy(plan);
+    return status;
+}
+
+mhp_status mhp_schedule_generate(const char *name, const mhp_schedule_shape *shape, mhp_plan **plan_out)
+{
+    return generate(name, shape, 0, shape->ranks, plan_out);
+}
+
+mhp_status mhp_schedule_generate_rank(const char *name, const mhp_schedule_shape *shape, int rank, mhp_plan **plan_out)
+{
+    if (rank < 0 || rank >= shape->ranks) {
+        return mhp_error_set(MHP_ERR_PLAN, "%s on %d ranks: rank %d: expected one from 0 to %d", name, shape->ranks, rank, shape->ranks - 1);
+    }
+    return generate(name, shape, rank, rank + 1, plan_out);
 }
 
 mhp_status mhp_emit(mhp_plan *plan, int rank, mhp_action_kind kind, int stage, int microbatch)

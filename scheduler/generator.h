@@ -16,7 +16,8 @@ typedef struct mhp_generator {
     /* MHP_ERR_PLAN with the nearest values that work if the shape does not suit the schedule. */
     mhp_status (*check)(const mhp_schedule_shape *shape);
     int (*stage_count)(const mhp_schedule_shape *shape);
-    mhp_status (*generate)(const mhp_schedule_shape *shape, mhp_plan **plan_out);
+    /* Appends the compute order of one rank, in time proportional to its length. */
+    mhp_status (*emit_rank)(const mhp_schedule_shape *shape, int rank, mhp_plan *plan);
 } mhp_generator;
 
 /* By name; NULL if unknown. By index; NULL past the end. */
@@ -25,6 +26,8 @@ const mhp_generator *mhp_generator_at(size_t index);
 
 /* Checks the shape and generates the compute order; not lowered. MHP_ERR_NOT_FOUND names the known schedules. */
 mhp_status mhp_schedule_generate(const char *name, const mhp_schedule_shape *shape, mhp_plan **plan_out);
+/* The same with the order of one rank alone: the other ranks' lists stay empty, and of the owners those are known that it is. */
+mhp_status mhp_schedule_generate_rank(const char *name, const mhp_schedule_shape *shape, int rank, mhp_plan **plan_out);
 
 /* The compute order of an evaluation with another plan's placement: every rank runs the F of its stages, nothing else. Micro-batches
  * are dealt to the owners in the same proportion as in `plan`; `microbatches` may differ from the plan's. Not lowered. */

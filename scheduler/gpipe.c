@@ -12,25 +12,15 @@ static int stage_count(const mhp_schedule_shape *shape)
     return shape->ranks;
 }
 
-static mhp_status generate(const mhp_schedule_shape *shape, mhp_plan **plan_out)
+static mhp_status emit_rank(const mhp_schedule_shape *shape, int rank, mhp_plan *plan)
 {
-    mhp_status status = MHP_OK;
-    mhp_plan *plan = NULL;
-
-    MHP_TRY(out, mhp_plan_create(shape->ranks, shape->ranks, shape->microbatches, &plan));
-    for (int r = 0; r < shape->ranks; r++) {
-        for (int m = 0; m < shape->microbatches; m++) {
-            MHP_TRY(out, mhp_emit(plan, r, MHP_ACTION_FORWARD, r, m));
-        }
-        for (int m = 0; m < shape->microbatches; m++) {
-            MHP_TRY(out, mhp_emit(plan, r, MHP_ACTION_BACKWARD, r, m));
-        }
+    for (int m = 0; m < shape->microbatches; m++) {
+        MHP_RETURN_IF_ERROR(mhp_emit(plan, rank, MHP_ACTION_FORWARD, rank, m));
     }
-    *plan_out = plan;
-    plan = NULL;
-out:
-    mhp_plan_destroy(plan);
-    return status;
+    for (int m = 0; m < shape->microbatches; m++) {
+        MHP_RETURN_IF_ERROR(mhp_emit(plan, rank, MHP_ACTION_BACKWARD, rank, m));
+    }
+    return MHP_OK;
 }
 
 const mhp_generator mhp_generator_gpipe = {
@@ -38,5 +28,5 @@ const mhp_generator mhp_generator_gpipe = {
     .help = "all forwards, then all backwards; keeps every micro-batch's activations",
     .check = check,
     .stage_count = stage_count,
-    .generate = generate,
+    .emit_rank = emit_rank,
 };

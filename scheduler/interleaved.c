@@ -62,40 +62,23 @@ static mhp_status emit_step(const interleaved_rank *state, mhp_action_kind kind,
     return mhp_emit(state->plan, state->rank, kind, chunk * state->plan->rank_count + state->rank, microbatch);
 }
 
-static mhp_status emit_rank(const interleaved_rank *state)
+static mhp_status emit_rank(const mhp_schedule_shape *shape, int rank, mhp_plan *plan)
 {
-    int steps = state->chunks * state->plan->microbatch_count;
-    int warm_up = (state->chunks - 1) * state->round + 2 * (state->plan->rank_count - 1 - state->rank);
+    interleaved_rank state = {
+        .plan = plan, .rank = rank, .chunks = shape->chunks, .round = shape->microbatches / round_count(shape)};
+    int steps = state.chunks * shape->microbatches;
+    int warm_up = (state.chunks - 1) * state.round + 2 * (shape->ranks - 1 - rank);
 
     warm_up = warm_up < steps ? warm_up : steps;
     for (int i = 0; i < steps + warm_up; i++) {
         if (i < steps) {
-            MHP_RETURN_IF_ERROR(emit_step(state, MHP_ACTION_FORWARD, i));
+            MHP_RETURN_IF_ERROR(emit_step(&state, MHP_ACTION_FORWARD, i));
         }
         if (i >= warm_up) {
-            MHP_RETURN_IF_ERROR(emit_step(state, MHP_ACTION_BACKWARD, i - warm_up));
+            MHP_RETURN_IF_ERROR(emit_step(&state, MHP_ACTION_BACKWARD, i - warm_up));
         }
     }
     return MHP_OK;
-}
-
-static mhp_status generate(const mhp_schedule_shape *shape, mhp_plan **plan_out)
-{
-    mhp_status status = MHP_OK;
-    mhp_plan *plan = NULL;
-
-    MHP_TRY(out, mhp_plan_create(shape->ranks, stage_count(shape), shape->microbatches, &plan));
-    for (int r = 0; r < shape->ranks; r++) {
-        interleaved_rank state = {
-            .plan = plan, .rank = r, .chunks = shape->chunks, .round = shape->microbatches / round_count(shape)};
-
-        MHP_TRY(out, emit_rank(&state));
-    }
-    *plan_out = plan;
-    plan = NULL;
-out:
-    mhp_plan_destroy(plan);
-    return status;
 }
 
 const mhp_generator mhp_generator_interleaved = {
@@ -103,5 +86,5 @@ const mhp_generator mhp_generator_interleaved = {
     .help = "1f1b with several stages a rank; micro-batches in rounds of equal length, best a multiple of the ranks",
     .check = check,
     .stage_count = stage_count,
-    .generate = generate,
+    .emit_rank = emit_rank,
 };

@@ -12,29 +12,19 @@ static int stage_count(const mhp_schedule_shape *shape)
     return shape->ranks;
 }
 
-static mhp_status generate(const mhp_schedule_shape *shape, mhp_plan **plan_out)
+static mhp_status emit_rank(const mhp_schedule_shape *shape, int rank, mhp_plan *plan)
 {
-    mhp_status status = MHP_OK;
-    mhp_plan *plan = NULL;
+    int warm_up = shape->ranks - 1 - rank < shape->microbatches ? shape->ranks - 1 - rank : shape->microbatches;
 
-    MHP_TRY(out, mhp_plan_create(shape->ranks, shape->ranks, shape->microbatches, &plan));
-    for (int r = 0; r < shape->ranks; r++) {
-        int warm_up = shape->ranks - 1 - r < shape->microbatches ? shape->ranks - 1 - r : shape->microbatches;
-
-        for (int i = 0; i < shape->microbatches + warm_up; i++) {
-            if (i < shape->microbatches) {
-                MHP_TRY(out, mhp_emit(plan, r, MHP_ACTION_FORWARD, r, i));
-            }
-            if (i >= warm_up) {
-                MHP_TRY(out, mhp_emit(plan, r, MHP_ACTION_BACKWARD, r, i - warm_up));
-            }
+    for (int i = 0; i < shape->microbatches + warm_up; i++) {
+        if (i < shape->microbatches) {
+            MHP_RETURN_IF_ERROR(mhp_emit(plan, rank, MHP_ACTION_FORWARD, rank, i));
+        }
+        if (i >= warm_up) {
+            MHP_RETURN_IF_ERROR(mhp_emit(plan, rank, MHP_ACTION_BACKWARD, rank, i - warm_up));
         }
     }
-    *plan_out = plan;
-    plan = NULL;
-out:
-    mhp_plan_destroy(plan);
-    return status;
+    return MHP_OK;
 }
 
 const mhp_generator mhp_generator_1f1b = {
@@ -42,5 +32,5 @@ const mhp_generator mhp_generator_1f1b = {
     .help = "one forward, one backward in turn; at most as many micro-batches in flight as ranks",
     .check = check,
     .stage_count = stage_count,
-    .generate = generate,
+    .emit_rank = emit_rank,
 };

@@ -14,10 +14,10 @@ static int stage_count(const mhp_schedule_shape *shape)
     return shape->ranks;
 }
 
-static mhp_status emit_rank(mhp_plan *plan, int rank)
+static mhp_status emit_rank(const mhp_schedule_shape *shape, int rank, mhp_plan *plan)
 {
-    int microbatches = plan->microbatch_count;
-    int warm_up = plan->rank_count - 1 - rank < microbatches ? plan->rank_count - 1 - rank : microbatches;
+    int microbatches = shape->microbatches;
+    int warm_up = shape->ranks - 1 - rank < microbatches ? shape->ranks - 1 - rank : microbatches;
 
     for (int i = 0; i < microbatches + warm_up; i++) {
         int gradient = i - warm_up;
@@ -38,26 +38,10 @@ static mhp_status emit_rank(mhp_plan *plan, int rank)
     return MHP_OK;
 }
 
-static mhp_status generate(const mhp_schedule_shape *shape, mhp_plan **plan_out)
-{
-    mhp_status status = MHP_OK;
-    mhp_plan *plan = NULL;
-
-    MHP_TRY(out, mhp_plan_create(shape->ranks, shape->ranks, shape->microbatches, &plan));
-    for (int r = 0; r < shape->ranks; r++) {
-        MHP_TRY(out, emit_rank(plan, r));
-    }
-    *plan_out = plan;
-    plan = NULL;
-out:
-    mhp_plan_destroy(plan);
-    return status;
-}
-
 const mhp_generator mhp_generator_zb_h1 = {
     .name = "zb-h1",
     .help = "1f1b with weight gradients held back to fill the cool-down; memory as 1f1b's first rank",
     .check = check,
     .stage_count = stage_count,
-    .generate = generate,
+    .emit_rank = emit_rank,
 };

@@ -102,25 +102,14 @@ static mhp_status cool_down(zb_v_rank *state)
     return MHP_OK;
 }
 
-static mhp_status generate(const mhp_schedule_shape *shape, mhp_plan **plan_out)
+static mhp_status emit_rank(const mhp_schedule_shape *shape, int rank, mhp_plan *plan)
 {
-    mhp_status status = MHP_OK;
-    mhp_plan *plan = NULL;
     int least = 2 * shape->ranks - 1;
+    zb_v_rank state = {.plan = plan, .rank = rank};
 
-    MHP_TRY(out, mhp_plan_create(shape->ranks, stage_count(shape), shape->microbatches, &plan));
-    for (int r = 0; r < shape->ranks; r++) {
-        zb_v_rank state = {.plan = plan, .rank = r};
-
-        MHP_TRY(out, warm_up(&state));
-        MHP_TRY(out, steady(&state, shape->microbatches > least ? shape->microbatches : least));
-        MHP_TRY(out, cool_down(&state));
-    }
-    *plan_out = plan;
-    plan = NULL;
-out:
-    mhp_plan_destroy(plan);
-    return status;
+    MHP_RETURN_IF_ERROR(warm_up(&state));
+    MHP_RETURN_IF_ERROR(steady(&state, shape->microbatches > least ? shape->microbatches : least));
+    return cool_down(&state);
 }
 
 const mhp_generator mhp_generator_zb_v = {
@@ -128,5 +117,5 @@ const mhp_generator mhp_generator_zb_v = {
     .help = "a V of two stages a rank with split backwards; no bubble between a rank's first and last action if F = I = W",
     .check = check,
     .stage_count = stage_count,
-    .generate = generate,
+    .emit_rank = emit_rank,
 };

@@ -236,6 +236,41 @@ static void activations_in_flight_are_those_of_the_schedule(void **state)
     }
 }
 
+static void assert_same_list(const mhp_action_list *a, const mhp_action_list *b)
+{
+    assert_int_equal(a->count, b->count);
+    for (size_t i = 0; i < a->count; i++) {
+        assert_memory_equal(&a->items[i], &b->items[i], sizeof a->items[i]);
+    }
+}
+
+static void a_rank_computes_its_own_part(void **state)
+{
+    (void)state;
+    for (size_t g = 0; mhp_generator_at(g); g++) {
+        mhp_schedule_shape shape = {.ranks = 4, .microbatches = 12, .chunks = 3};
+        const char *name = mhp_generator_at(g)->name;
+        mhp_plan *whole = NULL;
+
+        assert_int_equal(mhp_schedule_generate(name, &shape, &whole), MHP_OK);
+        for (int r = 0; r < shape.ranks; r++) {
+            mhp_plan *own = NULL;
+
+            assert_int_equal(mhp_schedule_generate_rank(name, &shape, r, &own), MHP_OK);
+            for (int other = 0; other < shape.ranks; other++) {
+                if (other == r) {
+                    assert_same_list(&own->ranks[r].actions, &whole->ranks[r].actions);
+                } else {
+                    assert_int_equal(own->ranks[other].actions.count, 0);
+                }
+            }
+            mhp_plan_destroy(own);
+        }
+        assert_int_equal(mhp_schedule_generate_rank(name, &shape, shape.ranks, &whole), MHP_ERR_PLAN);
+        mhp_plan_destroy(whole);
+    }
+}
+
 /* The most micro-batches between F and the end of W on the rank. */
 static int most_held(const mhp_action_list *list)
 {
@@ -480,6 +515,7 @@ int main(void)
         cmocka_unit_test(uneven_rounds_are_refused_with_their_neighbours),
         cmocka_unit_test(crossing_directions_hold_one_more_than_ranks),
         cmocka_unit_test(gpipe_runs_all_forwards_first),
+        cmocka_unit_test(a_rank_computes_its_own_part),
         cmocka_unit_test(forward_only_keeps_the_placement),
         cmocka_unit_test(forward_only_deals_microbatches_in_proportion),
         cmocka_unit_test(forward_only_refuses_no_microbatches),
