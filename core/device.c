@@ -86,6 +86,11 @@ mhp_status mhp_device_memory(mhp_device *device, size_t *free_out, size_t *total
     return device->ops->memory(device, free_out, total_out);
 }
 
+void mhp_device_bus_id(const mhp_device *device, char text[MHP_BUS_ID_MAX])
+{
+    device->ops->bus_id(device, text);
+}
+
 mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out)
 {
     return device->ops->stream_create(device, kind, priority, name, stream_out);

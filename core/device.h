@@ -72,6 +72,10 @@ size_t mhp_device_bytes_peak(const mhp_device *device);
 /* Bytes of the card that are free now, and in all; both SIZE_MAX where memory is the machine's own. */
 mhp_status mhp_device_memory(mhp_device *device, size_t *free_out, size_t *total_out);
 
+enum { MHP_BUS_ID_MAX = 32 };
+/* The card's PCI bus id, "0000:0a:00.0"; "" where there is no card. */
+void mhp_device_bus_id(const mhp_device *device, char text[MHP_BUS_ID_MAX]);
+
 /* `name` shows in traces and errors; it is copied. Destroying waits for the stream's items; NULL is allowed. */
 mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out);
 void mhp_stream_destroy(mhp_stream *stream);

@@ -14,6 +14,7 @@ typedef struct mhp_device_ops {
     void (*free_host)(mhp_device *device, void *pointer);
     size_t (*bytes)(const mhp_device *device, bool peak);
     mhp_status (*memory)(mhp_device *device, size_t *free_out, size_t *total_out);
+    void (*bus_id)(const mhp_device *device, char text[MHP_BUS_ID_MAX]);
     mhp_status (*stream_create)(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out);
     void (*stream_destroy)(mhp_stream *stream);
     mhp_status (*submit)(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes);

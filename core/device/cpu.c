@@ -98,6 +98,12 @@ static mhp_status cpu_memory(mhp_device *base, size_t *free_out, size_t *total_o
     return MHP_OK;
 }
 
+static void cpu_bus_id(const mhp_device *base, char text[MHP_BUS_ID_MAX])
+{
+    (void)base;
+    text[0] = '\0';
+}
+
 const mhp_device_ops mhp_device_cpu_ops = {
     .count = cpu_count,
     .open = cpu_open,
@@ -108,6 +114,7 @@ const mhp_device_ops mhp_device_cpu_ops = {
     .free_host = cpu_free_host,
     .bytes = mhp_host_bytes,
     .memory = cpu_memory,
+    .bus_id = cpu_bus_id,
     .stream_create = mhp_host_stream_create,
     .stream_destroy = mhp_host_stream_destroy,
     .submit = mhp_host_submit,

@@ -247,6 +247,14 @@ static mhp_status cuda_memory(mhp_device *base, size_t *free_out, size_t *total_
     return mhp_cuda_check(cuda_of(base), cudaMemGetInfo(free_out, total_out), "cudaMemGetInfo");
 }
 
+static void cuda_bus_id(const mhp_device *base, char text[MHP_BUS_ID_MAX])
+{
+    if (cudaDeviceGetPCIBusId(text, MHP_BUS_ID_MAX, cuda_of(base)->index) != cudaSuccess) {
+        (void)cudaGetLastError();
+        text[0] = '\0';
+    }
+}
+
 /* ---- opening and closing ---- */
 
 static mhp_status find_operation(cuda_device *device, const char *name, flag_operation *operation_out)
@@ -334,6 +342,7 @@ static const mhp_device_ops cuda_ops = {
     .free_host = cuda_free_host,
     .bytes = mhp_host_bytes,
     .memory = cuda_memory,
+    .bus_id = cuda_bus_id,
     .stream_create = mhp_cuda_stream_create,
     .stream_destroy = mhp_cuda_stream_destroy,
     .submit = mhp_cuda_submit,
