@@ -1,0 +1,55 @@
+/* The energy of a run: every rank's share of meters, summed over the world. A node's packages and a card are metered once, by the lowest
+ * rank that is there, however many ranks share them. */
+#ifndef MHP_RUNTIME_ENERGY_H
+#define MHP_RUNTIME_ENERGY_H
+
+#include "comm/group.h"
+#include "core/energy.h"
+
+typedef struct mhp_run_energy mhp_run_energy;
+
+typedef enum mhp_energy_kind { MHP_ENERGY_CPU, MHP_ENERGY_GPU, MHP_ENERGY_KINDS } mhp_energy_kind;
+
+/* "CPU", "GPU"; static storage. */
+const char *mhp_energy_kind_text(int kind);
+
+/* Joules by kind; NaN: not readable. */
+typedef struct mhp_joules {
+    double of[MHP_ENERGY_KINDS];
+} mhp_joules;
+
+/* The sum of what is readable; NaN if nothing is. */
+double mhp_joules_sum(const mhp_joules *joules);
+
+/* What all cost since the opening: in steps, and in all, with what was between them (evaluations, what a step waited for). */
+typedef struct mhp_energy_total {
+    mhp_joules steps, run;
+    int64_t step_count;
+    char reason[MHP_ENERGY_KINDS][MHP_ENERGY_REASON_MAX + 16];      /* why a kind is not readable; "" if it is */
+} mhp_energy_total;
+
+typedef struct mhp_run_energy_params {
+    mhp_group *world;               /* every rank; must outlive the energy, as must the device */
+    mhp_device *device;
+    const char *packages;           /* NULL: MHP_POWERCAP_FOLDER */
+    const mhp_nvml *nvml;           /* NULL: the driver's */
+    const char *node;               /* what tells nodes apart; NULL: the kernel's boot id */
+    const char *bus_id;             /* NULL: the device's */
+} mhp_run_energy_params;
+
+/* Every rank, as all below. NULL is allowed in close. */
+mhp_status mhp_run_energy_open(const mhp_run_energy_params *params, mhp_run_energy **energy_out);
+void mhp_run_energy_close(mhp_run_energy *energy);
+
+/* Opens another meter of what this rank meters in the world, for whoever wants power; NULL if it is not this rank that does. With
+ * `shared` also of a card that another rank meters. */
+mhp_status mhp_run_energy_meter(const mhp_run_energy *energy, mhp_energy_kind kind, bool shared, mhp_energy_meter **meter_out);
+
+/* A step begins and ends. Its energy, on rank 0: elsewhere NaN. Ranks but 0 wait for nothing; without any counter nobody does anything. */
+void mhp_run_energy_begin(mhp_run_energy *energy);
+mhp_status mhp_run_energy_end(mhp_run_energy *energy, mhp_joules *step_out);
+
+/* The whole, the same on every rank; blocks. */
+mhp_status mhp_run_energy_total(mhp_run_energy *energy, mhp_energy_total *total_out);
+
+#endif
