@@ -37,6 +37,7 @@ struct mhp_executor {
     int stage_count;
     channel_entry *channels;
     size_t channel_count, channel_capacity;
+    mhp_live *live;                                 /* may be NULL */
 };
 
 static bool is_message_class(mhp_slot_class class_)
@@ -320,6 +321,7 @@ static mhp_status run_reduce(mhp_executor *executor, int stage)
 
 static mhp_status run_action(mhp_executor *executor, const mhp_action *action, const mhp_executor_inputs *inputs)
 {
+    MHP_RETURN_IF_ERROR(mhp_live_action(executor->live, executor->params.compute, action));
     switch (action->kind) {
     case MHP_ACTION_FORWARD:
         return run_pass(executor, action->stage, action->microbatch, MHP_PASS_FORWARD, inputs);
@@ -349,6 +351,11 @@ static mhp_status run_action(mhp_executor *executor, const mhp_action *action, c
         return MHP_OK;
     }
     return MHP_OK;
+}
+
+void mhp_executor_watch(mhp_executor *executor, mhp_live *live)
+{
+    executor->live = live;
 }
 
 mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *inputs)

@@ -5,6 +5,7 @@
 #define MHP_RUNTIME_EXECUTOR_H
 
 #include "comm/channel.h"
+#include "runtime/live.h"
 #include "runtime/store.h"
 
 typedef struct mhp_executor mhp_executor;
@@ -40,6 +41,9 @@ void mhp_executor_destroy(mhp_executor *executor);
  * is loaded before a stream waits for a message, for such a load may wait for all streams. Inputs must hold valid tokens; gradients and
  * what `inputs` has for losses and gains are garbage afterwards. */
 mhp_status mhp_executor_warm_up(mhp_executor *executor, const mhp_executor_inputs *inputs);
+
+/* Notes every action in `live` from now on; NULL: nowhere. */
+void mhp_executor_watch(mhp_executor *executor, mhp_live *live);
 
 /* Submits one run of the plan. Errors of tasks surface at the next synchronization of the compute stream. */
 mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *inputs);

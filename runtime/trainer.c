@@ -290,6 +290,12 @@ mhp_stream *mhp_trainer_compute(mhp_trainer *trainer)
     return trainer->compute;
 }
 
+void mhp_trainer_watch(mhp_trainer *trainer, mhp_live *live)
+{
+    mhp_executor_watch(trainer->executor, live);
+    mhp_executor_watch(trainer->evaluator, live);
+}
+
 /* Adds a small number over the world; blocks. */
 static mhp_status sum_over_replicas(mhp_trainer *trainer, int64_t *value)
 {
@@ -432,6 +438,8 @@ static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t target
     report->losses = statistics->host + statistics->at.loss;
     report->losses_count = replica_count(trainer) * microbatch_count(trainer);
     report_gains(trainer, report);
+    report->own_bubble = 1 - statistics->host[statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank + OWN_BUSY];
+    report->energy = (mhp_joules){{NAN, NAN}};
     report->bubble = 1;
     report->bytes_peak = 0;
     for (int rank = 0; rank < world; rank++) {

@@ -6,6 +6,7 @@
 #define MHP_RUNTIME_TRAINER_H
 
 #include "runtime/batch.h"
+#include "runtime/energy.h"
 #include "runtime/executor.h"
 #include "runtime/optimizer.h"
 #include "runtime/options.h"
@@ -33,6 +34,8 @@ typedef struct mhp_step_report {
     double step_s;                  /* wall time */
     double bubble;                  /* share of the step in which a rank's compute thread stood still, mean over ranks */
     double flops;                   /* floating-point operations of products, whole world */
+    double own_bubble;              /* of this rank */
+    mhp_joules energy;              /* of the step, on rank 0; NaN from the trainer: whoever meters it fills it in */
     double bytes_peak;              /* most device memory of any rank so far */
     const double *losses;           /* [replicas * microbatches]: each micro-batch's sum of losses; until the next step */
     int losses_count;
@@ -50,6 +53,8 @@ const mhp_layout *mhp_trainer_layout(const mhp_trainer *trainer);
 const mhp_memory_plan *mhp_trainer_memory(const mhp_trainer *trainer);
 const mhp_arena *mhp_trainer_arena(const mhp_trainer *trainer);
 mhp_stream *mhp_trainer_compute(mhp_trainer *trainer);
+/* Notes in `live` what the rank does, from now on; NULL: nowhere. */
+void mhp_trainer_watch(mhp_trainer *trainer, mhp_live *live);
 /* Samples that one step reads, over all replicas. */
 int64_t mhp_trainer_batch_samples(const mhp_trainer *trainer);
 
