@@ -23,6 +23,7 @@ const mhp_option mhp_config_options[] = {
     SECTION(eval, mhp_eval_options, "the held-out loss"),
     SECTION(checkpoint, mhp_checkpoint_options, "when the run's state is saved"),
     SECTION(log, mhp_log_options, "where the run's files go and what is printed"),
+    SECTION(report, mhp_report_options, "what is told of the run"),
     {.key = NULL},
 };
 

@@ -17,6 +17,7 @@ typedef struct mhp_config {
     mhp_eval_params eval;
     mhp_checkpoint_params checkpoint;
     mhp_log_params log;
+    mhp_report_params report;
 } mhp_config;
 
 extern const mhp_option mhp_config_options[];

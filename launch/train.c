@@ -173,6 +173,29 @@ static mhp_status print_start(const mhp_config *config, mhp_run *run, const char
     return MHP_OK;
 }
 
+/* What is not readable is told with its reason, once. */
+static void print_energy(const mhp_summary *summary)
+{
+    const mhp_energy_total *energy = &summary->energy;
+
+    printf("  energy       ");
+    for (int kind = MHP_ENERGY_KINDS - 1; kind >= 0; kind--) {
+        if (isnan(energy->run.of[kind])) {
+            printf(" %s not known (%s)", mhp_energy_kind_text(kind), energy->reason[kind]);
+        } else {
+            printf(" %s %.1f J", mhp_energy_kind_text(kind), energy->run.of[kind]);
+        }
+        printf("%s", kind > 0 ? "," : "");
+    }
+    if (!isnan(summary->j_per_step)) {
+        printf("; %.4g J/step, %.4g J/token, %.4g kWh", summary->j_per_step, summary->j_per_token, summary->kwh);
+    }
+    if (!isnan(summary->co2e_g)) {
+        printf(", %.4g g CO2e", summary->co2e_g);
+    }
+    printf("\n");
+}
+
 static void print_end(const mhp_config *config, const mhp_run_result *result)
 {
     const char *directory = config->log.dir;
@@ -188,6 +211,7 @@ static void print_end(const mhp_config *config, const mhp_run_result *result)
     if (isfinite(result->best_loss)) {
         printf("  best model    %s/best\n", directory);
     }
+    print_energy(&result->summary);
 }
 
 static mhp_status train(mhp_session *session, const char *resume, mhp_progress *progress)
@@ -207,6 +231,8 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
         .data = &config->data,
         .eval = &config->eval,
         .checkpoint = &config->checkpoint,
+        .log = &config->log,
+        .report = &config->report,
         .directory = config->log.dir,
         .configuration = checksum,
         .resume = mhp_resume_parse(resume),

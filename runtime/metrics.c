@@ -92,6 +92,17 @@ static json_t *number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+/* What is not readable is null; summary.json has the reasons. */
+static void set_energy(json_t *root, const mhp_step_report *report)
+{
+    double sum_j = mhp_joules_sum(&report->energy);
+
+    json_object_set_new(root, "energy_gpu_j", number(report->energy.of[MHP_ENERGY_GPU]));
+    json_object_set_new(root, "energy_cpu_j", number(report->energy.of[MHP_ENERGY_CPU]));
+    json_object_set_new(root, "energy_j", number(sum_j));
+    json_object_set_new(root, "j_per_token", number(report->tokens > 0 ? sum_j / (double)report->tokens : NAN));
+}
+
 static json_t *report_to_json(const mhp_step_report *report, double held_out_loss)
 {
     double seconds = report->step_s > 0 ? report->step_s : 1e-9;
@@ -108,6 +119,9 @@ static json_t *report_to_json(const mhp_step_report *report, double held_out_los
 
     if (root && isfinite(held_out_loss)) {
         json_object_set_new(root, "held_out_loss", json_real(held_out_loss));
+    }
+    if (root) {
+        set_energy(root, report);
     }
     return root;
 }

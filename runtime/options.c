@@ -123,5 +123,23 @@ const mhp_option mhp_log_options[] = {
      .help = "the run's folder: metrics, resolved configuration, checkpoints"},
     {.key = "every", .type = MHP_OPTION_INT, .offset = offsetof(mhp_log_params, every), .default_text = "10", .minimum = 1,
      .maximum = 1e9, .unit = "steps", .help = "steps between printed lines where there is no terminal"},
+    {.key = "tensorboard", .type = MHP_OPTION_BOOL, .offset = offsetof(mhp_log_params, tensorboard), .default_text = "false",
+     .help = "whether every step's numbers go to event files in tensorboard/ of the run's folder as well"},
+    {.key = "prometheus", .type = MHP_OPTION_STRING, .offset = offsetof(mhp_log_params, prometheus), .default_text = "",
+     .help = "path of a text file for Prometheus, replaced every log.every steps; empty: none"},
+    {.key = NULL},
+};
+
+static const mhp_option emissions_options[] = {
+    {.key = "grams_per_kwh", .type = MHP_OPTION_FLOAT, .offset = offsetof(mhp_emissions_params, grams_per_kwh), .default_text = "0",
+     .minimum = 0, .maximum = 10000, .unit = "grams", .help = "CO2 equivalents of a kilowatt-hour; 0: not known, and no emissions are told"},
+    {.key = "pue", .type = MHP_OPTION_FLOAT, .offset = offsetof(mhp_emissions_params, pue), .default_text = "1.0", .minimum = 1,
+     .maximum = 10, .help = "power usage effectiveness: the whole site's energy over that of its computers"},
+    {.key = NULL},
+};
+
+const mhp_option mhp_report_options[] = {
+    {.key = "emissions", .type = MHP_OPTION_SECTION, .offset = offsetof(mhp_report_params, emissions), .section = emissions_options,
+     .help = "what the energy of the run emits"},
     {.key = NULL},
 };

@@ -62,7 +62,18 @@ typedef struct mhp_checkpoint_params {
 typedef struct mhp_log_params {
     char *dir;                      /* the run's folder */
     int64_t every;                  /* steps between lines where there is no terminal */
+    bool tensorboard;
+    char *prometheus;               /* path of a text file; "" for none */
 } mhp_log_params;
+
+typedef struct mhp_emissions_params {
+    double grams_per_kwh;           /* CO2 equivalents of the electricity; 0: not known */
+    double pue;                     /* power of the whole site over that of its computers */
+} mhp_emissions_params;
+
+typedef struct mhp_report_params {
+    mhp_emissions_params emissions;
+} mhp_report_params;
 
 extern const mhp_option mhp_parallel_options[];
 extern const mhp_option mhp_schedule_options[];
@@ -71,5 +82,6 @@ extern const mhp_option mhp_train_options[];
 extern const mhp_option mhp_eval_options[];
 extern const mhp_option mhp_checkpoint_options[];
 extern const mhp_option mhp_log_options[];
+extern const mhp_option mhp_report_options[];
 
 #endif

@@ -6,6 +6,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "runtime/metrics.h"
+#include "runtime/telemetry.h"
 
 struct mhp_run {
     mhp_run_params params;
@@ -13,6 +14,7 @@ struct mhp_run {
     mhp_trainer *trainer;
     mhp_metrics *metrics;           /* rank 0 of a run with a folder */
     mhp_saver *saver;               /* of a run with a folder */
+    mhp_telemetry *telemetry;       /* of training */
     char *resumed_from;             /* checkpoint folder, or NULL */
     mhp_checkpoint_state resumed;
     int64_t first_step;
@@ -131,6 +133,7 @@ void mhp_run_destroy(mhp_run *run)
     if (!run) {
         return;
     }
+    mhp_telemetry_close(run->telemetry);
     mhp_metrics_close(run->metrics);
     mhp_saver_destroy(run->saver);
     mhp_free(run->resumed_from);
@@ -212,6 +215,7 @@ static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_r
         MHP_RETURN_IF_ERROR(mhp_saver_check(run->saver));
     }
     if (is_due(run->params.eval->every, done, total)) {
+        mhp_telemetry_evaluation(run->telemetry);
         MHP_RETURN_IF_ERROR(mhp_run_evaluate(run, &loss));
         result->held_out_loss = loss;
         MHP_RETURN_IF_ERROR(save_best(run, loss));
@@ -219,6 +223,7 @@ static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_r
     if (run->metrics) {
         MHP_RETURN_IF_ERROR(mhp_metrics_write(run->metrics, report, loss));
     }
+    MHP_RETURN_IF_ERROR(mhp_telemetry_write(run->telemetry, report, loss));
     if (run->params.progress) {
         run->params.progress(run->params.progress_context, report, loss);
     }
@@ -230,15 +235,42 @@ static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_r
     return MHP_OK;
 }
 
+static mhp_status open_telemetry(mhp_run *run)
+{
+    mhp_telemetry_params params = {
+        .trainer = run->trainer,
+        .comm = run->params.trainer.comm,
+        .directory = run->params.directory,
+        .log = run->params.log,
+        .report = run->params.report,
+        .first_step = run->first_step,
+        .total = run->params.trainer.train->steps,
+    };
+
+    return mhp_telemetry_open(&params, &run->telemetry);
+}
+
+/* Every rank. */
+static mhp_status summarize(mhp_run *run, mhp_run_result *result)
+{
+    result->best_loss = run->best_loss;
+    result->summary = (mhp_summary){.steps = result->steps, .loss = result->loss, .held_out_loss = result->held_out_loss,
+                                    .best_loss = run->best_loss};
+    return mhp_telemetry_summary(run->telemetry, &result->summary);
+}
+
 mhp_status mhp_run_train(mhp_run *run, mhp_run_result *result_out)
 {
     *result_out = (mhp_run_result){.steps = run->first_step, .loss = NAN, .held_out_loss = NAN};
+    MHP_RETURN_IF_ERROR(open_telemetry(run));
     for (int64_t step = run->first_step; step < run->params.trainer.train->steps; step++) {
         mhp_step_report report;
 
+        mhp_telemetry_begin(run->telemetry);
         MHP_RETURN_IF_ERROR(mhp_trainer_step(run->trainer, step, &report));
+        MHP_RETURN_IF_ERROR(mhp_telemetry_end(run->telemetry, &report));
         MHP_RETURN_IF_ERROR(follow_step(run, &report, result_out));
     }
-    result_out->best_loss = run->best_loss;
-    return run->saver ? mhp_saver_wait(run->saver) : MHP_OK;
+    MHP_RETURN_IF_ERROR(run->saver ? mhp_saver_wait(run->saver) : MHP_OK);
+    return summarize(run, result_out);
 }

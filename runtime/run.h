@@ -6,6 +6,7 @@
 #include "runtime/checkpoint/saver.h"
 #include "runtime/data/sampler.h"
 #include "runtime/model_file.h"
+#include "runtime/summary.h"
 #include "runtime/trainer.h"
 
 typedef struct mhp_run_params {
@@ -13,6 +14,8 @@ typedef struct mhp_run_params {
     const mhp_data_params *data;
     const mhp_eval_params *eval;
     const mhp_checkpoint_params *checkpoint;
+    const mhp_log_params *log;      /* NULL: neither TensorBoard nor Prometheus */
+    const mhp_report_params *report;        /* NULL: no emissions */
     const char *directory;          /* the run's folder, or NULL: nothing is written */
     const char *configuration;      /* checksum of the resolved configuration, for the manifests; NULL: none */
     mhp_resume resume;
@@ -25,6 +28,7 @@ typedef struct mhp_run_result {
     int64_t steps;                  /* done in all */
     double loss, held_out_loss;     /* of the last step; NaN without held-out samples */
     double best_loss;
+    mhp_summary summary;            /* with the energy */
 } mhp_run_result;
 
 typedef struct mhp_run mhp_run;

@@ -119,6 +119,26 @@ static void infinite_gain_is_null(void **state)
     json_decref(root);
 }
 
+/* A kind without a counter is null, and the sum is that of the other. */
+static void energy_that_is_not_readable_is_null(void **state)
+{
+    mhp_metrics *metrics = NULL;
+    mhp_step_report report = report_of(0);
+    json_t *root;
+
+    (void)state;
+    report.energy = (mhp_joules){{NAN, 64}};
+    assert_ok(mhp_metrics_open(test_folder, 0, &metrics));
+    assert_ok(mhp_metrics_write(metrics, &report, NAN));
+    mhp_metrics_close(metrics);
+    root = read_line();
+    assert_true(json_is_null(json_object_get(root, "energy_cpu_j")));
+    assert_true(json_real_value(json_object_get(root, "energy_gpu_j")) == 64);
+    assert_true(json_real_value(json_object_get(root, "energy_j")) == 64);
+    assert_true(json_real_value(json_object_get(root, "j_per_token")) == 2);
+    json_decref(root);
+}
+
 static void resume_drops_later_lines(void **state)
 {
     (void)state;
@@ -185,7 +205,7 @@ int main(void)
         TEST_IN_FOLDER(a_line_holds_the_report),   TEST_IN_FOLDER(held_out_loss_is_left_out),
         TEST_IN_FOLDER(infinite_gain_is_null),     TEST_IN_FOLDER(resume_drops_later_lines),
         TEST_IN_FOLDER(resume_drops_a_torn_line),  TEST_IN_FOLDER(missing_folder_is_an_error),
-        TEST_IN_FOLDER(full_disk_is_an_error),
+        TEST_IN_FOLDER(full_disk_is_an_error),     TEST_IN_FOLDER(energy_that_is_not_readable_is_null),
     };
 
     return cmocka_run_group_tests_name("metrics", tests, NULL, NULL);
