@@ -94,9 +94,18 @@ static mhp_status check_header(const char *path, const mhp_live_file *file, ssiz
     return MHP_OK;
 }
 
+/* Ends, and has nothing that a terminal would obey. */
 static bool is_text(const char text[MHP_LIVE_NAME_MAX])
 {
-    return memchr(text, '\0', MHP_LIVE_NAME_MAX) != NULL;
+    for (int i = 0; i < MHP_LIVE_NAME_MAX; i++) {
+        if (text[i] == '\0') {
+            return true;
+        }
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f) {
+            return false;
+        }
+    }
+    return false;
 }
 
 static mhp_status check_state(const char *path, const mhp_live_state *state)
