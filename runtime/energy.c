@@ -12,8 +12,7 @@
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 
 /* A step that begins so soon after the last one's end is not metered anew: reading a counter takes time too. */
-enum { GAP_NS = 1000000, BOOT_ID_MAX = 64, PARTS = 2 };
-enum { PART_STEP, PART_BETWEEN };
+enum { GAP_NS = 1000000, BOOT_ID_MAX = 64 };
 
 /* What every rank tells of itself; the size is a multiple of that of I64. */
 typedef struct place {
@@ -31,11 +30,8 @@ struct mhp_run_energy {
     mhp_energy_meter *meters[MHP_ENERGY_KINDS];     /* this rank's */
     bool active;                    /* some kind is readable everywhere */
     uint64_t read_ns;
-    double between[MHP_ENERGY_KINDS];
-    double sums[PARTS][MHP_ENERGY_KINDS];
-    bool pending;                   /* sums are on their way */
+    double between[MHP_ENERGY_KINDS];               /* this rank's, outside of steps */
     mhp_event *summed;
-    mhp_joules last;                /* the last sum's step */
     mhp_energy_total total;
 };
 
@@ -268,74 +264,49 @@ void mhp_run_energy_begin(mhp_run_energy *energy)
     }
 }
 
-/* Takes in the sum that is under way, if one is. */
-static mhp_status take_sum(mhp_run_energy *energy)
+void mhp_run_energy_mark(mhp_run_energy *energy, double joules[MHP_ENERGY_KINDS])
 {
-    if (!energy->pending) {
-        return MHP_OK;
+    if (energy && energy->active) {
+        read_meters(energy, joules);
+        return;
     }
-    MHP_RETURN_IF_ERROR(wait_for_sum(energy));
-    energy->pending = false;
     for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
-        energy->last.of[k] = energy->sums[PART_STEP][k];
-        energy->total.steps.of[k] += energy->sums[PART_STEP][k];
-        energy->total.run.of[k] += energy->sums[PART_STEP][k] + energy->sums[PART_BETWEEN][k];
+        joules[k] = NAN;
     }
-    return MHP_OK;
 }
 
-/* Sends this rank's joules on their way to all. */
-static mhp_status submit_sum(mhp_run_energy *energy, const double step[MHP_ENERGY_KINDS])
+void mhp_run_energy_add(mhp_run_energy *energy, const mhp_joules *step)
 {
+    energy->total.step_count++;
     for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
-        energy->sums[PART_STEP][k] = step[k];
-        energy->sums[PART_BETWEEN][k] = energy->between[k];
-        energy->between[k] = 0;
+        energy->total.steps.of[k] += step->of[k];
     }
-    energy->pending = true;
-    return mhp_group_all_reduce(energy->params.world, energy->sums, PARTS * MHP_ENERGY_KINDS, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL,
-                                energy->summed);
 }
 
-mhp_status mhp_run_energy_end(mhp_run_energy *energy, mhp_joules *step_out)
+/* What was between steps, summed over all ranks. */
+static mhp_status sum_between(mhp_run_energy *energy)
 {
     double joules[MHP_ENERGY_KINDS];
 
-    for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
-        step_out->of[k] = NAN;
-    }
-    energy->total.step_count++;
-    if (!energy->active) {
-        return MHP_OK;
-    }
     read_meters(energy, joules);
-    MHP_RETURN_IF_ERROR(take_sum(energy));
-    MHP_RETURN_IF_ERROR(submit_sum(energy, joules));
-    if (energy->rank == 0) {
-        MHP_RETURN_IF_ERROR(take_sum(energy));
-        *step_out = energy->last;
+    for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
+        energy->between[k] += joules[k];
     }
-    return MHP_OK;
+    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(energy->params.world, energy->between, MHP_ENERGY_KINDS, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL,
+                                             energy->summed));
+    return wait_for_sum(energy);
 }
 
 mhp_status mhp_run_energy_total(mhp_run_energy *energy, mhp_energy_total *total_out)
 {
-    static const double no_step[MHP_ENERGY_KINDS];
-    double joules[MHP_ENERGY_KINDS];
-
     if (energy->active) {
-        read_meters(energy, joules);
-        for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
-            energy->between[k] += joules[k];
-        }
-        MHP_RETURN_IF_ERROR(take_sum(energy));
-        MHP_RETURN_IF_ERROR(submit_sum(energy, no_step));
-        MHP_RETURN_IF_ERROR(take_sum(energy));
+        MHP_RETURN_IF_ERROR(sum_between(energy));
         MHP_RETURN_IF_ERROR(exchange(energy));
         gather_reasons(energy);
     }
-    for (int k = 0; k < MHP_ENERGY_KINDS && !energy->active; k++) {
-        energy->total.steps.of[k] = energy->total.run.of[k] = NAN;
+    for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
+        energy->total.steps.of[k] = energy->active ? energy->total.steps.of[k] : NAN;
+        energy->total.run.of[k] = energy->active ? energy->total.steps.of[k] + energy->between[k] : NAN;
     }
     *total_out = energy->total;
     return MHP_OK;

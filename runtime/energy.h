@@ -45,9 +45,13 @@ void mhp_run_energy_close(mhp_run_energy *energy);
  * `shared` also of a card that another rank meters. */
 mhp_status mhp_run_energy_meter(const mhp_run_energy *energy, mhp_energy_kind kind, bool shared, mhp_energy_meter **meter_out);
 
-/* A step begins and ends. Its energy, on rank 0: elsewhere NaN. Ranks but 0 wait for nothing; without any counter nobody does anything. */
+/* Before a step, on the host's thread: what was between it and the last one is not the step's. Without any counter nothing is done. */
 void mhp_run_energy_begin(mhp_run_energy *energy);
-mhp_status mhp_run_energy_end(mhp_run_energy *energy, mhp_joules *step_out);
+/* At the step's end, in the order of the compute stream: the joules of the step that this rank meters, to be added up over all ranks. 0
+ * of a kind that others meter, NaN of one that cannot be read. A NULL energy: NaN. */
+void mhp_run_energy_mark(mhp_run_energy *energy, double joules[MHP_ENERGY_KINDS]);
+/* The step is done, and this is the sum over all ranks. */
+void mhp_run_energy_add(mhp_run_energy *energy, const mhp_joules *step);
 
 /* The whole, the same on every rank; blocks. */
 mhp_status mhp_run_energy_total(mhp_run_energy *energy, mhp_energy_total *total_out);

@@ -268,7 +268,7 @@ mhp_status mhp_run_train(mhp_run *run, mhp_run_result *result_out)
 
         mhp_telemetry_begin(run->telemetry);
         MHP_RETURN_IF_ERROR(mhp_trainer_step(run->trainer, step, &report));
-        MHP_RETURN_IF_ERROR(mhp_telemetry_end(run->telemetry, &report));
+        mhp_telemetry_end(run->telemetry, &report);
         MHP_RETURN_IF_ERROR(follow_step(run, &report, result_out));
     }
     MHP_RETURN_IF_ERROR(run->saver ? mhp_saver_wait(run->saver) : MHP_OK);

@@ -29,7 +29,9 @@ static mhp_status open_energy(mhp_telemetry *telemetry)
         .device = mhp_comm_device(telemetry->params.comm),
     };
 
-    return mhp_run_energy_open(&params, &telemetry->energy);
+    MHP_RETURN_IF_ERROR(mhp_run_energy_open(&params, &telemetry->energy));
+    mhp_trainer_meter(telemetry->params.trainer, telemetry->energy);
+    return MHP_OK;
 }
 
 /* Power of this rank's card, also if it shares it; of its node's packages if it is the one that meters them. */
@@ -120,10 +122,9 @@ void mhp_telemetry_close(mhp_telemetry *telemetry)
     if (!telemetry) {
         return;
     }
-    if (telemetry->live) {      /* what was submitted may still note where it is */
-        (void)mhp_stream_synchronize(mhp_trainer_compute(telemetry->params.trainer));
-        mhp_trainer_watch(telemetry->params.trainer, NULL);
-    }
+    (void)mhp_stream_synchronize(mhp_trainer_compute(telemetry->params.trainer));   /* what was submitted uses both */
+    mhp_trainer_watch(telemetry->params.trainer, NULL);
+    mhp_trainer_meter(telemetry->params.trainer, NULL);
     mhp_live_close(telemetry->live, telemetry->is_finished ? MHP_LIVE_FINISHED : MHP_LIVE_FAILED);
     mhp_prometheus_close(telemetry->prometheus);
     mhp_tensorboard_close(telemetry->tensorboard);
@@ -140,12 +141,12 @@ void mhp_telemetry_begin(mhp_telemetry *telemetry)
     telemetry->start_ns = telemetry->start_ns > 0 ? telemetry->start_ns : mhp_time_ns();
 }
 
-mhp_status mhp_telemetry_end(mhp_telemetry *telemetry, mhp_step_report *report)
+void mhp_telemetry_end(mhp_telemetry *telemetry, const mhp_step_report *report)
 {
     telemetry->tokens += (double)report->tokens;
     mhp_live_step(telemetry->live, report->step + 1, report->step_s, report->own_bubble, report->loss,
                   report->step_s > 0 ? (double)report->tokens / report->step_s : NAN);
-    return mhp_run_energy_end(telemetry->energy, &report->energy);
+    mhp_run_energy_add(telemetry->energy, &report->energy);
 }
 
 void mhp_telemetry_evaluation(mhp_telemetry *telemetry)

@@ -21,9 +21,9 @@ mhp_status mhp_telemetry_open(const mhp_telemetry_params *params, mhp_telemetry 
 /* Before the trainer goes. Without a summary before it, the live files say that the run failed. NULL is allowed. */
 void mhp_telemetry_close(mhp_telemetry *telemetry);
 
-/* A step begins; it is done, and its energy goes into the report; an evaluation begins. Every rank. */
+/* A step begins; it is done; an evaluation begins. Every rank. */
 void mhp_telemetry_begin(mhp_telemetry *telemetry);
-mhp_status mhp_telemetry_end(mhp_telemetry *telemetry, mhp_step_report *report);
+void mhp_telemetry_end(mhp_telemetry *telemetry, const mhp_step_report *report);
 void mhp_telemetry_evaluation(mhp_telemetry *telemetry);
 /* Writes what rank 0 writes of a step; held_out_loss is NaN if there was no evaluation. */
 mhp_status mhp_telemetry_write(mhp_telemetry *telemetry, const mhp_step_report *report, double held_out_loss);

@@ -7,7 +7,9 @@
 #include "core/memory.h"
 #include "runtime/memory_table.h"
 
-enum { OWN_BUSY, OWN_BYTES, OWN_COUNT = MHP_STATISTICS_OWN };     /* share of the step that compute worked; most device memory */
+/* Share of the step that compute worked; most device memory; joules by kind. */
+enum { OWN_BUSY, OWN_BYTES, OWN_ENERGY, OWN_COUNT = MHP_STATISTICS_OWN };
+_Static_assert(OWN_ENERGY + MHP_ENERGY_KINDS == OWN_COUNT, "the memory plan has room for a rank's own measurements");
 
 /* What ranks add up at the end of a step, as doubles: every value has a place that one rank fills and the others leave at 0, so that
  * the sum is exact and the same for any number of ranks. */
@@ -34,6 +36,7 @@ struct mhp_trainer {
     step_statistics statistics;
     double *norm;                   /* host copy */
     double flops;                   /* of the world, a step */
+    mhp_run_energy *energy;         /* may be NULL */
 };
 
 static int microbatch_count(const mhp_trainer *trainer)
@@ -296,6 +299,11 @@ void mhp_trainer_watch(mhp_trainer *trainer, mhp_live *live)
     mhp_executor_watch(trainer->evaluator, live);
 }
 
+void mhp_trainer_meter(mhp_trainer *trainer, mhp_run_energy *energy)
+{
+    trainer->energy = energy;
+}
+
 /* Adds a small number over the world; blocks. */
 static mhp_status sum_over_replicas(mhp_trainer *trainer, int64_t *value)
 {
@@ -355,6 +363,7 @@ static mhp_status mark_busy(void *native, const void *argument)
     (void)native;
     statistics->own[OWN_BYTES] = (double)mhp_device_bytes_peak(trainer->device);
     statistics->own[OWN_BUSY] = (double)(mhp_stream_busy_ns(trainer->compute) - mark->busy_start_ns) / wall_ns;
+    mhp_run_energy_mark(trainer->energy, statistics->own + OWN_ENERGY);
     return MHP_OK;
 }
 
@@ -439,7 +448,6 @@ static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t target
     report->losses_count = replica_count(trainer) * microbatch_count(trainer);
     report_gains(trainer, report);
     report->own_bubble = 1 - statistics->host[statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank + OWN_BUSY];
-    report->energy = (mhp_joules){{NAN, NAN}};
     report->bubble = 1;
     report->bytes_peak = 0;
     for (int rank = 0; rank < world; rank++) {
@@ -447,6 +455,9 @@ static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t target
 
         report->bubble -= own[OWN_BUSY] / world;
         report->bytes_peak = fmax(report->bytes_peak, own[OWN_BYTES]);
+        for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
+            report->energy.of[k] += own[OWN_ENERGY + k];
+        }
     }
     return MHP_OK;
 }

@@ -35,7 +35,7 @@ typedef struct mhp_step_report {
     double bubble;                  /* share of the step in which a rank's compute thread stood still, mean over ranks */
     double flops;                   /* floating-point operations of products, whole world */
     double own_bubble;              /* of this rank */
-    mhp_joules energy;              /* of the step, on rank 0; NaN from the trainer: whoever meters it fills it in */
+    mhp_joules energy;              /* of the step, whole world; NaN: not readable, or nobody meters it */
     double bytes_peak;              /* most device memory of any rank so far */
     const double *losses;           /* [replicas * microbatches]: each micro-batch's sum of losses; until the next step */
     int losses_count;
@@ -55,6 +55,8 @@ const mhp_arena *mhp_trainer_arena(const mhp_trainer *trainer);
 mhp_stream *mhp_trainer_compute(mhp_trainer *trainer);
 /* Notes in `live` what the rank does, from now on; NULL: nowhere. */
 void mhp_trainer_watch(mhp_trainer *trainer, mhp_live *live);
+/* Has `energy` read at the end of every step from now on, on all ranks; NULL: none. */
+void mhp_trainer_meter(mhp_trainer *trainer, mhp_run_energy *energy);
 /* Samples that one step reads, over all replicas. */
 int64_t mhp_trainer_batch_samples(const mhp_trainer *trainer);
 

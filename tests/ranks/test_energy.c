@@ -18,6 +18,7 @@ typedef struct world {
     mhp_device *device;
     mhp_comm *comm;
     mhp_group *all;
+    mhp_event *summed;
     const char *folder;
     int rank, size;
 } world;
@@ -142,6 +143,18 @@ static bool is_near(double found, double expected)
     return fabs(found - expected) < 1e-6 * (1 + fabs(expected));
 }
 
+/* The end of a step: what all ranks' meters say of it. */
+static mhp_joules end_step(world *w, mhp_run_energy *energy)
+{
+    mhp_joules step;
+
+    mhp_run_energy_mark(energy, step.of);
+    CHECK_OK(mhp_group_all_reduce(w->all, step.of, MHP_ENERGY_KINDS, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL, w->summed));
+    CHECK_OK(mhp_event_synchronize(w->summed, 0));
+    mhp_run_energy_add(energy, &step);
+    return step;
+}
+
 /* Step s costs every package 2 (s + 1) J and every card 3 (s + 1) J; opening to the first step 1 and 1. */
 static void count_once(world *w, layout at)
 {
@@ -167,11 +180,9 @@ static void count_once(world *w, layout at)
         set_package(w, 0, package_j);
         set_package(w, 1, package_j);
         card_mj += 3000 * (unsigned long long)(step + 1);
-        CHECK_OK(mhp_run_energy_end(energy, &joules));
-        if (w->rank == 0) {
-            CHECK(is_near(joules.of[MHP_ENERGY_CPU], packages * 2 * (step + 1)));
-            CHECK(cards > 0 ? is_near(joules.of[MHP_ENERGY_GPU], cards * 3 * (step + 1)) : isnan(joules.of[MHP_ENERGY_GPU]));
-        }
+        joules = end_step(w, energy);
+        CHECK(is_near(joules.of[MHP_ENERGY_CPU], packages * 2 * (step + 1)));
+        CHECK(cards > 0 ? is_near(joules.of[MHP_ENERGY_GPU], cards * 3 * (step + 1)) : isnan(joules.of[MHP_ENERGY_GPU]));
     }
     CHECK_OK(mhp_run_energy_total(energy, &total));
     CHECK(total.step_count == STEPS);
@@ -201,11 +212,11 @@ static void lose_a_card(world *w)
 
     set_package(w, 0, 1);
     energy = open_energy(w, &at, node, bus_id);
-    CHECK_OK(mhp_run_energy_end(energy, &joules));
-    CHECK(w->rank > 0 || is_near(joules.of[MHP_ENERGY_GPU], 0));
+    joules = end_step(w, energy);
+    CHECK(is_near(joules.of[MHP_ENERGY_GPU], 0));
     card_code = w->rank == w->size - 1 ? NOT_SUPPORTED : 0;
-    CHECK_OK(mhp_run_energy_end(energy, &joules));
-    CHECK(w->rank > 0 || (isnan(joules.of[MHP_ENERGY_GPU]) && is_near(joules.of[MHP_ENERGY_CPU], 0)));
+    joules = end_step(w, energy);
+    CHECK(isnan(joules.of[MHP_ENERGY_GPU]) && is_near(joules.of[MHP_ENERGY_CPU], 0));
     CHECK_OK(mhp_run_energy_total(energy, &total));
     CHECK(isnan(total.run.of[MHP_ENERGY_GPU]) && !isnan(total.run.of[MHP_ENERGY_CPU]));
     snprintf(part, sizeof part, "rank %d: NVML's energy", w->size - 1);
@@ -226,7 +237,7 @@ static void nothing_to_read(world *w)
 
     CHECK_OK(mhp_run_energy_open(&params, &energy));
     mhp_run_energy_begin(energy);
-    CHECK_OK(mhp_run_energy_end(energy, &joules));
+    joules = end_step(w, energy);
     CHECK(isnan(joules.of[MHP_ENERGY_CPU]) && isnan(joules.of[MHP_ENERGY_GPU]) && isnan(mhp_joules_sum(&joules)));
     CHECK_OK(mhp_run_energy_total(energy, &total));
     CHECK(isnan(mhp_joules_sum(&total.run)) && isnan(mhp_joules_sum(&total.steps)));
@@ -255,6 +266,7 @@ int main(int argc, char **argv)
         members[r] = r;
     }
     CHECK_OK(mhp_group_open(w->comm, "all", 0, members, w->size, &w->all));
+    CHECK_OK(mhp_event_create(w->device, &w->summed));
     count_once(w, (layout){1, 0});
     count_once(w, (layout){4, 0});
     count_once(w, (layout){4, 1});
@@ -262,6 +274,7 @@ int main(int argc, char **argv)
     count_once(w, (layout){2, 2});
     lose_a_card(w);
     nothing_to_read(w);
+    mhp_event_destroy(w->summed);
     mhp_group_close(w->all);
     mhp_comm_close(w->comm);
     mhp_device_close(w->device);
