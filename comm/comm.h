@@ -16,6 +16,9 @@ typedef struct mhp_comm mhp_comm;
 mhp_status mhp_comm_open(mhp_device *device, mhp_comm **comm_out);
 /* Leaves it in order. Every rank, after all channels and groups are closed. NULL is allowed. */
 void mhp_comm_close(mhp_comm *comm);
+/* Numbers the ranks of the world anew: this process becomes rank `rank` of 0 .. size - 1, each of which one process takes. Every rank, right
+ * after the opening: before channels, groups and whatever else keeps a rank's number. Blocks. MHP_ERR_INVALID if two want the same. */
+mhp_status mhp_comm_renumber(mhp_comm *comm, int rank);
 int mhp_comm_rank(const mhp_comm *comm);
 int mhp_comm_size(const mhp_comm *comm);
 mhp_device *mhp_comm_device(mhp_comm *comm);

@@ -5,16 +5,32 @@
 
 #include "core/device/backend.h"
 
+/* NULL if this build has none. */
+static const mhp_device_ops *backend_of(mhp_device_kind kind)
+{
+    return kind == MHP_DEVICE_CUDA ? mhp_device_cuda_backend() : &mhp_device_cpu_ops;
+}
+
 int mhp_device_count(mhp_device_kind kind)
 {
-    const mhp_device_ops *ops = kind == MHP_DEVICE_CUDA ? mhp_device_cuda_backend() : &mhp_device_cpu_ops;
+    const mhp_device_ops *ops = backend_of(kind);
 
     return ops ? ops->count() : 0;
 }
 
+void mhp_device_address(mhp_device_kind kind, int index, char address[MHP_DEVICE_ADDRESS_MAX])
+{
+    const mhp_device_ops *ops = backend_of(kind);
+
+    address[0] = '\0';
+    if (ops && ops->address) {
+        ops->address(index, address);
+    }
+}
+
 mhp_status mhp_device_open(const mhp_device_params *params, mhp_device **device_out)
 {
-    const mhp_device_ops *ops = params->kind == MHP_DEVICE_CUDA ? mhp_device_cuda_backend() : &mhp_device_cpu_ops;
+    const mhp_device_ops *ops = backend_of(params->kind);
 
     if (!ops) {
         return mhp_error_set(MHP_ERR_UNSUPPORTED, "this build has no CUDA backend: build it with CUDA's toolkit and -DMHP_CUDA=on, or "

@@ -49,6 +49,9 @@ typedef struct mhp_device_params {
 
 /* Devices of a kind that this process can open; 0 if there is none, or no backend. */
 int mhp_device_count(mhp_device_kind kind);
+/* Where a card is: its address on the PCI bus, "0000:3b:00.0", from cudaDeviceGetPCIBusId; "" if there is no such card, or no cards. */
+enum { MHP_DEVICE_ADDRESS_MAX = 32 };
+void mhp_device_address(mhp_device_kind kind, int index, char address[MHP_DEVICE_ADDRESS_MAX]);
 /* Opens a device and starts its threads. Any process may hold several. Close releases the streams and events that were made from it and
  * are still there, and on CUDA its memory; NULL is allowed. MHP_ERR_UNSUPPORTED and MHP_ERR_DEVICE say what is missing and what would
  * work: the backend, a driver, its version, a card, a card's abilities. */

@@ -1,6 +1,7 @@
 #include "launch/command.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,38 @@ int mhp_launched_local_rank(void)
                                         "SLURM_LOCALID", NULL};
 
     return number_from_environment(names);
+}
+
+int mhp_slurm_tasks_of_node(const char *list, int node)
+{
+    while (*list) {
+        char *end;
+        long tasks = strtol(list, &end, 10), nodes = 1;
+
+        if (end == list || tasks <= 0 || tasks > INT_MAX) {
+            return 0;
+        }
+        if (strncmp(end, "(x", 2) == 0) {
+            nodes = strtol(end + 2, &end, 10);
+            end += *end == ')';
+        }
+        if (node < nodes) {
+            return (int)tasks;
+        }
+        node -= (int)nodes;
+        list = *end == ',' ? end + 1 : end + strlen(end);
+    }
+    return 0;
+}
+
+int mhp_launched_local_size(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", NULL};
+    static const char *const nodes[] = {"SLURM_NODEID", NULL};
+    const char *tasks = getenv("SLURM_STEP_TASKS_PER_NODE");
+    int size = number_from_environment(names);
+
+    return size > 0 || !tasks ? size : mhp_slurm_tasks_of_node(tasks, number_from_environment(nodes));
 }
 
 /* Open MPI gives every rank a terminal of its own for stdout, wherever mpirun's own goes. */

@@ -63,6 +63,12 @@ int mhp_launched_rank(void);
 /* Its number among those on this machine, likewise. */
 int mhp_launched_local_rank(void);
 
+/* How many there are on this machine, likewise; 0 if nothing says so. */
+int mhp_launched_local_size(void);
+
+/* The number for node `node` of Slurm's list of tasks per node, "4(x2),3"; 0 if it says nothing. */
+int mhp_slurm_tasks_of_node(const char *list, int node);
+
 /* Whether a person's terminal shows stdout; behind mpirun, whether mpirun's stdout is one. */
 bool mhp_stdout_is_terminal(void);
 

@@ -12,11 +12,12 @@
 #include "core/device.h"
 #include "launch/command.h"
 #include "launch/doctor_cards.h"
+#include "launch/doctor_cluster.h"
 #include "model/kernels.h"
 
 extern char **environ;
 
-enum { DEVICE_KEY = 'd', MISSING_MAX = 16, MISSING_TEXT_MAX = 256, NAME_WIDTH = 10 };
+enum { DEVICE_KEY = 'd', CLUSTER_KEY = 'c', MISSING_MAX = 16, MISSING_TEXT_MAX = 256, NAME_WIDTH = 10 };
 
 /* The build's own: version, architectures; "" without the backend. */
 static const char built_cuda[] = MHP_BUILT_CUDA;
@@ -25,6 +26,9 @@ static const char built_cudnn[] = MHP_BUILT_CUDNN;
 typedef struct doctor {
     bool needs_card; /* --device cuda */
     bool failed;     /* something that is required is missing */
+    bool cluster;    /* --cluster */
+    const char *path;
+    mhp_overrides overrides;
     int missing_count;
     char missing[MISSING_MAX][MISSING_TEXT_MAX];
 } doctor;
@@ -321,8 +325,22 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         }
         self->needs_card = strcmp(text, "cuda") == 0;
         return 0;
+    case CLUSTER_KEY:
+        self->cluster = true;
+        return 0;
+    case MHP_SET_KEY:
+        mhp_overrides_add(&self->overrides, text, state);
+        return 0;
     case ARGP_KEY_ARG:
-        argp_error(state, "no argument \"%s\" expected", text);
+        if (self->path) {
+            argp_error(state, "one CONFIG expected, not also \"%s\"", text);
+        }
+        self->path = text;
+        return 0;
+    case ARGP_KEY_END:
+        if (!self->cluster && (self->path || self->overrides.count > 0)) {
+            argp_error(state, "a configuration is for --cluster alone");
+        }
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -331,13 +349,16 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
 static const struct argp_option options[] = {
     {"device", DEVICE_KEY, "KIND", 0, "What has to work: cpu (the default), or cuda as well", 0},
+    {"cluster", CLUSTER_KEY, NULL, 0, "Under mpirun: check from every rank that hosts fit together, and measure the lines between "
+     "the ranks that CONFIG's plan uses", 0},
+    MHP_SET_OPTION,
     {0},
 };
 
 static const struct argp parser = {
-    options, parse_option, NULL,
+    options, parse_option, "[CONFIG]",
     "Says what this machine has, what is missing and what that costs. Exit status 1 if what has to work "
-    "does not.",
+    "does not, or if --cluster finds versions, programs or configurations that differ.",
     NULL, NULL, NULL};
 
 int mhp_command_doctor(int argc, char **argv)
@@ -345,6 +366,9 @@ int mhp_command_doctor(int argc, char **argv)
     doctor self = {0};
 
     mhp_parse_arguments(&parser, "doctor", argc, argv, &self);
+    if (self.cluster) {
+        return mhp_doctor_cluster(self.path, &self.overrides);
+    }
     if (mhp_launched_rank() > 0) {
         return 0;
     }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "core/log.h"
+#include "core/memory.h"
 
 /* Of all ranks' warnings rank 0's are printed: what matters to all, all meet. */
 static void print_log(void *context, mhp_log_level level, const char *text)
@@ -15,42 +16,50 @@ static void print_log(void *context, mhp_log_level level, const char *text)
     }
 }
 
-/* The cards of a host go round its ranks. */
-static int choose_card(const mhp_parallel_params *parallel)
-{
-    int count = mhp_device_count((mhp_device_kind)parallel->device);
-
-    if (parallel->device != MHP_DEVICE_CUDA) {
-        return 0;
-    }
-    if (parallel->gpu >= 0) {
-        return (int)parallel->gpu;
-    }
-    return count > 0 ? mhp_launched_local_rank() % count : 0;
-}
-
 static mhp_status open_device(mhp_session *session)
 {
     const mhp_parallel_params *parallel = &session->config.parallel;
     mhp_device_params params = {
         .kind = (mhp_device_kind)parallel->device,
-        .index = choose_card(parallel),
         .threads = (int)parallel->threads,
         .seed = (uint64_t)session->config.train.seed,
     };
 
+    mhp_place_process(parallel, &session->place);
+    params.index = session->place.card;
     return mhp_device_open(&params, &session->device);
 }
 
 /* What this rank can do alone. */
 static mhp_status prepare(mhp_session *session, const char *path, const mhp_overrides *overrides)
 {
-    MHP_RETURN_IF_ERROR(
-        mhp_config_load(&session->config, path, overrides->items, overrides->count));
+    if (path) {
+        MHP_RETURN_IF_ERROR(
+            mhp_config_load(&session->config, path, overrides->items, overrides->count));
+    } else {
+        session->config.parallel.threads = 1;
+    }
     return open_device(session);
 }
 
-mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides)
+static mhp_status meet(mhp_session *session, const mhp_config *config)
+{
+    mhp_comm *comm = session->comm;
+    mhp_rank_card own;
+    int size = mhp_comm_size(comm);
+
+    MHP_RETURN_IF_ERROR(mhp_calloc(&session->ranks, (size_t)size, sizeof *session->ranks));
+    MHP_RETURN_IF_ERROR(mhp_comm_agree(comm, mhp_rank_card_fill(config, &own), NULL));
+    MHP_RETURN_IF_ERROR(mhp_gather(comm, &own, sizeof own, session->ranks));
+    if (!config || mhp_rank_cards_check(session->ranks, size) != MHP_OK) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_place_ranks(comm, config, session->ranks));
+    session->root = mhp_comm_rank(comm) == 0;
+    return MHP_OK;
+}
+
+mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_overrides *overrides)
 {
     mhp_status status = prepare(session, path, overrides);
     mhp_device_params messenger = {.kind = MHP_DEVICE_CPU, .threads = 1};
@@ -66,7 +75,15 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
     if (status != MHP_OK) {
         mhp_error_set(status, "%s", text);
     }
-    return mhp_comm_agree(session->comm, status, NULL);
+    MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, status, NULL));
+    return meet(session, path ? &session->config : NULL);
+}
+
+mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides)
+{
+    MHP_RETURN_IF_ERROR(mhp_session_join(session, path, overrides));
+    return mhp_comm_agree(session->comm,
+                          mhp_rank_cards_check(session->ranks, mhp_comm_size(session->comm)), NULL);
 }
 
 static void end_on_error(mhp_session *session, mhp_status status)
@@ -94,5 +111,6 @@ int mhp_session_close(mhp_session *session, mhp_status status)
     mhp_comm_close(session->comm);
     mhp_device_close(session->device);
     mhp_config_release(&session->config);
+    mhp_free(session->ranks);
     return status < 0 ? MHP_EXIT_ERROR : 0;
 }

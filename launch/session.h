@@ -5,17 +5,25 @@
 #include "comm/comm.h"
 #include "launch/command.h"
 #include "launch/config.h"
+#include "launch/place.h"
 
 typedef struct mhp_session {
     mhp_config config;
     mhp_device *device;
     mhp_comm *comm;
     bool root; /* world rank 0: the one that prints */
+    mhp_place place;      /* of this process */
+    mhp_rank_card *ranks; /* [size of the world]: who is where */
 } mhp_session;
 
-/* Reads the configuration, opens the device and joins the world. Every rank gets the same status. The
- * session starts zeroed and is to be closed in every case. */
+/* Reads the configuration, binds the process, opens the device, joins the world and takes its rank in it. Every rank
+ * gets the same status. The session starts zeroed and is to be closed in every case. MHP_ERR_CONFIG if versions or
+ * configurations of two ranks differ. */
 mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides);
+
+/* The same without a word on differences, in which case every process keeps the launcher's rank. `path` may be NULL: then the
+ * configuration stays empty, and the device is the CPU. */
+mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_overrides *overrides);
 
 /* Leaves the world and returns the exit status. An error that all ranks agreed on is printed once; one
  * of this rank alone is printed, told to the others, and ends the process here, for the others may

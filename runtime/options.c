@@ -13,6 +13,7 @@ static const mhp_option_choice devices[] = {{"cpu", MHP_DEVICE_CPU}, {"test", MH
 static const mhp_option_choice recomputes[] = {
     {"none", MHP_RECOMPUTE_NONE}, {"connections", MHP_RECOMPUTE_CONNECTIONS}, {"full", MHP_RECOMPUTE_FULL}, {NULL, 0}};
 static const mhp_option_choice automatic[] = {{"auto", 0}, {NULL, 0}};
+static const mhp_option_choice auto_or_none[] = {{"auto", MHP_AUTO}, {"none", MHP_AUTO_NONE}, {NULL, 0}};
 static const mhp_option_choice placements[] = {{"deep", MHP_WEIGHTS_DEEP}, {"shallow", MHP_WEIGHTS_SHALLOW}, {NULL, 0}};
 static const mhp_option_choice decays[] = {
     {"constant", MHP_DECAY_CONSTANT}, {"cosine", MHP_DECAY_COSINE}, {"step", MHP_DECAY_STEP}, {NULL, 0}};
@@ -26,6 +27,10 @@ const mhp_option mhp_parallel_options[] = {
      .help = "what computes; test is the CPU running every task at the worst allowed moment"},
     {.key = "gpu", .type = MHP_OPTION_INT, .offset = PARALLEL(gpu), .default_text = "-1", .minimum = -1, .maximum = 1023,
      .help = "cuda: number of the card for every rank; -1: the cards of a host go round its ranks"},
+    {.key = "bind", .type = MHP_OPTION_ENUM, .offset = PARALLEL(bind), .default_text = "auto", .choices = auto_or_none,
+     .help = "auto: every rank keeps to its part of the host's cores, near its card, unless the launcher bound it; none: no binding"},
+    {.key = "map", .type = MHP_OPTION_ENUM, .offset = PARALLEL(map), .default_text = "auto", .choices = auto_or_none,
+     .help = "auto: ranks that exchange messages share a host where they can; none: the ranks are the launcher's"},
     {.key = "threads", .type = MHP_OPTION_INT, .offset = PARALLEL(threads), .default_text = "1", .minimum = 1, .maximum = 1024,
      .help = "threads of a rank's matrix products"},
     {.key = "memory_limit", .type = MHP_OPTION_INT, .offset = PARALLEL(memory_limit), .default_text = "0", .minimum = 0,

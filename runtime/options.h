@@ -5,12 +5,16 @@
 #include "core/device.h"
 #include "core/option.h"
 
+/* What the program may decide by the machines it runs on, or must leave as it finds it. */
+typedef enum mhp_automatic { MHP_AUTO, MHP_AUTO_NONE } mhp_automatic;
+
 typedef struct mhp_parallel_params {
     int64_t pipeline;               /* ranks of one replica */
     int64_t data;                   /* replicas; the world has pipeline * data ranks */
     int device;                     /* mhp_device_kind */
     int64_t gpu;                    /* card of every rank; -1: by the rank's number on its host */
     int64_t threads;                /* of a rank's products */
+    int bind, map;                  /* mhp_automatic */
     int64_t memory_limit;           /* bytes of device memory of a rank; 0: none */
 } mhp_parallel_params;
 

@@ -156,7 +156,8 @@ static mhp_status wait_for(const mhp_trainer *trainer, mhp_event *event, const c
     mhp_status status = mhp_event_synchronize(event, (uint64_t)deadline_s * 1000000000u);
 
     if (status == MHP_ERR_TIMEOUT) {
-        return mhp_error_set(status, "%s made no end within train.deadline_seconds, %lld s", what, (long long)deadline_s);
+        mhp_error_set(status, "%s made no end within train.deadline_seconds, %lld s", what, (long long)deadline_s);
+        mhp_device_poison(trainer->device, status);     /* what waits for a lost peer's messages would never be done */
     }
     return status;
 }

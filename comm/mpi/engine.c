@@ -213,16 +213,36 @@ static mhp_status call_and_wait(mhp_comm *comm, mhp_task_fn call, const void *ar
     return mhp_stream_synchronize(comm->stream);
 }
 
-static mhp_status duplicate_world(MPI_Comm *copy_out)
+/* The world with its ranks in the order of `rank`. */
+static mhp_status duplicate_world(int rank, MPI_Comm *copy_out)
 {
-    MHP_RETURN_IF_ERROR(mhp_mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, copy_out), "MPI_Comm_dup"));
+    MHP_RETURN_IF_ERROR(mhp_mpi_check(MPI_Comm_split(MPI_COMM_WORLD, 0, rank, copy_out), "MPI_Comm_split"));
     return mhp_mpi_check(MPI_Comm_set_errhandler(*copy_out, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+}
+
+static mhp_status create_communicators(mhp_comm *comm, int rank)
+{
+    MHP_RETURN_IF_ERROR(duplicate_world(rank, &comm->channels));
+    MHP_RETURN_IF_ERROR(duplicate_world(rank, &comm->agreement));
+    MHP_RETURN_IF_ERROR(duplicate_world(rank, &comm->control));
+    MPI_Comm_rank(comm->control, &comm->rank);
+    MPI_Comm_size(comm->control, &comm->size);
+    return await_notice(comm);
+}
+
+static void free_communicators(mhp_comm *comm)
+{
+    MPI_Cancel(&comm->notice_request);
+    MPI_Wait(&comm->notice_request, MPI_STATUS_IGNORE);
+    MPI_Comm_free(&comm->control);
+    MPI_Comm_free(&comm->agreement);
+    MPI_Comm_free(&comm->channels);
 }
 
 static mhp_status join_world(void *native, const void *argument)
 {
     mhp_comm *comm;
-    int provided = MPI_THREAD_SINGLE;
+    int provided = MPI_THREAD_SINGLE, rank;
 
     (void)native;
     memcpy(&comm, argument, sizeof comm);
@@ -232,12 +252,8 @@ static mhp_status join_world(void *native, const void *argument)
                              MPI_THREAD_FUNNELED);
     }
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &comm->rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &comm->size);
-    MHP_RETURN_IF_ERROR(duplicate_world(&comm->channels));
-    MHP_RETURN_IF_ERROR(duplicate_world(&comm->agreement));
-    MHP_RETURN_IF_ERROR(duplicate_world(&comm->control));
-    return await_notice(comm);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    return create_communicators(comm, rank);
 }
 
 static mhp_status leave_world(void *native, const void *argument)
@@ -246,11 +262,7 @@ static mhp_status leave_world(void *native, const void *argument)
 
     (void)native;
     memcpy(&comm, argument, sizeof comm);
-    MPI_Cancel(&comm->notice_request);
-    MPI_Wait(&comm->notice_request, MPI_STATUS_IGNORE);
-    MPI_Comm_free(&comm->control);
-    MPI_Comm_free(&comm->agreement);
-    MPI_Comm_free(&comm->channels);
+    free_communicators(comm);
     return mhp_mpi_check(MPI_Finalize(), "MPI_Finalize");
 }
 
@@ -296,6 +308,33 @@ void mhp_comm_close(mhp_comm *comm)
     mhp_event_destroy(comm->event);
     mhp_free(comm->failure_requests);
     mhp_free(comm);
+}
+
+typedef struct renumber_call {
+    mhp_comm *comm;
+    int rank;
+} renumber_call;
+
+static mhp_status renumber(void *native, const void *argument)
+{
+    const renumber_call *call = argument;
+
+    (void)native;
+    free_communicators(call->comm);
+    return create_communicators(call->comm, call->rank);
+}
+
+mhp_status mhp_comm_renumber(mhp_comm *comm, int rank)
+{
+    renumber_call call = {comm, rank};
+    mhp_status status = MHP_OK;
+
+    MHP_RETURN_IF_ERROR(call_and_wait(comm, renumber, &call, sizeof call));
+    if (comm->rank != rank) {           /* the world is ordered by what its processes asked for */
+        status = mhp_error_set(MHP_ERR_INVALID, "asked for rank %d of %d and became %d: another process asked for it too", rank,
+                               comm->size, comm->rank);
+    }
+    return mhp_comm_agree(comm, status, NULL);
 }
 
 int mhp_comm_rank(const mhp_comm *comm)

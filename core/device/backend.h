@@ -6,6 +6,7 @@
 
 typedef struct mhp_device_ops {
     int (*count)(void);
+    void (*address)(int index, char address[MHP_DEVICE_ADDRESS_MAX]);   /* NULL for backends without cards */
     mhp_status (*open)(const mhp_device_params *params, mhp_device **device_out);
     void (*close)(mhp_device *device);
     mhp_status (*alloc)(mhp_device *device, size_t bytes, void **pointer_out);

@@ -66,6 +66,15 @@ static int cuda_count(void)
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+static void cuda_address(int index, char address[MHP_DEVICE_ADDRESS_MAX])
+{
+    prepare_environment();
+    if (cudaDeviceGetPCIBusId(address, MHP_DEVICE_ADDRESS_MAX, index) != cudaSuccess) {
+        (void)cudaGetLastError();
+        address[0] = '\0';
+    }
+}
+
 static mhp_status find_driver(int *count_out)
 {
     int driver = 0, runtime = 0;
@@ -334,6 +343,7 @@ static mhp_status cuda_open(const mhp_device_params *params, mhp_device **device
 
 static const mhp_device_ops cuda_ops = {
     .count = cuda_count,
+    .address = cuda_address,
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,

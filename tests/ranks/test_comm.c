@@ -399,9 +399,26 @@ static void ranks_agree_on_the_worst(world *w)
     CHECK(mhp_comm_agreed_failure(w->comm));
 }
 
+/* Every later case runs in the world that this one leaves: the processes in reverse. */
+static void ranks_are_numbered_anew(world *w)
+{
+    int wanted = w->size - 1 - w->rank;
+
+    if (w->size > 1) {
+        CHECK(mhp_comm_renumber(w->comm, 0) == MHP_ERR_INVALID);
+        CHECK(strstr(mhp_error_text(), "asked for rank 0 of") && mhp_comm_agreed_failure(w->comm));
+        mhp_comm_forget_failure(w->comm);
+        CHECK(mhp_comm_rank(w->comm) == w->rank);
+    }
+    CHECK_OK(mhp_comm_renumber(w->comm, wanted));
+    CHECK(mhp_comm_rank(w->comm) == wanted && mhp_comm_size(w->comm) == w->size);
+    w->rank = wanted;
+}
+
 int main(int argc, char **argv)
 {
     static void (*const cases[])(world *) = {
+        ranks_are_numbered_anew,
         channels_keep_their_order,        messages_travel_while_compute_runs, sends_wait_for_their_event,
         waiting_does_not_spin,            groups_reduce_every_type,           groups_scatter_gather_and_broadcast,
         groups_of_some_ranks_do_not_meet, ranks_agree_on_the_worst,
