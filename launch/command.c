@@ -30,6 +30,31 @@ void mhp_parse_arguments(const struct argp *parser, const char *name, int argc, 
     }
 }
 
+int64_t mhp_parse_bytes(struct argp_state *state, const char *option, const char *text)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double value, factor = 1;
+    const char *unit;
+
+    errno = 0;
+    value = strtod(text, &end);
+    unit = *end ? strchr(units, *end & ~0x20) : NULL;
+    if (unit) {
+        for (const char *u = units; u <= unit; u++) {
+            factor *= 1024;
+        }
+        end++;
+        end += strcmp(end, "iB") == 0 ? 2 : strcmp(end, "B") == 0;
+    }
+    if (end == text || *end || errno || !(value > 0) || value * factor > 1e18) {
+        argp_error(state, "%s %s: expected bytes, as 80GiB or 8589934592", option,
+                   text);
+        return 0;
+    }
+    return (int64_t)(value * factor);
+}
+
 int mhp_parse_integer(struct argp_state *state, const char *option, const char *text, int minimum,
                       int maximum)
 {

@@ -4,6 +4,7 @@
 
 #include <argp.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "core/status.h"
 
@@ -52,6 +53,9 @@ void mhp_parse_arguments(const struct argp *parser, const char *name, int argc, 
 /* Reads a whole number of an option, or ends with a usage error that names the range. */
 int mhp_parse_integer(struct argp_state *state, const char *option, const char *text, int minimum,
                       int maximum);
+
+/* 80GiB, 512M or a plain number of bytes; k, M, G and T are powers of 1024. */
+int64_t mhp_parse_bytes(struct argp_state *state, const char *option, const char *text);
 
 /* "mhcpipe: error: text" on stderr; returns MHP_EXIT_ERROR. */
 int mhp_print_error(void);

@@ -1,19 +1,12 @@
 #include "launch/memory_table.h"
 
-#include <errno.h>
-#include <stdlib.h>
-
 void mhp_overrides_add_memory_limit(mhp_overrides *overrides, const char *text,
                                     struct argp_state *state)
 {
     static char override[64]; /* one command line a process */
-    char *end;
 
-    errno = 0;
-    if (strtoll(text, &end, 10) < 1 || *end != '\0' || errno != 0) {
-        argp_error(state, "--memory-limit %s: expected a number of bytes, at least 1", text);
-    }
-    snprintf(override, sizeof override, "parallel.memory_limit=%.40s", text);
+    snprintf(override, sizeof override, "parallel.memory_limit=%lld",
+             (long long)mhp_parse_bytes(state, "--memory-limit", text));
     mhp_overrides_add(overrides, override, state);
 }
 

@@ -49,7 +49,7 @@ enum { COMPARED_MAX = 32 };
 typedef struct arguments {
     mhp_planning_request request;
     plan_format format;
-    bool format_given, compute_only, arrows, torch, memory_table;
+    bool format_given, compute_only, arrows, torch, memory_table, memory_limit;
     int gradient;
     const char *output;
     char *compared[COMPARED_MAX];
@@ -125,6 +125,13 @@ static void check_given(arguments *given, struct argp_state *state)
     if (given->memory_table && (request->kind || !request->file)) {
         argp_error(state, "--memory-table needs a configuration as FILE, and no --kind");
     }
+    if (given->memory_table &&
+        (given->output || request->costs || given->compared_count > 0 || given->format_given)) {
+        argp_error(state, "--memory-table is a table of its own: expected no -o, --costs, --compare or --format");
+    }
+    if (given->memory_limit && !given->memory_table) {
+        argp_error(state, "--memory-limit: expected --memory-table with it");
+    }
     if (request->kind && request->file) {
         argp_error(state, "--kind or a FILE expected, not both");
     }
@@ -196,6 +203,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         given->memory_table = true;
         return 0;
     case MHP_MEMORY_LIMIT_KEY:
+        given->memory_limit = true;
         mhp_overrides_add_memory_limit(&request->overrides, text, state);
         return 0;
     case MHP_SET_KEY:
@@ -339,6 +347,7 @@ static mhp_status write_compared(const output *out, const char *kind, FILE *stre
                                               : out->given->request.shape.chunks};
     mhp_plan *plan = NULL;
     mhp_costs costs = {0};
+    mhp_lower_params lower = {0};
     mhp_plan_report report = {0};
     mhp_status status = mhp_schedule_generate(kind, &shape, &plan);
 
@@ -351,7 +360,11 @@ static mhp_status write_compared(const output *out, const char *kind, FILE *stre
         goto out_label;
     }
     MHP_TRY(out_label, status);
-    MHP_TRY(out_label, mhp_plan_lower(plan, NULL));
+    if (planning->has_config) {
+        lower.rebuild = planning->config.schedule.recompute.what != MHP_RECOMPUTE_NONE;
+        lower.weight_gradients = (mhp_weight_placement)planning->config.schedule.weight_gradients;
+    }
+    MHP_TRY(out_label, mhp_plan_lower(plan, &lower));
     MHP_TRY(out_label, mhp_planning_report(planning, plan, &costs, out->given->gradient, &report));
     status = mhp_report_write_comparison_row(&report, stream);
 out_label:

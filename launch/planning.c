@@ -25,7 +25,7 @@ bool mhp_is_configuration(const char *path)
     size_t size = 0;
     bool found = false;
 
-    if (!ends_with(path, ".yaml") && !ends_with(path, ".yml")) {
+    if (ends_with(path, ".csv")) {
         return false;
     }
     if (mhp_file_read_all(path, MHP_OPTION_TEXT_MAX, &text, &size) != MHP_OK) {
@@ -103,19 +103,60 @@ static mhp_status spread(mhp_costs *costs, int stage_count)
     return MHP_OK;
 }
 
-/* What the file leaves open and the configuration says. */
-static mhp_status add_sizes(mhp_planning *planning)
+/* What the configuration's stages keep with another recompute. */
+static mhp_status measure(const mhp_config *config, int what, bool held_once, mhp_costs *sizes_out)
 {
-    mhp_costs sizes = {0};
-    mhp_status status = MHP_OK;
-    const mhp_config *config = &planning->config;
-    mhp_memory_params memory = {&planning->layout, &config->model, &config->parallel,
-                                &config->schedule, &config->train};
+    mhp_schedule_params schedule = config->schedule;
+    mhp_layout layout = {0};
+    mhp_memory_params memory = {&layout, &config->model, &config->parallel, &schedule,
+                                &config->train};
+    mhp_status status;
 
-    planning->layout.plan = planning->plan;
-    status = mhp_memory_costs(&memory, &sizes);
-    planning->layout.plan = NULL;
-    MHP_TRY(out, status);
+    schedule.recompute.what = what;
+    MHP_TRY(out, mhp_layout_create(&config->model, &config->parallel, &schedule, &layout));
+    MHP_TRY(out, mhp_memory_costs(&memory, held_once, sizes_out));
+out:
+    mhp_layout_release(&layout);
+    return status;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Activations as they are without R, and what stays of them with it. */
+static mhp_status measure_both(const mhp_config *config, mhp_costs *sizes_out)
+{
+    int what = config->schedule.recompute.what;
+    mhp_costs rebuilt = {0};
+    mhp_status status;
+
+    MHP_TRY(out, measure(config, MHP_RECOMPUTE_NONE, true, sizes_out));
+    MHP_TRY(out, measure(config, what == MHP_RECOMPUTE_NONE ? MHP_RECOMPUTE_FULL : what, true, &rebuilt));
+    for (size_t s = 0; s < sizes_out->stages.count; s++) {
+        mhp_stage_bytes *bytes = &((mhp_stage_costs *)sizes_out->stages.items)[s].bytes;
+        const mhp_stage_bytes *other = &mhp_costs_stage(&rebuilt, (int)s)->bytes;
+
+        bytes->rebuild_keeps = other->rebuild_keeps;
+        bytes->weights = larger(bytes->weights, other->weights);
+        bytes->activation = larger(bytes->activation, other->activation);
+        bytes->held_weight_gradient = larger(bytes->held_weight_gradient, other->held_weight_gradient);
+    }
+out:
+    mhp_costs_release(&rebuilt);
+    return status;
+}
+
+/* What the file leaves open and the configuration says. */
+static mhp_status add_sizes(const mhp_planning_request *request, mhp_planning *planning)
+{
+    const mhp_config *config = &planning->config;
+    mhp_costs sizes = {0};
+    mhp_status status;
+
+    MHP_TRY(out, request->may_rebuild ? measure_both(config, &sizes)
+                                      : measure(config, config->schedule.recompute.what, false, &sizes));
     if (planning->costs.message_bytes == 0) {
         planning->costs.message_bytes = sizes.message_bytes;
     }
@@ -142,7 +183,7 @@ static mhp_status load_costs(const mhp_planning_request *request, mhp_planning *
     }
     MHP_RETURN_IF_ERROR(mhp_costs_check(&planning->costs, planning->plan->rank_count,
                                         planning->plan->stage_count));
-    return planning->has_config ? add_sizes(planning) : MHP_OK;
+    return planning->has_config ? add_sizes(request, planning) : MHP_OK;
 }
 
 mhp_status mhp_planning_load(const mhp_planning_request *request, mhp_planning *planning_out)

@@ -18,6 +18,7 @@ typedef struct mhp_planning_request {
     const char *file;  /* ... or a configuration, or a schedule as CSV or YAML */
     const char *costs; /* a cost file */
     mhp_overrides overrides;
+    bool may_rebuild;  /* sizes serve stages with R and without, whatever the configuration has */
 } mhp_planning_request;
 
 typedef struct mhp_planning {

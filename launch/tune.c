@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "launch/command.h"
 #include "launch/planning.h"
@@ -34,31 +35,6 @@ typedef struct arguments {
 } arguments;
 
 /* ---- the command line ---- */
-
-/* 80GiB, 512M or a plain number of bytes; k, M, G and T are powers of 1024. */
-static int64_t parse_bytes(const char *text, struct argp_state *state)
-{
-    static const char units[] = "KMGT";
-    char *end;
-    double value, factor = 1;
-    const char *unit;
-
-    errno = 0;
-    value = strtod(text, &end);
-    unit = *end ? strchr(units, *end & ~0x20) : NULL;
-    if (unit) {
-        for (const char *u = units; u <= unit; u++) {
-            factor *= 1024;
-        }
-        end++;
-        end += strcmp(end, "iB") == 0 ? 2 : strcmp(end, "B") == 0;
-    }
-    if (end == text || *end || errno || !(value > 0) || value * factor > 1e18) {
-        argp_error(state, "--memory %s: expected bytes, as 80GiB or 8589934592", text);
-        return 0;
-    }
-    return (int64_t)(value * factor);
-}
 
 static double parse_time(const char *option, const char *text, struct argp_state *state)
 {
@@ -121,7 +97,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         given->request.costs = text;
         return 0;
     case MEMORY_KEY:
-        given->tune.memory_bytes = parse_bytes(text, state);
+        given->tune.memory_bytes = mhp_parse_bytes(state, "--memory", text);
         return 0;
     case OUTPUT_KEY:
         given->output = text;
@@ -304,9 +280,6 @@ static void print_best(const mhp_tune_result *result)
     print_layers(result, " ", stdout);
     printf("\npeak            %.2f MiB, %d stages rebuilt\n",
            (double)best->peak_bytes / (1 << 20), best->rebuilt_stages);
-    if (best->rebuilt_stages > 0) {
-        printf("note            train rebuilds them with schedule.recompute.what: full (or connections)\n");
-    }
 }
 
 typedef struct written {
@@ -320,7 +293,11 @@ static void print_options(const written *w, FILE *stream)
 {
     const mhp_plan *order = w->result->order;
     int64_t total = w->config->schedule.microbatches * w->config->train.micro_batch_size;
+    const char *what = w->result->best.rebuilt_stages == 0                              ? "none"
+                       : w->config->schedule.recompute.what == MHP_RECOMPUTE_CONNECTIONS ? "connections"
+                                                                                         : "full";
 
+    fprintf(stream, "--set schedule.weight_gradients=deep --set schedule.recompute.what=%s ", what);
     fprintf(stream, "--set schedule.kind=custom --set schedule.file=%s --set schedule.microbatches=%d"
                     " --set train.micro_batch_size=%lld --set schedule.layers_per_stage=[",
             w->path, order->microbatch_count, (long long)(total / order->microbatch_count));
@@ -403,13 +380,14 @@ static mhp_status print_result(const arguments *given, const mhp_planning *plann
 
 int mhp_command_tune(int argc, char **argv)
 {
-    arguments given = {.tune = {.chunks_max = 4, .seed = 1, .iterations = 20000}};
+    arguments given = {.request = {.may_rebuild = true},
+                       .tune = {.chunks_max = 4, .seed = 1, .iterations = 20000}};
     mhp_planning planning = {0};
     mhp_tune_result result = {0};
     mhp_status status = MHP_OK;
 
     mhp_parse_arguments(&parser, "tune", argc, argv, &given);
-    if (!mhp_is_configuration(given.request.file)) {
+    if (mhp_file_exists(given.request.file) && !mhp_is_configuration(given.request.file)) {
         MHP_RAISE(out, MHP_ERR_CONFIG, "%s: expected a configuration: YAML with a section model",
                   given.request.file);
     }

@@ -275,8 +275,11 @@ static bool is_own(const char *run, const char *directory, int64_t step)
 
 static mhp_status make_latest(const char *run, const char *directory, int64_t step, mhp_hash checksum)
 {
-    if (!is_own(run, directory, step)) {
+    if (!run) {
         return MHP_OK;
+    }
+    if (!is_own(run, directory, step)) {    /* the folder's checkpoints are another run's: none may be taken for this one's */
+        return mhp_catalog_abandon_after(run, -1);
     }
     MHP_RETURN_IF_ERROR(mhp_catalog_abandon_after(run, step));
     return mhp_catalog_set_latest(run, step, checksum);
@@ -302,8 +305,8 @@ mhp_status mhp_checkpoint_restore(mhp_store *store, mhp_optimizer *optimizer, mh
     *directory_out = NULL;
     MHP_TRY(out, mhp_comm_agree(comm, store->world_rank == ROOT ? list_candidates(resume, run, &list) : MHP_OK, NULL));
     MHP_TRY(out, load_candidates(store, optimizer, &list, state_out, &checksum, path));
+    MHP_TRY(out, mhp_comm_agree(comm, store->world_rank == ROOT ? make_latest(run, path, state_out->step, checksum) : MHP_OK, NULL));
     if (path[0] != '\0') {
-        MHP_TRY(out, mhp_comm_agree(comm, store->world_rank == ROOT ? make_latest(run, path, state_out->step, checksum) : MHP_OK, NULL));
         MHP_TRY(out, mhp_strdup(directory_out, path));
     }
 out:

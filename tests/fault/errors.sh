@@ -62,7 +62,13 @@ read -ra settings <<<"$advice"
 launch 2 train config.yaml --memory-limit 1300000 --set train.steps=1 --set log.dir=fits "${settings[@]}" >out
 grep -q 'trained 1 steps' out || fail "$advice did not fit: $(cat out)"
 expect 'neither recompute nor' launch 2 train config.yaml --memory-limit 4096
-expect '--memory-limit\|parallel.memory_limit' "$mhcpipe" plan config.yaml --memory-table --memory-limit 4096
+expect '--memory-limit\|parallel.memory_limit' "$mhcpipe" plan config.yaml --memory-table --memory-limit 4KiB
+for wrong in '--memory-limit 4096' '--memory-table -o table.txt' '--memory-table --costs no-such.yaml' '--memory-table --memory-limit many'; do
+    status=0
+    # shellcheck disable=SC2086
+    "$mhcpipe" plan config.yaml $wrong >out 2>err || status=$?
+    [ "$status" -eq 2 ] && grep -q expected err || fail "plan config.yaml $wrong: status $status: $(cat out err)"
+done
 
 echo "== configuration"
 expect 'no-such.yaml' launch 2 train no-such.yaml
@@ -139,7 +145,9 @@ for _ in $(seq 100); do
 done
 [ -s dies/metrics.jsonl ] || fail "no step within 10 s: $(cat err)"
 ranks=$(grep -lz "^log.dir=dies" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | while read -r pid; do
-    [ "$(readlink "/proc/$pid/exe")" = "$mhcpipe" ] && echo "$pid"
+    if [ "$(readlink "/proc/$pid/exe")" = "$mhcpipe" ]; then
+        echo "$pid"
+    fi
 done)
 [ "$(wc -w <<<"$ranks")" -eq 2 ] || fail "expected two ranks, found: $ranks"
 kill -KILL "$(head -1 <<<"$ranks")"

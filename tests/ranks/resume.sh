@@ -78,6 +78,14 @@ launch 1 train config.yaml "${small[@]}" --set log.dir=small --resume small/chec
     fail "going back left $(ls small/checkpoints)"
 [ -e small/checkpoints/abandoned-step-00000010 ] || fail "the later checkpoints are gone"
 
+echo "== a new run in an old one's folder"
+cp -r kept reused
+launch 1 train config.yaml "${small[@]}" --set log.dir=reused --set train.steps=3 --set checkpoint.every=1 --set checkpoint.keep_last=1 >/dev/null
+[ "$(cd reused/checkpoints && echo latest step-*)" = "latest step-00000003" ] || fail "the new run left $(ls reused/checkpoints)"
+[ -e reused/checkpoints/abandoned-step-00000012 ] || fail "the old run's checkpoints are gone"
+launch 1 train config.yaml "${small[@]}" --set log.dir=reused --set train.steps=4 --resume auto >out
+grep -q 'resumes from reused/checkpoints/step-00000003, 3 steps' out || fail "auto took the old run's: $(cat out)"
+
 echo "== damage: refused by name, and the checkpoint before it taken"
 # flip FILE BYTE: inverts one bit.
 flip() {
