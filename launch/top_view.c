@@ -167,8 +167,8 @@ static void print_row(const mhp_live_rank *rank, int drop, int width, FILE *stre
         } else {
             snprintf(cell, sizeof cell, "%s", columns[c].title);
         }
-        length += (size_t)snprintf(line + length, sizeof line - length, columns[c].is_left ? "%s%-*s" : "%s%*s", length > 0 ? "  " : "", room,
-                                   cell);
+        length += (size_t)snprintf(line + length, sizeof line - length, columns[c].is_left ? "%s%-*s" : "%s%*s", length > 0 ? "  " : "",
+                                   room, cell);
     }
     end_line(line, width, stream);
 }

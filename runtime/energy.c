@@ -5,14 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/file.h"
 #include "core/hash.h"
 #include "core/memory.h"
-
-#define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
+#include "runtime/live.h"
 
 /* A step that begins so soon after the last one's end is not metered anew: reading a counter takes time too. */
-enum { GAP_NS = 1000000, BOOT_ID_MAX = 64 };
+enum { GAP_NS = 1000000 };
 
 /* What every rank tells of itself; the size is a multiple of that of I64. */
 typedef struct place {
@@ -53,21 +51,6 @@ double mhp_joules_sum(const mhp_joules *joules)
 }
 
 /* ---- who meters what ---- */
-
-/* Containers on one machine have hosts' names of their own, but share the kernel, its packages and its cards. */
-static uint64_t node_of(const mhp_run_energy_params *params)
-{
-    char *text = NULL;
-    size_t size = 0;
-    uint64_t node;
-
-    if (params->node) {
-        return mhp_hash_bytes(params->node, strlen(params->node)).low;
-    }
-    node = mhp_file_read_all(BOOT_ID_PATH, BOOT_ID_MAX, &text, &size) == MHP_OK ? mhp_hash_bytes(text, size).low : 0;
-    mhp_free(text);
-    return node;
-}
 
 /* Whether a rank below this one meters the same. */
 static bool is_metered_below(const mhp_run_energy *energy, int rank, mhp_energy_kind kind)
@@ -186,7 +169,7 @@ static mhp_status find_place(mhp_run_energy *energy)
 {
     place *own = &energy->places[energy->rank];
 
-    own->node = node_of(&energy->params);
+    own->node = energy->params.node ? mhp_hash_bytes(energy->params.node, strlen(energy->params.node)).low : mhp_live_node();
     if (energy->params.bus_id) {
         snprintf(energy->bus_id, sizeof energy->bus_id, "%s", energy->params.bus_id);
     } else {

@@ -1,6 +1,6 @@
-/* mpirun -n P telemetry CONFIG STEPS [KEY=VALUE ...]: what telling costs: steps with nothing, with live files, and with the energy of made-up
- * counters, in turns of some steps each within one run, so that what disturbs the machine disturbs all. Nothing stands twice: the
- * difference between the two is what this machine cannot tell. */
+/* mpirun -n P telemetry CONFIG STEPS [KEY=VALUE ...]: what telling costs: steps with nothing, with live files, and with the energy of
+ * made-up counters, in turns of some steps each within one run, so that what disturbs the machine disturbs all. Nothing stands twice:
+ * the difference between the two is what this machine cannot tell. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 #include "runtime/energy.h"
 #include "runtime/trainer.h"
 
-enum { TURN = 20, TURNS_MAX = 1000, WARM_UP_STEPS = 5 };
+enum { TURN = 20, TURNS_MAX = 1000, WARM_UP_STEPS = 5, NOTES = 500, NOTE_ROUNDS = 51 };
 enum { NOTHING, LIVE, AGAIN, ENERGY, ARMS };
 
 static const char *const arm_names[] = {"nothing", "live files", "nothing again", "energy"};
@@ -150,10 +150,35 @@ static void print_arms(bench *self)
     }
 }
 
+/* Microseconds from submitting to running one action's note, the least of several rounds: of a stream that has nothing else to do. */
+static mhp_status time_note(bench *self, double *note_us_out)
+{
+    mhp_live *live = NULL;
+    mhp_run_energy *energy = NULL;
+    mhp_stream *compute = mhp_trainer_compute(self->trainer);
+    mhp_action action = {MHP_ACTION_FORWARD, 0, 0, -1, -1};
+    mhp_status status = open_arm(self, LIVE, &live, &energy);
+
+    *note_us_out = INFINITY;
+    for (int round = 0; round < NOTE_ROUNDS && status == MHP_OK; round++) {
+        uint64_t start_ns = mhp_time_ns();
+
+        for (int i = 0; i < NOTES && status == MHP_OK; i++) {
+            status = mhp_live_action(live, compute, &action);
+        }
+        status = status == MHP_OK ? mhp_stream_synchronize(compute) : status;
+        *note_us_out = fmin(*note_us_out, (double)(mhp_time_ns() - start_ns) * 1e-3 / NOTES);
+    }
+    mhp_trainer_watch(self->trainer, NULL);
+    mhp_live_close(live, MHP_LIVE_FINISHED);
+    return status;
+}
+
 /* Every rank has a folder of its own. */
 static mhp_status run(bench *self, mhp_config *config, int turns)
 {
     mhp_status status = MHP_OK;
+    double note_us;
     mhp_trainer_params params = {.comm = self->comm, .model = &config->model, .parallel = &config->parallel, .schedule = &config->schedule,
                                  .optimizer = &config->optimizer, .train = &config->train, .samples = {fill, config}};
 
@@ -171,8 +196,10 @@ static mhp_status run(bench *self, mhp_config *config, int turns)
     MHP_TRY(out, mhp_trainer_create(&params, &self->trainer));
     MHP_TRY(out, mhp_store_initialize(mhp_trainer_store(self->trainer), 1));
     MHP_TRY(out, measure(self, turns));
+    MHP_TRY(out, time_note(self, &note_us));
     if (mhp_comm_rank(self->comm) == 0) {
         print_arms(self);
+        printf("an action's note: %.2f us\n", note_us);
     }
 out:
     mhp_trainer_destroy(self->trainer);

@@ -1,5 +1,5 @@
-/* mpirun -n P test_energy_ranks FOLDER: what a run's energy comes to on made-up nodes with made-up counters: each package and card once, and
- * what one rank cannot read is known to nobody.
+/* mpirun -n P test_energy_ranks FOLDER: what a run's energy comes to on made-up nodes with made-up counters: each package and card once,
+ * and what one rank cannot read is known to nobody.
  *
  * A check that fails ends its rank, and with it the whole launch: the others may wait for it. */
 #include <math.h>

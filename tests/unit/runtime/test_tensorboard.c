@@ -200,7 +200,8 @@ static void the_checksum_is_crc32c(void **state)
 
 static void scalars_come_back(void **state)
 {
-    static const mhp_scalar scalars[] = {{"train/loss", "", 1, "", 2.5}, {"train/lr", "", 1, "", 1e-4}, {"gain/worst", "", 1, "", INFINITY}};
+    static const mhp_scalar scalars[] = {
+        {"train/loss", "", 1, "", 2.5}, {"train/lr", "", 1, "", 1e-4}, {"gain/worst", "", 1, "", INFINITY}};
     mhp_tensorboard *board = open_board(0);
     event events[EVENTS_MAX];
     char path[TEST_PATH_MAX];
