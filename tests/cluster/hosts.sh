@@ -11,6 +11,8 @@ hosts_missing() {
         echo "namespaces need root"
     elif ! command -v ip >/dev/null; then
         echo "no ip on this machine (Debian's package iproute2)"
+    elif ! command -v pgrep >/dev/null || ! command -v sysctl >/dev/null; then
+        echo "no pgrep or sysctl on this machine (Debian's package procps)"
     elif ! command -v ssh >/dev/null || [ ! -x /usr/sbin/sshd ]; then
         echo "no SSH client and daemon on this machine (Debian's packages openssh-client and openssh-server)"
     elif ! unshare --net --mount --pid --uts --fork --kill-child --mount-proc true 2>/dev/null; then

@@ -145,7 +145,7 @@ for _ in $(seq 100); do
 done
 [ -s dies/metrics.jsonl ] || fail "no step within 10 s: $(cat err)"
 ranks=$(grep -lz "^log.dir=dies" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | while read -r pid; do
-    if [ "$(readlink "/proc/$pid/exe")" = "$mhcpipe" ]; then
+    if [ "$(readlink "/proc/$pid/exe")" = "$mhcpipe" ]; then    # the launcher's command line has it too, and may come last
         echo "$pid"
     fi
 done)
