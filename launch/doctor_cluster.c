@@ -79,10 +79,10 @@ static mhp_status state_facts(const cluster *x, rank_facts *own)
 {
     const mhp_session *session = &x->session;
 
-    own->card = session->config.parallel.device == MHP_DEVICE_CUDA ? session->place.card : -1;
+    own->card = session->config.parallel.device == MHP_DEVICE_CUDA ? session->seat.card : -1;
     own->started = mhp_launched_rank();
-    own->far = session->place.far;
-    snprintf(own->cpus, sizeof own->cpus, "%s", session->place.cpus);
+    own->far = session->seat.far;
+    snprintf(own->cpus, sizeof own->cpus, "%s", session->seat.cpus);
     return checksum_program(own->program);
 }
 

@@ -25,8 +25,8 @@ static mhp_status open_device(mhp_session *session)
         .seed = (uint64_t)session->config.train.seed,
     };
 
-    mhp_place_process(parallel, &session->place);
-    params.index = session->place.card;
+    mhp_seat_process(parallel, &session->seat);
+    params.index = session->seat.card;
     return mhp_device_open(&params, &session->device);
 }
 
@@ -54,7 +54,7 @@ static mhp_status meet(mhp_session *session, const mhp_config *config)
     if (!config || mhp_rank_cards_check(session->ranks, size) != MHP_OK) {
         return MHP_OK;
     }
-    MHP_RETURN_IF_ERROR(mhp_place_ranks(comm, config, session->ranks));
+    MHP_RETURN_IF_ERROR(mhp_seat_ranks(comm, config, session->ranks));
     session->root = mhp_comm_rank(comm) == 0;
     return MHP_OK;
 }

@@ -5,14 +5,14 @@
 #include "comm/comm.h"
 #include "launch/command.h"
 #include "launch/config.h"
-#include "launch/place.h"
+#include "launch/seat.h"
 
 typedef struct mhp_session {
     mhp_config config;
     mhp_device *device;
     mhp_comm *comm;
     bool root; /* world rank 0: the one that prints */
-    mhp_place place;      /* of this process */
+    mhp_seat seat;      /* of this process */
     mhp_rank_card *ranks; /* [size of the world]: who is where */
 } mhp_session;
 

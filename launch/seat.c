@@ -1,4 +1,4 @@
-#include "launch/place.h"
+#include "launch/seat.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -56,14 +56,14 @@ out:
 }
 
 /* Says where the process may run, if that is not everywhere. */
-static void describe(hwloc_topology_t topology, hwloc_const_cpuset_t cpus, mhp_place *place)
+static void describe(hwloc_topology_t topology, hwloc_const_cpuset_t cpus, mhp_seat *seat)
 {
     if (!hwloc_bitmap_isincluded(hwloc_topology_get_complete_cpuset(topology), cpus)) {
-        hwloc_bitmap_list_snprintf(place->cpus, sizeof place->cpus, cpus);
+        hwloc_bitmap_list_snprintf(seat->cpus, sizeof seat->cpus, cpus);
     }
 }
 
-static void place_on(hwloc_topology_t topology, const mhp_parallel_params *parallel, mhp_place *place)
+static void seat_on(hwloc_topology_t topology, const mhp_parallel_params *parallel, mhp_seat *seat)
 {
     hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
     mhp_binding binding = {0};
@@ -72,28 +72,31 @@ static void place_on(hwloc_topology_t topology, const mhp_parallel_params *paral
         choose(topology, parallel, allowed, &binding) != MHP_OK) {
         goto out;
     }
-    place->card = binding.card;
-    place->far = binding.far;
-    if (parallel->bind == MHP_AUTO && binding.cpus && hwloc_set_cpubind(topology, binding.cpus, HWLOC_CPUBIND_PROCESS) == 0) {
-        describe(topology, binding.cpus, place);
-    } else {
-        describe(topology, allowed, place);
+    seat->card = binding.card;
+    seat->far = binding.far;
+    if (parallel->bind == MHP_AUTO && binding.cpus) {
+        (void)hwloc_set_cpubind(topology, binding.cpus, HWLOC_CPUBIND_PROCESS);
+        (void)hwloc_get_cpubind(topology, allowed, HWLOC_CPUBIND_PROCESS);
     }
+    describe(topology, allowed, seat);
 out:
     hwloc_bitmap_free(binding.cpus);
     hwloc_bitmap_free(allowed);
 }
 
-void mhp_place_process(const mhp_parallel_params *parallel, mhp_place *place_out)
+void mhp_seat_process(const mhp_parallel_params *parallel, mhp_seat *seat_out)
 {
     hwloc_topology_t topology;
 
-    *place_out = (mhp_place){.card = parallel->device == MHP_DEVICE_CUDA && parallel->gpu >= 0 ? (int)parallel->gpu : 0};
+    *seat_out = (mhp_seat){.card = parallel->device == MHP_DEVICE_CUDA && parallel->gpu >= 0 ? (int)parallel->gpu : 0};
     if (hwloc_topology_init(&topology) != 0) {
         return;
     }
-    if (hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT) == 0 && hwloc_topology_load(topology) == 0) {
-        place_on(topology, parallel, place_out);
+    if (parallel->device == MHP_DEVICE_CUDA) {      /* cards are wanted, and looking for them takes time */
+        (void)hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
+    }
+    if (hwloc_topology_load(topology) == 0) {
+        seat_on(topology, parallel, seat_out);
     }
     hwloc_topology_destroy(topology);
 }
@@ -192,7 +195,7 @@ out:
     return status;
 }
 
-mhp_status mhp_place_ranks(mhp_comm *comm, const mhp_config *config, mhp_rank_card *cards)
+mhp_status mhp_seat_ranks(mhp_comm *comm, const mhp_config *config, mhp_rank_card *cards)
 {
     mhp_status status = MHP_OK;
     int size = mhp_comm_size(comm);
