@@ -340,7 +340,7 @@ mhp_status mhp_comm_renumber(mhp_comm *comm, int rank)
     renumber_call call = {comm, rank};
     mhp_status status = MHP_OK;
 
-    MHP_RETURN_IF_ERROR(call_and_wait(comm, renumber, &call, sizeof call));
+    MHP_RETURN_IF_ERROR(mhp_mpi_call(comm, renumber, &call, sizeof call));
     if (comm->rank != rank) {           /* the world is ordered by what its processes asked for */
         status = mhp_error_set(MHP_ERR_INVALID, "asked for rank %d of %d and became %d: another process asked for it too", rank,
                                comm->size, comm->rank);
