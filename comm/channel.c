@@ -51,3 +51,10 @@ void mhp_channel_get_stats(const mhp_channel *channel, mhp_channel_stats *stats_
 {
     channel->transport->stats(channel->state, stats_out);
 }
+
+void mhp_channel_corrupt(mhp_channel *channel)
+{
+    if (channel->transport->corrupt) {
+        channel->transport->corrupt(channel->state);
+    }
+}

@@ -31,6 +31,10 @@ mhp_status mhp_channel_send(mhp_channel *channel, const void *buffer, int slot, 
  * is there. */
 mhp_status mhp_channel_receive(mhp_channel *channel, int slot, mhp_event *after, mhp_event *done);
 
+/* Source, for injected faults: the next message that is sent leaves with a bit flipped, behind whatever checks it on this rank. Does
+ * nothing where the transport cannot. */
+void mhp_channel_corrupt(mhp_channel *channel);
+
 /* Totals since the channel was opened, for reports: messages, bytes, and nanoseconds between posting and completion. */
 typedef struct mhp_channel_stats { uint64_t messages, bytes, wait_ns; } mhp_channel_stats;
 void mhp_channel_get_stats(const mhp_channel *channel, mhp_channel_stats *stats_out);

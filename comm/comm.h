@@ -38,7 +38,22 @@ void mhp_comm_forget_failure(mhp_comm *comm);
 bool mhp_comm_fail(mhp_comm *comm, mhp_status status);
 /* Ends this process at once with exit status 1 (the launcher ends what is left); flushes stdio first. Does not return. */
 _Noreturn void mhp_comm_abort(mhp_comm *comm);
-/* If a notice came in: MHP_ERR_PEER with its text, else MHP_OK. Any thread. */
+/* If a notice came in or the world was given up: MHP_ERR_PEER with its text, else MHP_OK. Any thread. */
 mhp_status mhp_comm_check(mhp_comm *comm);
+/* Gives the world up on this rank: whatever waits for others ends with MHP_ERR_PEER and `text`. The first one counts. Any thread. */
+void mhp_comm_lose(mhp_comm *comm, const char *text);
+
+/* Every rank gives `bytes` bytes; all get all of them, [size][bytes], by rank. Host memory. Blocks; every rank. */
+mhp_status mhp_comm_share(mhp_comm *comm, const void *own, size_t bytes, void *all);
+
+/* Sees every message and collective that goes over MPI, by the name of its channel or group, when it is posted and when it is done.
+ * On the comm thread, so quickly. */
+typedef struct mhp_comm_observer {
+    void (*posted)(void *context, const char *name);
+    void (*ended)(void *context, const char *name, mhp_status status);
+    void *context;
+} mhp_comm_observer;
+/* NULL ends it: the one before is not called any more when this returns. */
+mhp_status mhp_comm_observe(mhp_comm *comm, const mhp_comm_observer *observer);
 
 #endif

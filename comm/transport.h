@@ -11,6 +11,7 @@ typedef struct mhp_transport {
     mhp_status (*send)(void *state, const void *buffer, int slot, mhp_event *after, mhp_event *done);
     mhp_status (*receive)(void *state, int slot, mhp_event *after, mhp_event *done);
     void (*stats)(const void *state, mhp_channel_stats *stats_out);
+    void (*corrupt)(void *state);       /* NULL: cannot */
 } mhp_transport;
 
 extern const mhp_transport mhp_transport_mpi;

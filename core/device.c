@@ -203,6 +203,11 @@ uint64_t mhp_event_time_ns(const mhp_event *event)
     return event->device->ops->event_time_ns(event);
 }
 
+uint64_t mhp_event_count(const mhp_event *event)
+{
+    return event->device->ops->event_count(event);
+}
+
 mhp_status mhp_device_set_progress(mhp_device *device, mhp_progress_fn progress, void *context)
 {
     return device->ops->set_progress(device, progress, context);

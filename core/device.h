@@ -121,6 +121,8 @@ mhp_status mhp_event_query(mhp_event *event);
 mhp_status mhp_event_synchronize(mhp_event *event, uint64_t timeout_ns);
 /* Time of completion on mhp_time_ns's clock; the event must be complete. Host thread. */
 uint64_t mhp_event_time_ns(const mhp_event *event);
+/* How many of its records and arms are complete so far: where a stream is that records it again and again. Any thread; does not wait. */
+uint64_t mhp_event_count(const mhp_event *event);
 
 /* Called on the comm thread, again and again while it returns a positive number of operations under way (with back-off between
  * calls), and once after every comm item. A negative value is an error: it sticks to every comm stream. NULL to remove. */

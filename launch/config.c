@@ -20,10 +20,13 @@ const mhp_option mhp_config_options[] = {
     SECTION(schedule, mhp_schedule_options, "the order of forward and backward passes"),
     SECTION(optimizer, mhp_optimizer_options, "AdamW and the learning rate"),
     SECTION(train, mhp_train_options, "length and size of the run"),
+    SECTION(watch, mhp_watch_options, "when a run that stands still is ended"),
     SECTION(eval, mhp_eval_options, "the held-out loss"),
     SECTION(checkpoint, mhp_checkpoint_options, "when the run's state is saved"),
     SECTION(log, mhp_log_options, "where the run's files go and what is printed"),
     SECTION(report, mhp_report_options, "what is told of the run"),
+    {.key = "fault", .type = MHP_OPTION_SECTION_LIST, .offset = offsetof(mhp_config, fault), .default_text = "[]",
+     .section = mhp_fault_options, .section_bytes = sizeof(mhp_fault), .help = "faults on order, for tests"},
     {.key = NULL},
 };
 

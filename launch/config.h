@@ -5,6 +5,7 @@
 #include "core/hash.h"
 #include "model/options.h"
 #include "runtime/data/options.h"
+#include "runtime/fault.h"
 #include "runtime/options.h"
 
 typedef struct mhp_config {
@@ -14,10 +15,12 @@ typedef struct mhp_config {
     mhp_schedule_params schedule;
     mhp_optimizer_params optimizer;
     mhp_train_params train;
+    mhp_watch_params watch;
     mhp_eval_params eval;
     mhp_checkpoint_params checkpoint;
     mhp_log_params log;
     mhp_report_params report;
+    mhp_section_list fault; /* of mhp_fault */
 } mhp_config;
 
 extern const mhp_option mhp_config_options[];

@@ -24,6 +24,7 @@ static const mhp_command commands[] = {
     {"doctor", "says what this machine has, what is missing and what that costs", mhp_command_doctor},
     {"top", "shows a running job: what every rank does", mhp_command_top},
     {"checkpoint", "checks a checkpoint and says what it is", mhp_command_checkpoint},
+    {"diagnose", "says which rank of a run that stood still waits for what from whom", mhp_command_diagnose},
 };
 
 static void print_usage(FILE *stream)

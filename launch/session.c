@@ -1,9 +1,11 @@
 #include "launch/session.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include "core/log.h"
 #include "core/memory.h"
+#include "launch/signals.h"
 
 /* Of all ranks' warnings rank 0's are printed: what matters to all, all meet. */
 static void print_log(void *context, mhp_log_level level, const char *text)
@@ -86,12 +88,76 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
                           mhp_rank_cards_check(session->ranks, mhp_comm_size(session->comm)), NULL);
 }
 
+/* ---- the watch ---- */
+
+static void print_watch(void *context, bool is_error, const char *line)
+{
+    (void)context;
+    fprintf(stderr, "mhcpipe: %s: %s\n", is_error ? "error" : "warning", line);
+}
+
+/* Nothing is flushed: main may hold stdio while it stands still. */
+static void end_process(void *context, int exit_status)
+{
+    (void)context;
+    _exit(exit_status);
+}
+
+mhp_status mhp_session_watch(mhp_session *session)
+{
+    const mhp_config *config = &session->config;
+    mhp_watchdog_params params = {
+        .comm = session->comm,
+        .watch = &config->watch,
+        .directory = config->log.dir,
+        .report = print_watch,
+        .end = end_process,
+    };
+    mhp_status status = mhp_faults_create(&config->fault, mhp_comm_rank(session->comm), &session->faults);
+
+    MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, status, NULL));
+    MHP_RETURN_IF_ERROR(mhp_watchdog_open(&params, &session->watchdog));
+    mhp_signals_tell(session->watchdog);
+    return MHP_OK;
+}
+
+static void end_watch(mhp_session *session)
+{
+    if (session->watchdog) {
+        mhp_signals_tell(NULL);
+        mhp_watchdog_close(session->watchdog);
+    }
+    mhp_faults_destroy(session->faults);
+}
+
+/* ---- the end ---- */
+
+/* Whether the watchdog has reported why the run ends. MPI may notice a lost rank first. */
+static bool is_reported(mhp_session *session, mhp_status status)
+{
+    static const double patience_s = 0.5;
+
+    return mhp_watchdog_gave_up(session->watchdog, status == MHP_ERR_COMM ? patience_s : 0);
+}
+
+/* Tells the other ranks; whether this one is to print the error. */
+static bool fail(mhp_session *session, mhp_status status, bool agreed)
+{
+    if (!session->watchdog) {
+        return mhp_comm_fail(session->comm, status);
+    }
+    return status != MHP_ERR_PEER && mhp_watchdog_fail(session->watchdog, agreed);
+}
+
 static void end_on_error(mhp_session *session, mhp_status status)
 {
     mhp_comm *comm = session->comm;
     bool agreed = comm && mhp_comm_agreed_failure(comm);
 
-    if (!comm || mhp_comm_fail(comm, status)) {
+    if (comm && is_reported(session, status)) {
+        mhp_comm_abort(comm);
+    }
+    if (!comm || fail(session, status, agreed)) {
         if (comm && !agreed && mhp_comm_size(comm) > 1) {
             mhp_error_prefix(status, "rank %d: ", mhp_comm_rank(comm));
         }
@@ -108,6 +174,7 @@ int mhp_session_close(mhp_session *session, mhp_status status)
         end_on_error(session, status);
     }
     mhp_log_set_sink(NULL, NULL, MHP_LOG_WARN);
+    end_watch(session);
     mhp_comm_close(session->comm);
     mhp_device_close(session->device);
     mhp_config_release(&session->config);

@@ -6,11 +6,14 @@
 #include "launch/command.h"
 #include "launch/config.h"
 #include "launch/seat.h"
+#include "runtime/watchdog.h"
 
 typedef struct mhp_session {
     mhp_config config;
     mhp_device *device;
     mhp_comm *comm;
+    mhp_faults *faults;     /* these two in a run that is watched, else NULL */
+    mhp_watchdog *watchdog;
     bool root; /* world rank 0: the one that prints */
     mhp_seat seat;      /* of this process */
     mhp_rank_card *ranks; /* [size of the world]: who is where */
@@ -24,6 +27,9 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
 /* The same without a word on differences, in which case every process keeps the launcher's rank. `path` may be NULL: then the
  * configuration stays empty, and the device is the CPU. */
 mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_overrides *overrides);
+
+/* Behind open, for a run that trains: watches it, answers signals, and injects the configured faults. Every rank gets the same status. */
+mhp_status mhp_session_watch(mhp_session *session);
 
 /* Leaves the world and returns the exit status. An error that all ranks agreed on is printed once; one
  * of this rank alone is printed, told to the others, and ends the process here, for the others may

@@ -7,6 +7,7 @@
 #include "launch/memory_table.h"
 #include "launch/progress.h"
 #include "launch/session.h"
+#include "launch/signals.h"
 #include "runtime/run.h"
 #include "scheduler/table.h"
 
@@ -200,7 +201,7 @@ static void print_end(const mhp_config *config, const mhp_run_result *result)
 {
     const char *directory = config->log.dir;
 
-    printf("trained %lld steps", (long long)result->steps);
+    printf("%s %lld steps", result->stopped ? "stopped on request after" : "trained", (long long)result->steps);
     if (isfinite(result->held_out_loss)) {
         printf("; held-out loss %.4f nats a token (best %.4f)", result->held_out_loss,
                result->best_loss);
@@ -214,7 +215,7 @@ static void print_end(const mhp_config *config, const mhp_run_result *result)
     print_energy(&result->summary);
 }
 
-static mhp_status train(mhp_session *session, const char *resume, mhp_progress *progress)
+static mhp_status train(mhp_session *session, const char *resume, mhp_progress *progress, bool *stopped_out)
 {
     mhp_status status = MHP_OK;
     const mhp_config *config = &session->config;
@@ -227,7 +228,9 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
                     .parallel = &config->parallel,
                     .schedule = &config->schedule,
                     .optimizer = &config->optimizer,
-                    .train = &config->train},
+                    .train = &config->train,
+                    .watchdog = session->watchdog,
+                    .faults = session->faults},
         .data = &config->data,
         .eval = &config->eval,
         .checkpoint = &config->checkpoint,
@@ -249,6 +252,7 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
     MHP_TRY(out, mhp_comm_agree(session->comm, status, NULL));
     MHP_TRY(out, mhp_run_train(run, &result));
     mhp_progress_end(progress);
+    *stopped_out = result.stopped;
     if (session->root) {
         print_end(config, &result);
     }
@@ -263,18 +267,25 @@ int mhp_command_train(int argc, char **argv)
     arguments given = {0};
     mhp_session session = {0};
     mhp_progress progress = {0};
+    bool stopped = false;
     mhp_status status;
+    int exit_status;
 
     mhp_parse_arguments(&parser, "train", argc, argv, &given);
     if (given.dry_run) {
         return dry_run(&given);
     }
+    mhp_signals_install();
     status = mhp_session_open(&session, given.path, &given.overrides);
+    if (status == MHP_OK) {
+        status = mhp_session_watch(&session);
+    }
     if (status == MHP_OK) {
         progress.terminal = mhp_stdout_is_terminal();
         progress.total = session.config.train.steps;
         progress.line_every = session.config.log.every;
-        status = train(&session, given.resume, &progress);
+        status = train(&session, given.resume, &progress, &stopped);
     }
-    return mhp_session_close(&session, status);
+    exit_status = mhp_session_close(&session, status);
+    return exit_status == 0 && stopped ? MHP_EXIT_PREEMPTED : exit_status;
 }

@@ -6,7 +6,7 @@
 
 #include "core/memory.h"
 
-enum { CHANNEL_KINDS = 2 };
+enum { CHANNEL_KINDS = 2, MARKS_OF_ACTION = 8 };     /* of a pair, with its weight gradient, 7 */
 
 /* One slot of a message class. Whoever fills it waits for `is_free` and then completes `is_ready`; whoever reads it the other way
  * round. Filling and reading is done by stages or, at the rank's border, by channels. */
@@ -33,6 +33,8 @@ typedef struct channel_entry {
 struct mhp_executor {
     mhp_executor_params params;
     int rank;                                       /* pipeline rank */
+    const mhp_fault *fault;                         /* of the action under way */
+    bool is_hit;                                    /* the stream has it already */
     held_slots *stages;
     int stage_count;
     channel_entry *channels;
@@ -106,6 +108,16 @@ static message_place gradient_output_place(const mhp_executor *executor, const h
     return place_in(stage, MHP_SLOT_GRADIENT_OUTPUT, microbatch);
 }
 
+/* World rank of the pipeline rank that holds a stage for a micro-batch; -1 past the model's ends. */
+static int rank_of_stage(const mhp_executor *executor, int stage, int microbatch)
+{
+    const mhp_plan *plan = executor->params.plan;
+
+    return stage < 0 || stage >= plan->stage_count
+               ? -1
+               : executor->params.store->replica * plan->rank_count + mhp_plan_owner(plan, stage, microbatch);
+}
+
 static mhp_status wait_for(mhp_stream *stream, mhp_event *event)
 {
     return event ? mhp_stream_wait(stream, event) : MHP_OK;
@@ -166,11 +178,51 @@ typedef struct action_half {
     bool ended;
 } action_half;
 
+/* Tells the flight recorder. Waits for what this rank makes itself are none. */
+static mhp_status mark(const mhp_executor *executor, const action_half *half, mhp_mark_kind kind, int peer)
+{
+    mhp_mark mark = {.kind = kind, .work = half->cursor.pass, .stage = half->stage->held->index, .microbatch = half->microbatch,
+                     .peer = peer};
+
+    if (kind != MHP_MARK_RUN && (peer < 0 || peer == executor->params.store->world_rank)) {
+        return MHP_OK;
+    }
+    return mhp_flight_mark(executor->params.flight, executor->params.compute, &mark);
+}
+
+/* Lets the fault of the action happen, where it is one of the stream. */
+static mhp_status hit(mhp_executor *executor)
+{
+    if (!executor->fault || executor->is_hit) {
+        return MHP_OK;
+    }
+    executor->is_hit = true;
+    return mhp_fault_submit(executor->fault, executor->params.compute);
+}
+
+static bool is_faulty(const mhp_executor *executor, mhp_fault_kind kind)
+{
+    return executor->fault && executor->fault->kind == (int)kind;
+}
+
+/* Makes the pass wait for its input, and for the place that it fills. */
+static mhp_status await_messages(mhp_executor *executor, action_half *half)
+{
+    bool forward = half->cursor.pass == MHP_PASS_FORWARD;
+    int before = half->stage->held->index + (forward ? -1 : 1), behind = half->stage->held->index + (forward ? 1 : -1);
+    slot_events *source = slot_events_of(half->stage, forward ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, half->microbatch);
+
+    half->target = forward ? output_place(executor, half->stage, half->microbatch)
+                           : gradient_output_place(executor, half->stage, half->microbatch);
+    MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_INPUT, rank_of_stage(executor, before, half->microbatch)));
+    MHP_RETURN_IF_ERROR(wait_for(executor->params.compute, source ? source->is_ready : NULL));
+    MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_SLOT, rank_of_stage(executor, behind, half->microbatch)));
+    return wait_free(executor, half->target);
+}
+
 static mhp_status begin_half(mhp_executor *executor, action_half *half, int stage, int microbatch, mhp_pass pass,
                              const mhp_executor_inputs *inputs)
 {
-    bool forward = pass == MHP_PASS_FORWARD;
-    slot_events *source;
     mhp_microbatch view;
 
     half->stage = find_stage(executor, stage);
@@ -180,13 +232,11 @@ static mhp_status begin_half(mhp_executor *executor, action_half *half, int stag
     view = microbatch_of(executor, half->stage, microbatch, inputs);
     place_microbatch(executor, half->stage, microbatch, &view);
     mhp_cursor_begin(&half->cursor, half->stage->held->stage, pass, &view);
-    if (pass == MHP_PASS_WEIGHT_GRADIENT || pass == MHP_PASS_REBUILD) {
-        return MHP_OK;              /* of what they read nothing has come from elsewhere since the forward pass */
+    if (pass != MHP_PASS_WEIGHT_GRADIENT && pass != MHP_PASS_REBUILD) {     /* of what these read nothing came from elsewhere since */
+        MHP_RETURN_IF_ERROR(await_messages(executor, half));
     }
-    source = slot_events_of(half->stage, forward ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, microbatch);
-    half->target = forward ? output_place(executor, half->stage, microbatch) : gradient_output_place(executor, half->stage, microbatch);
-    MHP_RETURN_IF_ERROR(wait_for(executor->params.compute, source ? source->is_ready : NULL));
-    return wait_free(executor, half->target);
+    MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_RUN, -1));
+    return hit(executor);
 }
 
 /* Marks the slots whose last reader this pass was. */
@@ -206,9 +256,25 @@ static mhp_status release_sources(mhp_executor *executor, const action_half *hal
     return gradient && !forward ? mhp_event_record(gradient->is_free, compute) : MHP_OK;
 }
 
+/* The injected fault: a state, a gradient, the loss where there is neither, or the gradients of weights are no numbers. */
+static mhp_status spoil_result(mhp_executor *executor, const action_half *half)
+{
+    const mhp_kernels *kernels = executor->params.store->kernels;
+    mhp_stream *compute = executor->params.compute;
+
+    if (half->target.memory) {
+        return mhp_fault_spoil(compute, half->target.memory, kernels->dtype);
+    }
+    return half->cursor.pass == MHP_PASS_FORWARD ? mhp_fault_spoil(compute, half->cursor.microbatch.loss_sum, MHP_DTYPE_F64)
+                                                 : mhp_fault_spoil(compute, half->stage->held->gradients, kernels->full_dtype);
+}
+
 static mhp_status end_half(mhp_executor *executor, action_half *half)
 {
     half->ended = true;
+    if (is_faulty(executor, MHP_FAULT_NAN)) {
+        MHP_RETURN_IF_ERROR(spoil_result(executor, half));
+    }
     if (half->cursor.pass == MHP_PASS_WEIGHT_GRADIENT || half->cursor.pass == MHP_PASS_REBUILD) {
         return MHP_OK;
     }
@@ -296,6 +362,10 @@ static mhp_status run_send(mhp_executor *executor, const mhp_action *action, cha
     message_place place = place_in(find_stage(executor, action->stage),
                                    kind == CHANNEL_STATE ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT, action->microbatch);
 
+    MHP_RETURN_IF_ERROR(hit(executor));
+    if (is_faulty(executor, MHP_FAULT_CORRUPT)) {
+        mhp_channel_corrupt(entry->channel);
+    }
     return mhp_channel_send(entry->channel, place.memory, slot, place.events->is_ready, place.events->is_free);
 }
 
@@ -307,12 +377,14 @@ static mhp_status run_receive(mhp_executor *executor, const mhp_action *action, 
     held_slots *stage = find_stage(executor, action->stage);
     slot_events *events = slot_events_of(stage, target_class_of(kind), action->microbatch);
 
+    MHP_RETURN_IF_ERROR(hit(executor));
     return mhp_channel_receive(entry->channel, slot_of(stage, target_class_of(kind), action->microbatch), events->is_free,
                                events->is_ready);
 }
 
 static mhp_status run_reduce(mhp_executor *executor, int stage)
 {
+    MHP_RETURN_IF_ERROR(hit(executor));
     if (!executor->params.reduce) {
         return MHP_OK;
     }
@@ -358,17 +430,33 @@ void mhp_executor_watch(mhp_executor *executor, mhp_live *live)
     executor->live = live;
 }
 
+/* The fault that is due at an action of this step. */
+static const mhp_fault *due_fault(const mhp_executor *executor, size_t index, const mhp_action *action)
+{
+    char text[64];
+
+    if (!executor->params.faults) {
+        return NULL;
+    }
+    mhp_action_format(action, text, sizeof text);
+    return mhp_faults_due(executor->params.faults, index, text);
+}
+
 mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *inputs)
 {
     const mhp_action_list *actions = &executor->params.plan->ranks[executor->rank].actions;
 
     for (size_t i = 0; i < actions->count; i++) {
-        mhp_status status = run_action(executor, &actions->items[i], inputs);
+        const mhp_action *action = &actions->items[i];
+        mhp_status status;
 
+        executor->fault = due_fault(executor, i, action);
+        executor->is_hit = false;
+        status = run_action(executor, action, inputs);
         if (status < 0) {
             char text[64];
 
-            mhp_action_format(&actions->items[i], text, sizeof text);
+            mhp_action_format(action, text, sizeof text);
             return mhp_error_prefix(status, "action %zu (%s): ", i, text);
         }
     }
@@ -512,6 +600,7 @@ mhp_status mhp_executor_create(const mhp_executor_params *params, mhp_executor *
     MHP_TRY(out, mhp_calloc(&executor, 1, sizeof *executor));
     executor->params = *params;
     executor->rank = params->store->pipeline_rank % params->plan->rank_count;
+    MHP_TRY(out, mhp_flight_reserve(params->flight, MARKS_OF_ACTION * params->plan->ranks[executor->rank].actions.count));
     MHP_TRY(out, create_stages(executor));
     MHP_TRY(out, open_channels(executor));
     *executor_out = executor;

@@ -6,6 +6,8 @@
 
 #include "comm/channel.h"
 #include "runtime/live.h"
+#include "runtime/fault.h"
+#include "runtime/flight.h"
 #include "runtime/store.h"
 
 typedef struct mhp_executor mhp_executor;
@@ -20,6 +22,8 @@ typedef struct mhp_executor_params {
     mhp_memory_phase phase;         /* whose memory it uses; executors of one store differ in it */
     mhp_reduce_fn reduce;           /* may be NULL */
     void *reduce_context;
+    mhp_flight *flight;             /* gets a mark at every pass and wait; NULL: none */
+    mhp_faults *faults;             /* done where they are due; NULL: none */
 } mhp_executor_params;
 
 /* What a run works on; device memory, [microbatch][T] each unless said otherwise. */

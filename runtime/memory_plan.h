@@ -34,7 +34,7 @@ typedef struct mhp_statistics_layout {
     size_t loss, gain, worst, own, count;
 } mhp_statistics_layout;
 
-enum { MHP_STATISTICS_OWN = 4, MHP_OPTIMIZER_SCALARS = 3 };
+enum { MHP_STATISTICS_OWN = 5, MHP_OPTIMIZER_SCALARS = 3 };
 mhp_statistics_layout mhp_statistics_layout_of(int replicas, int microbatches, int world);
 
 /* A stage that the rank holds. Offsets in the arena. */

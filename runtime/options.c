@@ -100,8 +100,21 @@ const mhp_option mhp_train_options[] = {
      .maximum = 1048576, .unit = "tokens", .help = "length of a sequence"},
     {.key = "micro_batch_size", .type = MHP_OPTION_INT, .offset = TRAIN(micro_batch_size), .default_text = "1", .minimum = 1,
      .maximum = 65536, .unit = "sequences", .help = "size of a micro-batch"},
-    {.key = "deadline_seconds", .type = MHP_OPTION_INT, .offset = TRAIN(deadline_seconds), .default_text = "600", .minimum = 1,
-     .maximum = 86400, .unit = "seconds", .help = "longest wait for a step before the run is given up"},
+    {.key = NULL},
+};
+
+#define SECONDS(name, default_, help_)                                                                                              \
+    {                                                                                                                              \
+        .key = #name, .type = MHP_OPTION_INT, .offset = offsetof(mhp_watch_params, name), .default_text = default_, .minimum = 1,   \
+        .maximum = 604800, .unit = "seconds", .help = help_                                                                        \
+    }
+
+const mhp_option mhp_watch_options[] = {
+    SECONDS(start_seconds, "1800", "longest time from the first connection between ranks to the first step"),
+    SECONDS(step_seconds, "600", "longest time of a step, and of a batch of an evaluation"),
+    SECONDS(save_seconds, "1800", "longest time that a step waits for a checkpoint"),
+    SECONDS(silence_seconds, "60", "longest time without a sign of life of a rank; a warning names it at a quarter of it"),
+    SECONDS(term_seconds, "2", "what a launcher leaves between SIGTERM and SIGKILL: 2 of Open MPI, KillWait of Slurm"),
     {.key = NULL},
 };
 

@@ -49,8 +49,15 @@ typedef struct mhp_train_params {
     int64_t seed;
     int64_t sequence_length;        /* tokens of a sequence */
     int64_t micro_batch_size;       /* sequences of a micro-batch */
-    int64_t deadline_seconds;       /* without progress, after which a rank gives up */
 } mhp_train_params;
+
+/* Seconds after which the run is given up: within a section, without a sign of life of a rank; and between the signal that announces
+ * the end and the end. */
+typedef struct mhp_watch_params {
+    int64_t start_seconds, step_seconds, save_seconds;
+    int64_t silence_seconds;
+    int64_t term_seconds;
+} mhp_watch_params;
 
 typedef struct mhp_eval_params {
     int64_t every;                  /* steps; 0: only at the end */
@@ -83,6 +90,7 @@ extern const mhp_option mhp_parallel_options[];
 extern const mhp_option mhp_schedule_options[];
 extern const mhp_option mhp_optimizer_options[];
 extern const mhp_option mhp_train_options[];
+extern const mhp_option mhp_watch_options[];
 extern const mhp_option mhp_eval_options[];
 extern const mhp_option mhp_checkpoint_options[];
 extern const mhp_option mhp_log_options[];

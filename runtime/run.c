@@ -174,6 +174,11 @@ static bool is_due(int64_t every, int64_t done, int64_t total)
     return done == total || (every > 0 && done % every == 0);
 }
 
+static void enter(mhp_run *run, mhp_section section, int64_t done)
+{
+    mhp_watchdog_enter(run->params.trainer.watchdog, section, done);
+}
+
 static mhp_status save_checkpoint(mhp_run *run, int64_t done)
 {
     int64_t samples = mhp_trainer_batch_samples(run->trainer);
@@ -185,6 +190,7 @@ static mhp_status save_checkpoint(mhp_run *run, int64_t done)
         .best_loss = run->best_loss,
     };
 
+    enter(run, MHP_SECTION_SAVE, done);
     snprintf(state.configuration, sizeof state.configuration, "%s", run->params.configuration ? run->params.configuration : "");
     return mhp_saver_begin(run->saver, &state);
 }
@@ -204,6 +210,16 @@ static mhp_status save_best(mhp_run *run, double loss)
     return status;
 }
 
+/* Whether the checkpoint under way failed; what the last one took is what the next one is expected to take. */
+static mhp_status check_saver(mhp_run *run)
+{
+    mhp_saver_stats stats;
+
+    mhp_saver_get_stats(run->saver, &stats);
+    mhp_watchdog_saved(run->params.trainer.watchdog, stats.stage_s + stats.write_s);
+    return mhp_saver_check(run->saver);
+}
+
 /* What follows a step: evaluation, the best model, metrics, a checkpoint. */
 static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_run_result *result)
 {
@@ -212,12 +228,13 @@ static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_r
     double loss = NAN;
 
     if (run->saver) {
-        MHP_RETURN_IF_ERROR(mhp_saver_check(run->saver));
+        MHP_RETURN_IF_ERROR(check_saver(run));
     }
     if (is_due(run->params.eval->every, done, total)) {
         mhp_telemetry_evaluation(run->telemetry);
         MHP_RETURN_IF_ERROR(mhp_run_evaluate(run, &loss));
         result->held_out_loss = loss;
+        enter(run, MHP_SECTION_SAVE, done);
         MHP_RETURN_IF_ERROR(save_best(run, loss));
     }
     if (run->metrics) {
@@ -227,7 +244,8 @@ static mhp_status follow_step(mhp_run *run, const mhp_step_report *report, mhp_r
     if (run->params.progress) {
         run->params.progress(run->params.progress_context, report, loss);
     }
-    if (run->saver && is_due(run->params.checkpoint->every, done, total)) {
+    result->stopped = report->stop && done < total;
+    if (run->saver && (is_due(run->params.checkpoint->every, done, total) || result->stopped)) {
         MHP_RETURN_IF_ERROR(save_checkpoint(run, done));
     }
     result->steps = done;
@@ -263,7 +281,7 @@ mhp_status mhp_run_train(mhp_run *run, mhp_run_result *result_out)
 {
     *result_out = (mhp_run_result){.steps = run->first_step, .loss = NAN, .held_out_loss = NAN};
     MHP_RETURN_IF_ERROR(open_telemetry(run));
-    for (int64_t step = run->first_step; step < run->params.trainer.train->steps; step++) {
+    for (int64_t step = run->first_step; step < run->params.trainer.train->steps && !result_out->stopped; step++) {
         mhp_step_report report;
 
         mhp_telemetry_begin(run->telemetry);
@@ -271,6 +289,8 @@ mhp_status mhp_run_train(mhp_run *run, mhp_run_result *result_out)
         mhp_telemetry_end(run->telemetry, &report);
         MHP_RETURN_IF_ERROR(follow_step(run, &report, result_out));
     }
+    enter(run, MHP_SECTION_SAVE, result_out->steps);
     MHP_RETURN_IF_ERROR(run->saver ? mhp_saver_wait(run->saver) : MHP_OK);
+    enter(run, MHP_SECTION_END, 0);
     return summarize(run, result_out);
 }

@@ -26,6 +26,7 @@ typedef struct mhp_run_params {
 
 typedef struct mhp_run_result {
     int64_t steps;                  /* done in all */
+    bool stopped;                   /* on request, before the last step; a checkpoint of it is complete */
     double loss, held_out_loss;     /* of the last step; NaN without held-out samples */
     double best_loss;
     mhp_summary summary;            /* with the energy */

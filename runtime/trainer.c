@@ -7,8 +7,8 @@
 #include "core/memory.h"
 #include "runtime/memory_table.h"
 
-/* Share of the step that compute worked; most device memory; joules by kind. */
-enum { OWN_BUSY, OWN_BYTES, OWN_ENERGY, OWN_COUNT = MHP_STATISTICS_OWN };
+/* Share of the step that compute worked; most device memory; whether this rank was asked to stop; joules by kind. */
+enum { OWN_BUSY, OWN_BYTES, OWN_STOP, OWN_ENERGY, OWN_COUNT = MHP_STATISTICS_OWN };
 _Static_assert(OWN_ENERGY + MHP_ENERGY_KINDS == OWN_COUNT, "the memory plan has room for a rank's own measurements");
 
 /* What ranks add up at the end of a step, as doubles: every value has a place that one rank fills and the others leave at 0, so that
@@ -37,6 +37,7 @@ struct mhp_trainer {
     double *norm;                   /* host copy */
     double flops;                   /* of the world, a step */
     mhp_run_energy *energy;         /* may be NULL */
+    int64_t done;                   /* number of the last step, from 1 */
 };
 
 static int microbatch_count(const mhp_trainer *trainer)
@@ -106,6 +107,8 @@ static mhp_status create_executors(mhp_trainer *trainer)
         .compute = trainer->compute,
         .phase = MHP_PHASE_TRAINING,
         .reduce = mhp_optimizer_reduce,
+        .flight = mhp_watchdog_flight(trainer->params.watchdog),
+        .faults = trainer->params.faults,
     };
 
     MHP_RETURN_IF_ERROR(mhp_optimizer_create(trainer->store, trainer->params.optimizer, trainer->params.train->steps,
@@ -115,6 +118,7 @@ static mhp_status create_executors(mhp_trainer *trainer)
     params.plan = trainer->layout.evaluation_plan;
     params.phase = MHP_PHASE_EVALUATION;
     params.reduce = NULL;
+    params.faults = NULL;
     return mhp_executor_create(&params, &trainer->evaluator);
 }
 
@@ -147,19 +151,6 @@ static mhp_status create_statistics(mhp_trainer *trainer)
     MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, statistics->at.count * sizeof(double), (void **)&statistics->host));
     MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, OWN_COUNT * sizeof(double), (void **)&statistics->own));
     return mhp_device_alloc_host(trainer->device, sizeof(double), (void **)&trainer->norm);
-}
-
-/* Waits for what `event` stands for; the run's deadline turns into an error that says so. */
-static mhp_status wait_for(const mhp_trainer *trainer, mhp_event *event, const char *what)
-{
-    int64_t deadline_s = trainer->params.train->deadline_seconds;
-    mhp_status status = mhp_event_synchronize(event, (uint64_t)deadline_s * 1000000000u);
-
-    if (status == MHP_ERR_TIMEOUT) {
-        mhp_error_set(status, "%s made no end within train.deadline_seconds, %lld s", what, (long long)deadline_s);
-        mhp_device_poison(trainer->device, status);     /* what waits for a lost peer's messages would never be done */
-    }
-    return status;
 }
 
 static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch *batch, double loss_scale, bool gains)
@@ -203,7 +194,7 @@ static mhp_status sum_flops(mhp_trainer *trainer)
     statistics->host[0] = mhp_executor_flops(trainer->executor);
     MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->host, 1, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL,
                                              statistics->summed));
-    MHP_RETURN_IF_ERROR(wait_for(trainer, statistics->summed, "the start"));
+    MHP_RETURN_IF_ERROR(mhp_event_synchronize(statistics->summed, 0));
     trainer->flops = statistics->host[0];
     return MHP_OK;
 }
@@ -315,7 +306,7 @@ static mhp_status sum_over_replicas(mhp_trainer *trainer, int64_t *value)
     }
     MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, &sum, 1, MHP_DTYPE_I64, MHP_REDUCE_SUM, NULL,
                                              trainer->statistics.summed));
-    MHP_RETURN_IF_ERROR(wait_for(trainer, trainer->statistics.summed, "counting targets"));
+    MHP_RETURN_IF_ERROR(mhp_event_synchronize(trainer->statistics.summed, 0));
     *value = sum;
     return MHP_OK;
 }
@@ -363,24 +354,34 @@ static mhp_status mark_busy(void *native, const void *argument)
 
     (void)native;
     statistics->own[OWN_BYTES] = (double)mhp_device_bytes_peak(trainer->device);
+    statistics->own[OWN_STOP] = mhp_watchdog_wants_stop(trainer->params.watchdog);
     statistics->own[OWN_BUSY] = (double)(mhp_stream_busy_ns(trainer->compute) - mark->busy_start_ns) / wall_ns;
     mhp_run_energy_mark(trainer->energy, statistics->own + OWN_ENERGY);
     return MHP_OK;
 }
 
+/* Tells the flight recorder of what is not the executor's. */
+static mhp_status mark(const mhp_trainer *trainer, mhp_mark_kind kind, mhp_work work)
+{
+    mhp_mark mark = {.kind = kind, .work = work, .stage = -1, .microbatch = -1, .peer = -1};
+
+    return mhp_flight_mark(mhp_watchdog_flight(trainer->params.watchdog), trainer->compute, &mark);
+}
+
 /* Submits the sum of the statistics over the world and their copy to the host, and waits for them. */
-static mhp_status collect_statistics(mhp_trainer *trainer, const char *what)
+static mhp_status collect_statistics(mhp_trainer *trainer)
 {
     step_statistics *statistics = &trainer->statistics;
     mhp_stream *compute = trainer->compute;
 
+    MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_STATISTICS));
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
     MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->memory, (int64_t)statistics->at.count, MHP_DTYPE_F64,
                                              MHP_REDUCE_SUM, statistics->filled, statistics->summed));
     MHP_RETURN_IF_ERROR(mhp_stream_wait(compute, statistics->summed));
     MHP_RETURN_IF_ERROR(mhp_stream_copy(compute, statistics->host, statistics->memory, statistics->at.count * sizeof(double)));
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
-    return wait_for(trainer, statistics->filled, what);
+    return mhp_event_synchronize(statistics->filled, 0);
 }
 
 /* World rank that computes the loss of micro-batch `i` of all replicas'. */
@@ -456,6 +457,7 @@ static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t target
 
         report->bubble -= own[OWN_BUSY] / world;
         report->bytes_peak = fmax(report->bytes_peak, own[OWN_BYTES]);
+        report->stop = report->stop || own[OWN_STOP] != 0;
         for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
             report->energy.of[k] += own[OWN_ENERGY + k];
         }
@@ -493,10 +495,15 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     mhp_batch *batch, *next;
     int64_t targets;
 
+    trainer->done = step + 1;
+    mhp_watchdog_enter(trainer->params.watchdog, MHP_SECTION_STEP, step + 1);
+    mhp_faults_enter(trainer->params.faults, step + 1);
     MHP_RETURN_IF_ERROR(batch_of_step(trainer, step, &batch));
     MHP_RETURN_IF_ERROR(count_targets(trainer, batch, &targets));
     MHP_RETURN_IF_ERROR(submit_gradients(trainer, batch, targets));
+    MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_NORM));
     MHP_RETURN_IF_ERROR(mhp_optimizer_measure(trainer->optimizer));
+    MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_RUN, MHP_WORK_OPTIMIZER));
     MHP_RETURN_IF_ERROR(mhp_stream_copy(trainer->compute, trainer->norm, mhp_optimizer_norm(trainer->optimizer), sizeof(double)));
     if (update) {
         MHP_RETURN_IF_ERROR(mhp_optimizer_update(trainer->optimizer, step));
@@ -505,7 +512,7 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     if (update && step + 1 < trainer->params.train->steps) {
         MHP_RETURN_IF_ERROR(batch_of_step(trainer, step + 1, &next));
     }
-    MHP_RETURN_IF_ERROR(collect_statistics(trainer, "the step"));
+    MHP_RETURN_IF_ERROR(collect_statistics(trainer));
     MHP_RETURN_IF_ERROR(mhp_stream_check(trainer->compute));
     memset(report, 0, sizeof *report);
     MHP_RETURN_IF_ERROR(report_step(trainer, step, targets, report));
@@ -542,12 +549,13 @@ mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *lo
         double part;
         int64_t part_targets;
 
+        mhp_watchdog_enter(trainer->params.watchdog, MHP_SECTION_EVALUATION, trainer->done);
         MHP_RETURN_IF_ERROR(mhp_batch_fill(batch, &trainer->params.held_out, first_of_replica(trainer, first), count));
         MHP_RETURN_IF_ERROR(count_targets(trainer, batch, &part_targets));
         MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
         MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->at.count * sizeof(double)));
         MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->evaluator, &inputs));
-        MHP_RETURN_IF_ERROR(collect_statistics(trainer, "the evaluation"));
+        MHP_RETURN_IF_ERROR(collect_statistics(trainer));
         MHP_RETURN_IF_ERROR(mhp_stream_check(trainer->compute));
         MHP_RETURN_IF_ERROR(sum_losses(trainer, -1, &part));
         sum += part;

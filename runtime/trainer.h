@@ -10,6 +10,7 @@
 #include "runtime/executor.h"
 #include "runtime/optimizer.h"
 #include "runtime/options.h"
+#include "runtime/watchdog.h"
 
 typedef struct mhp_trainer mhp_trainer;
 
@@ -22,6 +23,8 @@ typedef struct mhp_trainer_params {
     const mhp_train_params *train;
     mhp_sample_source samples;                  /* of training */
     mhp_sample_source held_out;                 /* of evaluation; fill may be NULL if it is never called */
+    mhp_watchdog *watchdog;                     /* NULL: none; these outlive the trainer too */
+    mhp_faults *faults;                         /* likewise */
 } mhp_trainer_params;
 
 typedef struct mhp_step_report {
@@ -37,6 +40,7 @@ typedef struct mhp_step_report {
     double own_bubble;              /* of this rank */
     mhp_joules energy;              /* of the step, whole world; NaN: not readable, or nobody meters it */
     double bytes_peak;              /* most device memory of any rank so far */
+    bool stop;                      /* a rank was asked to stop: the same on every rank */
     const double *losses;           /* [replicas * microbatches]: each micro-batch's sum of losses; until the next step */
     int losses_count;
 } mhp_step_report;

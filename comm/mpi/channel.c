@@ -17,6 +17,8 @@ typedef struct mpi_channel {
     mhp_stream *stream;
     bool staged;
     mhp_staging staging;            /* if staged */
+    uint64_t sent;                  /* messages; the host thread's */
+    atomic_uint_fast64_t corrupted; /* the message, from 1, whose bit is flipped; 0: none */
     atomic_uint_fast64_t messages, bytes, wait_ns;
 } mpi_channel;
 
@@ -56,6 +58,9 @@ static mhp_status post_transfer(void *native, const void *argument)
     MHP_RETURN_IF_ERROR(mhp_mpi_begin(channel->comm, channel->name, call->done, &operation));
     operation->receives = call->receives;
     operation->wait_ns = &channel->wait_ns;
+    if (atomic_load(&channel->corrupted) == atomic_load(&channel->messages) + 1) {
+        call->buffer[0] ^= 1;
+    }
     for (size_t offset = 0; offset < channel->params.slot_bytes; offset += MHP_MPI_PART_BYTES_MAX) {
         size_t rest = channel->params.slot_bytes - offset;
 
@@ -118,6 +123,7 @@ static mhp_status mpi_send(void *state, const void *buffer, int slot, mhp_event 
 
     assert(slot >= 0 && slot < channel->params.slot_count);
     (void)slot;                         /* the receive that meets this send names it */
+    channel->sent++;
     if (channel->staged) {
         return send_staged(channel, buffer, after, done);
     }
@@ -170,6 +176,13 @@ out:
     return status;
 }
 
+static void mpi_corrupt(void *state)
+{
+    mpi_channel *channel = state;
+
+    atomic_store(&channel->corrupted, channel->sent + 1);
+}
+
 static void mpi_stats(const void *state, mhp_channel_stats *stats_out)
 {
     mpi_channel *channel = (mpi_channel *)(uintptr_t)state;
@@ -186,4 +199,5 @@ const mhp_transport mhp_transport_mpi = {
     .send = mpi_send,
     .receive = mpi_receive,
     .stats = mpi_stats,
+    .corrupt = mpi_corrupt,
 };

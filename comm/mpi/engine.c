@@ -64,6 +64,9 @@ static void part_ended(mhp_comm *comm, mhp_mpi_operation *operation)
     if (operation->wait_ns) {
         atomic_fetch_add(operation->wait_ns, mhp_time_ns() - operation->start_ns);
     }
+    if (comm->observer.ended) {
+        comm->observer.ended(comm->observer.context, operation->name, operation->status);
+    }
     if (operation->done) {
         mhp_event_signal(operation->done, operation->status);
     }
@@ -74,6 +77,9 @@ void mhp_mpi_launch(mhp_comm *comm, mhp_mpi_operation *operation, mhp_status sta
 {
     if (status < 0) {
         operation->status = status;
+    }
+    if (comm->observer.posted) {
+        comm->observer.posted(comm->observer.context, operation->name);
     }
     part_ended(comm, operation);
 }
@@ -142,6 +148,17 @@ static mhp_status await_notice(mhp_comm *comm)
                          "MPI_Irecv");
 }
 
+void mhp_comm_lose(mhp_comm *comm, const char *text)
+{
+    if (atomic_exchange(&comm->noticing, 1)) {
+        return;
+    }
+    snprintf(comm->notice, sizeof comm->notice, "%s", text);
+    atomic_store(&comm->notified, 1);
+    mhp_error_set(MHP_ERR_PEER, "%s", text);
+    mhp_device_poison(comm->device, MHP_ERR_PEER);
+}
+
 /* Of several ranks that fail, the first notice is what this rank's own work ends with. */
 static void take_notice(mhp_comm *comm, int source)
 {
@@ -149,13 +166,8 @@ static void take_notice(mhp_comm *comm, int source)
     if (source < atomic_load(&comm->lowest_failed)) {
         atomic_store(&comm->lowest_failed, source);
     }
-    if (atomic_load(&comm->notified)) {
-        return;
-    }
     mhp_error_set(MHP_ERR_PEER, "rank %d: %s", source, comm->incoming);
-    snprintf(comm->notice, sizeof comm->notice, "%s", mhp_error_text());
-    atomic_store(&comm->notified, 1);
-    mhp_device_poison(comm->device, MHP_ERR_PEER);
+    mhp_comm_lose(comm, mhp_error_text());
 }
 
 static void poll_notice(mhp_comm *comm)
@@ -206,8 +218,7 @@ static int progress(void *context)
     return comm->request_count + (atomic_load(&comm->failing) && !atomic_load(&comm->failed));
 }
 
-/* Runs `call` on the comm thread and waits for it. */
-static mhp_status call_and_wait(mhp_comm *comm, mhp_task_fn call, const void *argument, size_t bytes)
+mhp_status mhp_mpi_call(mhp_comm *comm, mhp_task_fn call, const void *argument, size_t bytes)
 {
     MHP_RETURN_IF_ERROR(mhp_stream_host_call(comm->stream, call, argument, bytes));
     return mhp_stream_synchronize(comm->stream);
@@ -281,7 +292,7 @@ mhp_status mhp_comm_open(mhp_device *device, mhp_comm **comm_out)
     }
     MHP_TRY(out, mhp_event_create(device, &comm->event));
     MHP_TRY(out, mhp_stream_create(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, "world", &comm->stream));
-    MHP_TRY(out, call_and_wait(comm, join_world, &comm, sizeof comm));
+    MHP_TRY(out, mhp_mpi_call(comm, join_world, &comm, sizeof comm));
     MHP_TRY(out, mhp_calloc(&comm->failure_requests, (size_t)comm->size, sizeof *comm->failure_requests));
     MHP_TRY(out, mhp_device_set_progress(device, progress, comm));
     *comm_out = comm;
@@ -303,7 +314,7 @@ void mhp_comm_close(mhp_comm *comm)
     }
     (void)mhp_stream_synchronize(comm->stream);
     (void)mhp_device_set_progress(comm->device, NULL, NULL);
-    (void)call_and_wait(comm, leave_world, &comm, sizeof comm);
+    (void)mhp_mpi_call(comm, leave_world, &comm, sizeof comm);
     mhp_stream_destroy(comm->stream);
     mhp_event_destroy(comm->event);
     mhp_free(comm->failure_requests);
@@ -329,7 +340,7 @@ mhp_status mhp_comm_renumber(mhp_comm *comm, int rank)
     renumber_call call = {comm, rank};
     mhp_status status = MHP_OK;
 
-    MHP_RETURN_IF_ERROR(call_and_wait(comm, renumber, &call, sizeof call));
+    MHP_RETURN_IF_ERROR(mhp_mpi_call(comm, renumber, &call, sizeof call));
     if (comm->rank != rank) {           /* the world is ordered by what its processes asked for */
         status = mhp_error_set(MHP_ERR_INVALID, "asked for rank %d of %d and became %d: another process asked for it too", rank,
                                comm->size, comm->rank);

@@ -28,6 +28,7 @@ struct mhp_comm {
     bool agreed_failure;
     mhp_stream *stream;             /* set-up and agreement */
     mhp_event *event;               /* of calls on `stream` */
+    mhp_comm_observer observer;     /* the comm thread's */
     int rank, size;
     MPI_Comm channels, agreement, control;
     MPI_Request requests[MHP_MPI_REQUESTS_MAX];
@@ -42,7 +43,7 @@ struct mhp_comm {
     MPI_Request notice_request;
     char incoming[MHP_ERROR_TEXT_MAX];              /* the receive of a failure notice lands here */
     char notice[MHP_ERROR_TEXT_MAX];                /* the first one, with its rank */
-    atomic_int notified;                            /* a notice came in; `notice` is final */
+    atomic_int noticing, notified;                  /* somebody writes `notice`; it is final */
     atomic_int lowest_failed;                       /* rank that sent a notice; INT_MAX if none */
     atomic_int failing, failed;                     /* this rank's own notice: asked for, sent */
     char failure[MHP_ERROR_TEXT_MAX];
@@ -52,6 +53,9 @@ struct mhp_comm {
 
 /* Turns MPI's error code into a status with MPI's words. */
 mhp_status mhp_mpi_check(int code, const char *what);
+
+/* Runs `call` on the comm thread and waits for it. */
+mhp_status mhp_mpi_call(mhp_comm *comm, mhp_task_fn call, const void *argument, size_t bytes);
 
 /* A fresh operation; requests are added to it by mhp_mpi_add, then mhp_mpi_launch lets it complete. */
 mhp_status mhp_mpi_begin(mhp_comm *comm, const char *name, mhp_event *done, mhp_mpi_operation **operation_out);

@@ -34,6 +34,7 @@ typedef struct mhp_device_ops {
     mhp_status (*event_query)(mhp_event *event);
     mhp_status (*event_synchronize)(mhp_event *event, uint64_t timeout_ns);
     uint64_t (*event_time_ns)(const mhp_event *event);
+    uint64_t (*event_count)(const mhp_event *event);
     mhp_status (*set_progress)(mhp_device *device, mhp_progress_fn progress, void *context);
     void (*wake_comm)(mhp_device *device);
     void (*poison)(mhp_device *device, mhp_status status);

@@ -133,6 +133,7 @@ const mhp_device_ops mhp_device_cpu_ops = {
     .event_query = mhp_host_event_query,
     .event_synchronize = mhp_host_event_synchronize,
     .event_time_ns = mhp_host_event_time_ns,
+    .event_count = mhp_host_event_count,
     .set_progress = mhp_host_set_progress,
     .wake_comm = mhp_host_wake_comm,
     .poison = mhp_host_poison,

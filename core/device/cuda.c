@@ -371,6 +371,7 @@ static const mhp_device_ops cuda_ops = {
     .event_query = mhp_host_event_query,
     .event_synchronize = mhp_host_event_synchronize,
     .event_time_ns = mhp_cuda_event_time_ns,
+    .event_count = mhp_host_event_count,
     .set_progress = mhp_host_set_progress,
     .wake_comm = mhp_host_wake_comm,
     .poison = mhp_host_poison,

@@ -136,6 +136,7 @@ void mhp_host_event_signal(mhp_event *base, mhp_status status);
 mhp_status mhp_host_event_query(mhp_event *base);
 mhp_status mhp_host_event_synchronize(mhp_event *base, uint64_t timeout_ns);
 uint64_t mhp_host_event_time_ns(const mhp_event *base);
+uint64_t mhp_host_event_count(const mhp_event *base);
 size_t mhp_host_bytes(const mhp_device *base, bool peak);
 mhp_status mhp_host_set_progress(mhp_device *base, mhp_progress_fn progress, void *context);
 void mhp_host_wake_comm(mhp_device *base);

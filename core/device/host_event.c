@@ -143,3 +143,14 @@ uint64_t mhp_host_event_time_ns(const mhp_event *base)
     pthread_mutex_unlock(&event->device->lock);
     return time_ns;
 }
+
+uint64_t mhp_host_event_count(const mhp_event *base)
+{
+    host_event *event = host_event_of(base);
+    uint64_t count;
+
+    pthread_mutex_lock(&event->device->lock);
+    count = completed_generation(event);
+    pthread_mutex_unlock(&event->device->lock);
+    return count;
+}

@@ -27,7 +27,7 @@ OMPI_MCA_rmaps_base_mapping_policy=node on_hosts a:2,b:2 "${run2[@]}" --set log.
 cmp <(losses one2) <(losses two2) || fail "two hosts trained something else"
 
 echo "== a link is cut in a step"
-on_hosts a:1,b:1,c:1 "${run[@]}" --set log.dir=cut --set train.steps=100000 --set train.deadline_seconds=$deadline --resume auto \
+on_hosts a:1,b:1,c:1 "${run[@]}" --set log.dir=cut --set train.steps=100000 --set watch.step_seconds=$deadline --resume auto \
     >out 2>err &
 launcher=$!
 for _ in $(seq 300); do

@@ -130,7 +130,7 @@ static mhp_status read_training(golden_case *c)
         .clip = golden_number(c->file, "clip"), .decay = MHP_DECAY_CONSTANT, .min_lr_ratio = 1,
     };
     c->train = (mhp_train_params){.steps = c->steps, .seed = 1, .sequence_length = c->length,
-                                  .micro_batch_size = c->settings->micro_batch_size, .deadline_seconds = 60};
+                                  .micro_batch_size = c->settings->micro_batch_size};
     c->parallel = (mhp_parallel_params){.pipeline = mhp_comm_size(c->comm) / c->settings->data, .data = c->settings->data,
                                         .device = c->settings->device, .threads = c->settings->threads};
     c->schedule = (mhp_schedule_params){

@@ -157,7 +157,7 @@ static void run_modes(world *w, const mhp_model_params *model, const char *conne
     mhp_parallel_params parallel = {.pipeline = w->size, .data = 1, .device = test ? MHP_DEVICE_TEST : MHP_DEVICE_CPU, .threads = 1};
     mhp_schedule_params schedule = {.kind = kind, .microbatches = MICROBATCHES, .chunks = 2, .file = no_file};
     mhp_optimizer_params optimizer = {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1, .decay = MHP_DECAY_CONSTANT};
-    mhp_train_params train = {.steps = STEPS, .seed = 1, .sequence_length = LENGTH, .micro_batch_size = 1, .deadline_seconds = 60};
+    mhp_train_params train = {.steps = STEPS, .seed = 1, .sequence_length = LENGTH, .micro_batch_size = 1};
     mhp_trainer_params params = {
         .model = model, .parallel = &parallel, .schedule = &schedule, .optimizer = &optimizer, .train = &train};
     outcome first = {.held_out = 0};

@@ -153,7 +153,7 @@ int main(int argc, char **argv)
     mhp_parallel_params parallel = {.pipeline = 1, .data = 1, .threads = 1};
     mhp_schedule_params schedule = {.kind = "1f1b", .microbatches = 4, .chunks = 2, .file = ""};
     mhp_optimizer_params optimizer = {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.9, .eps = 1e-8};
-    mhp_train_params train = {.steps = 1, .sequence_length = 16, .micro_batch_size = 1, .deadline_seconds = 60};
+    mhp_train_params train = {.steps = 1, .sequence_length = 16, .micro_batch_size = 1};
     mhp_trainer_params params = {.model = &model, .parallel = &parallel, .schedule = &schedule, .optimizer = &optimizer, .train = &train,
                                  .samples = {no_sample, NULL}};
     mhp_device *device = NULL;

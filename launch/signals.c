@@ -1,0 +1,48 @@
+#include "launch/signals.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+enum { TERMINATED_STATUS = 128 + SIGTERM };
+
+static _Atomic(mhp_watchdog *) told;
+static atomic_int told_before;      /* somebody was told at some time */
+static atomic_int inside;           /* handlers that are running */
+
+static void take_signal(int number)
+{
+    mhp_watchdog *watchdog;
+
+    atomic_fetch_add(&inside, 1);
+    watchdog = atomic_load(&told);
+    if (watchdog) {
+        mhp_watchdog_ask(watchdog, number == SIGUSR1   ? MHP_REQUEST_DUMP
+                                   : number == SIGUSR2 ? MHP_REQUEST_PREEMPT
+                                                       : MHP_REQUEST_TERMINATE);
+    } else if (!atomic_load(&told_before) && number != SIGUSR1) {
+        _exit(number == SIGUSR2 ? MHP_EXIT_PREEMPTED : TERMINATED_STATUS);
+    }
+    atomic_fetch_sub(&inside, 1);
+}
+
+void mhp_signals_install(void)
+{
+    static const int numbers[] = {SIGUSR1, SIGUSR2, SIGTERM};
+    struct sigaction action = {.sa_handler = take_signal, .sa_flags = SA_RESTART};
+
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        sigaction(numbers[i], &action, NULL);
+    }
+}
+
+void mhp_signals_tell(mhp_watchdog *watchdog)
+{
+    atomic_store(&told, watchdog);
+    atomic_store(&told_before, 1);
+    while (!watchdog && atomic_load(&inside) > 0) {
+        sched_yield();
+    }
+}
