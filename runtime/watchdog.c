@@ -11,7 +11,7 @@
 #include "core/memory.h"
 #include "runtime/watchdog_internal.h"
 
-enum { TICK_MS = 100, FAILURES_NS = 200000000, PATH_LENGTH_MAX = MHP_WATCHDOG_PATH_MAX - 64 };
+enum { TICK_MS = 100, FAILURES_NS = 400000000, PATH_LENGTH_MAX = MHP_WATCHDOG_PATH_MAX - 64 };
 
 static const double beat_s = 0.09, stopped_s = 2, told_s = 1;
 
