@@ -62,7 +62,8 @@ static mhp_status evaluate(mhp_session *session, const char *directory)
                     .parallel = &config->parallel,
                     .schedule = &config->schedule,
                     .optimizer = &config->optimizer,
-                    .train = &config->train},
+                    .train = &config->train,
+                    .watchdog = session->watchdog},
         .data = &config->data,
         .eval = &config->eval,
         .checkpoint = &config->checkpoint,
@@ -95,6 +96,9 @@ int mhp_command_eval(int argc, char **argv)
 
     mhp_parse_arguments(&parser, "eval", argc, argv, &given);
     status = mhp_session_open(&session, given.path, &given.overrides);
+    if (status == MHP_OK) {
+        status = mhp_session_watch(&session, NULL);
+    }
     if (status == MHP_OK) {
         status = evaluate(&session, given.model);
     }

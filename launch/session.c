@@ -71,6 +71,7 @@ mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_ov
     if (!session->device) { /* enough of one to tell the others */
         MHP_RETURN_IF_ERROR(mhp_device_open(&messenger, &session->device));
     }
+    mhp_signals_limit_start(session->config.watch.start_seconds);       /* 0 without a configuration: no limit */
     MHP_RETURN_IF_ERROR(mhp_comm_open(session->device, &session->comm));
     session->root = mhp_comm_rank(session->comm) == 0;
     mhp_log_set_sink(print_log, session, MHP_LOG_WARN);
@@ -78,7 +79,9 @@ mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_ov
         mhp_error_set(status, "%s", text);
     }
     MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, status, NULL));
-    return meet(session, path ? &session->config : NULL);
+    MHP_RETURN_IF_ERROR(meet(session, path ? &session->config : NULL));
+    mhp_signals_limit_start(0);
+    return MHP_OK;
 }
 
 mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides)
@@ -103,13 +106,13 @@ static void end_process(void *context, int exit_status)
     _exit(exit_status);
 }
 
-mhp_status mhp_session_watch(mhp_session *session)
+mhp_status mhp_session_watch(mhp_session *session, const char *directory)
 {
     const mhp_config *config = &session->config;
     mhp_watchdog_params params = {
         .comm = session->comm,
         .watch = &config->watch,
-        .directory = config->log.dir,
+        .directory = directory,
         .report = print_watch,
         .end = end_process,
     };

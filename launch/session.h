@@ -28,8 +28,9 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
  * configuration stays empty, and the device is the CPU. */
 mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_overrides *overrides);
 
-/* Behind open, for a run that trains: watches it, answers signals, and injects the configured faults. Every rank gets the same status. */
-mhp_status mhp_session_watch(mhp_session *session);
+/* Behind open, for what takes long: watches it, answers signals if they are installed, and injects the configured faults. Flight
+ * recorders go into `directory`, or nowhere if that is NULL. Every rank gets the same status. */
+mhp_status mhp_session_watch(mhp_session *session, const char *directory);
 
 /* Leaves the world and returns the exit status. An error that all ranks agreed on is printed once; one
  * of this rank alone is printed, told to the others, and ends the process here, for the others may

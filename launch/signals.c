@@ -46,3 +46,21 @@ void mhp_signals_tell(mhp_watchdog *watchdog)
         sched_yield();
     }
 }
+
+static void give_up_start(int number)
+{
+    static const char text[] = "mhcpipe: error: the launcher and MPI did not bring the ranks together within watch.start_seconds\n";
+
+    (void)number;
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(MHP_EXIT_FAILED);
+}
+
+void mhp_signals_limit_start(int64_t seconds)
+{
+    struct sigaction action = {.sa_handler = give_up_start};
+
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGALRM, &action, NULL);
+    alarm((unsigned)seconds);
+}

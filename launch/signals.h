@@ -10,4 +10,7 @@ void mhp_signals_install(void);
 /* Who is told from now on; NULL: nobody, and the signals do nothing any more. When it returns the one before is not told again. */
 void mhp_signals_tell(mhp_watchdog *watchdog);
 
+/* Ends the process with one line when the launcher and MPI take longer than that to bring the ranks together; 0 when they have. */
+void mhp_signals_limit_start(int64_t seconds);
+
 #endif

@@ -278,7 +278,7 @@ int mhp_command_train(int argc, char **argv)
     mhp_signals_install();
     status = mhp_session_open(&session, given.path, &given.overrides);
     if (status == MHP_OK) {
-        status = mhp_session_watch(&session);
+        status = mhp_session_watch(&session, session.config.log.dir);
     }
     if (status == MHP_OK) {
         progress.terminal = mhp_stdout_is_terminal();

@@ -129,7 +129,9 @@ static void message_ended(void *context, const char *name, mhp_status status)
 
 static mhp_status allocate(mhp_watchdog *watchdog)
 {
-    int length = snprintf(watchdog->flight_path, sizeof watchdog->flight_path, "%s/flight", watchdog->params.directory);
+    int length = watchdog->params.directory
+                     ? snprintf(watchdog->flight_path, sizeof watchdog->flight_path, "%s/flight", watchdog->params.directory)
+                     : 0;
 
     if (length >= PATH_LENGTH_MAX) {
         return mhp_error_set(MHP_ERR_LIMIT, "log.dir: a path of %d bytes, expected less than %d", length, PATH_LENGTH_MAX);

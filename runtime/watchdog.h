@@ -16,7 +16,7 @@ typedef struct mhp_watchdog mhp_watchdog;
 typedef struct mhp_watchdog_params {
     mhp_comm *comm;
     const mhp_watch_params *watch;  /* must outlive the watchdog */
-    const char *directory;          /* the run's folder; likewise */
+    const char *directory;          /* the run's folder; likewise. NULL: no flight recorder is written */
     /* Prints a line: the cause of the end, or a warning. On the thread. */
     void (*report)(void *context, bool is_error, const char *line);
     /* Ends the process at once with an exit status: main does not come to its end by itself, or shall not. On the thread. */

@@ -29,7 +29,9 @@ static void report(const mhp_watchdog *watchdog, bool is_error, const char *text
 static void dump(mhp_watchdog *watchdog, const char *why)
 {
     watchdog->dump_ns = mhp_time_ns();
-    (void)mhp_flight_dump(watchdog->flight, watchdog->flight_path, why);        /* a run without its folder has none */
+    if (watchdog->params.directory) {
+        (void)mhp_flight_dump(watchdog->flight, watchdog->flight_path, why);    /* a run that has not made its folder has none */
+    }
 }
 
 /* The cause goes out before anything that takes time. */
@@ -269,7 +271,7 @@ static void dump_if_asked(mhp_watchdog *watchdog, bool tells)
     if (tells) {
         mhp_liveness_tell(watchdog->liveness, WORD_DUMP, "");
     }
-    if (watchdog->rank == ROOT) {
+    if (watchdog->rank == ROOT && watchdog->params.directory) {
         snprintf(text, sizeof text, "every rank writes its flight recorder to %.*s, which mhcpipe diagnose %.*s reads", TEXT_BYTES / 3,
                  watchdog->flight_path, TEXT_BYTES / 3, watchdog->params.directory);
         report(watchdog, false, text);
