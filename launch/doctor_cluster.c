@@ -14,14 +14,14 @@
 #include "runtime/layout.h"
 #include "scheduler/edges.h"
 
-enum { GROUP_ID = MHP_STAGES_MAX + 2, HEX_SHOWN = 8, MARK_TEXT_MAX = 128 };
+enum { GROUP_ID = MHP_STAGES_MAX + 1, HEX_SHOWN = 8, MARK_TEXT_MAX = 128 };
 
 static const size_t program_bytes_max = (size_t)1 << 30;
 static const double slow_factor = 2, clock_off_s = 0.1;
 
 /* What each rank adds to its card. */
 typedef struct rank_facts {
-    char program[MHP_HASH_TEXT_MAX + 7];
+    char program[MHP_HASH_TEXT_MAX];
     char cpus[MHP_CPUS_TEXT_MAX];
     int64_t card;                   /* -1: none */
     int64_t started, far;
@@ -184,7 +184,7 @@ static mhp_status examine(cluster *x, bool configured)
     }
     MHP_TRY(out, mhp_calloc(&x->facts, (size_t)x->size, sizeof *x->facts));
     MHP_TRY(out, mhp_comm_agree(x->session.comm, state_facts(x, &own), NULL));
-    MHP_TRY(out, mhp_gather(x->session.comm, &own, sizeof own, x->facts));
+    MHP_TRY(out, mhp_comm_share(x->session.comm, &own, sizeof own, x->facts));
     MHP_TRY(out, mhp_group_open(x->session.comm, "cluster", GROUP_ID, members, x->size, &x->world));
     MHP_TRY(out, measure_clocks(x));
     x->differs = mhp_rank_cards_check(x->session.ranks, x->size) != MHP_OK;

@@ -1,18 +1,14 @@
 #include "launch/seat.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "comm/group.h"
 #include "core/memory.h"
 #include "launch/binding.h"
 #include "launch/command.h"
 #include "runtime/layout.h"
 #include "scheduler/mapping.h"
-
-enum { GROUP_ID = MHP_STAGES_MAX + 1 };     /* no stage's and not the trainer's world */
 
 /* ---- cores and card ---- */
 
@@ -102,31 +98,6 @@ void mhp_seat_process(const mhp_parallel_params *parallel, mhp_seat *seat_out)
 }
 
 /* ---- ranks ---- */
-
-mhp_status mhp_gather(mhp_comm *comm, const void *own, size_t bytes, void *all)
-{
-    mhp_status status = MHP_OK;
-    int size = mhp_comm_size(comm);
-    int *members = NULL;
-    mhp_group *group = NULL;
-    mhp_event *done = NULL;
-
-    assert(bytes % sizeof(int64_t) == 0);
-    memcpy((char *)all + (size_t)mhp_comm_rank(comm) * bytes, own, bytes);
-    MHP_TRY(out, mhp_calloc(&members, (size_t)size, sizeof *members));
-    for (int i = 0; i < size; i++) {
-        members[i] = i;
-    }
-    MHP_TRY(out, mhp_group_open(comm, "gather", GROUP_ID, members, size, &group));
-    MHP_TRY(out, mhp_event_create(mhp_comm_device(comm), &done));
-    MHP_TRY(out, mhp_group_all_gather(group, all, (int64_t)(bytes / sizeof(int64_t)), MHP_DTYPE_I64, NULL, done));
-    MHP_TRY(out, mhp_event_synchronize(done, 0));
-out:
-    mhp_event_destroy(done);
-    mhp_group_close(group);
-    mhp_free(members);
-    return status;
-}
 
 mhp_status mhp_rank_card_fill(const mhp_config *config, mhp_rank_card *card_out)
 {

@@ -23,11 +23,8 @@ void mhp_seat_process(const mhp_parallel_params *parallel, mhp_seat *seat_out);
 typedef struct mhp_rank_card {
     char host[MHP_HOST_NAME_MAX];
     char version[MHP_VERSION_TEXT_MAX];
-    char configuration[MHP_HASH_TEXT_MAX + 7];      /* its checksum; "" without one; the whole is a multiple of 8 bytes */
+    char configuration[MHP_HASH_TEXT_MAX];          /* its checksum; "" without one */
 } mhp_rank_card;
-
-/* Puts every rank's `bytes` (a multiple of 8) into all [size][bytes]. Every rank; blocks. */
-mhp_status mhp_gather(mhp_comm *comm, const void *own, size_t bytes, void *all);
 
 /* Fills in this process's; `config` may be NULL. */
 mhp_status mhp_rank_card_fill(const mhp_config *config, mhp_rank_card *card_out);

@@ -52,7 +52,7 @@ static mhp_status meet(mhp_session *session, const mhp_config *config)
 
     MHP_RETURN_IF_ERROR(mhp_calloc(&session->ranks, (size_t)size, sizeof *session->ranks));
     MHP_RETURN_IF_ERROR(mhp_comm_agree(comm, mhp_rank_card_fill(config, &own), NULL));
-    MHP_RETURN_IF_ERROR(mhp_gather(comm, &own, sizeof own, session->ranks));
+    MHP_RETURN_IF_ERROR(mhp_comm_share(comm, &own, sizeof own, session->ranks));
     if (!config || mhp_rank_cards_check(session->ranks, size) != MHP_OK) {
         return MHP_OK;
     }

@@ -106,25 +106,18 @@ wait_for FAILED "$job"
 grep -q 'error: .*train.steps=0' "slurm-$job.out" || fail "$(cat "slurm-$job.out")"
 [ "$(scontrol show job "$job" | grep -o 'Restarts=[0-9]*')" = Restarts=0 ] || fail "job $job was started again"
 
-echo "== SIGUSR2: exit status 75, back to the queue, and on"
-# What the ranks do at a preemption, without the training: end with 75 the first time.
-cat >preempted <<'SH'
-#!/bin/sh
-echo "rank $SLURM_PROCID, start $SLURM_RESTART_COUNT: $*"
-[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] || exit 0
-trap 'exit 75' USR2
-touch "waiting-$SLURM_PROCID"
-for _ in $(seq 600); do sleep 0.1; done
-SH
-chmod +x preempted
-export MHCPIPE=$work/preempted
-job=$(sbatch --parsable "${one_node[@]}" "$here/../launch/cluster/slurm.sh" config.yaml)
-for _ in $(seq 300); do
-    [ -e waiting-0 ] && [ -e waiting-1 ] && break
+echo "== SIGUSR2: exit status 75, back to the queue, and on from the checkpoint"
+long=(config.yaml --set log.dir=long --set train.steps=400 --set eval.every=1000)
+job=$(sbatch --parsable "${one_node[@]}" "$here/../launch/cluster/slurm.sh" "${long[@]}")
+for _ in $(seq 600); do
+    [ "$(wc -l 2>/dev/null <long/metrics.jsonl)" -ge 20 ] 2>/dev/null && break
     sleep 0.1
 done
-[ -e waiting-1 ] || fail "the ranks do not run: $(cat "slurm-$job.out")"
 scancel --signal=USR2 "$job"
+wait_for PENDING "$job"
+scontrol update JobId="$job" StartTime=now      # Slurm leaves two minutes after a requeue
 wait_for COMPLETED "$job"
 grep -q "slurm.sh: preempted; job $job goes back to the queue" "slurm-$job.out" || fail "$(cat "slurm-$job.out")"
-grep -q 'rank 1, start 1: train config.yaml --resume auto' "slurm-$job.out" || fail "not started again: $(cat "slurm-$job.out")"
+grep 'resumes from long/checkpoints/step-' "slurm-$job.out" || fail "not resumed: $(cat "slurm-$job.out")"
+[ "$(losses long | cut -d, -f1 | sort -u | wc -l)" -eq 400 ] || fail "steps are missing: $(losses long | wc -l)"
+grep -q 'trained 400 steps' "slurm-$job.out" || fail "not done: $(cat "slurm-$job.out")"
