@@ -8,9 +8,9 @@
 #include "core/folder.h"
 #include "core/memory.h"
 
-enum { DUMP_BYTES_MAX = 64 << 20, SIZE_MAX_RANKS = 1 << 20, OLD_SECONDS = 10 };
+enum { DUMP_BYTES_MAX = 64 << 20, RANKS_MAX = 1 << 16, MESSAGES_MAX = 4096, OLD_SECONDS = 10 };
 
-/* One file as it was read. */
+/* One dump as it was read. */
 typedef struct loaded {
     json_t *root;
     int64_t run, time;
@@ -23,36 +23,31 @@ static mhp_status wrong(const char *path, const char *what)
     return mhp_error_set(MHP_ERR_FORMAT, "%s is no dump of a flight recorder: %s", path, what);
 }
 
-static mhp_status load(const char *path, loaded *out)
+static mhp_status load(const char *path, const char *text, size_t bytes, loaded *out)
 {
-    mhp_status status = MHP_OK;
     json_int_t run, rank, size, pid, time;
     json_error_t error;
-    char *text = NULL;
-    size_t bytes;
 
-    MHP_TRY(out, mhp_file_read_all(path, DUMP_BYTES_MAX, &text, &bytes));
     out->root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
     if (!out->root) {
-        MHP_RAISE(out, MHP_ERR_FORMAT, "%s:%d: %s", path, error.line, error.text);
+        return mhp_error_set(MHP_ERR_FORMAT, "%s:%d: %s", path, error.line, error.text);
     }
     if (json_unpack_ex(out->root, &error, 0, "{s:I, s:I, s:I, s:I, s:s, s:I, s:s}", "run", &run, "rank", &rank, "size", &size, "pid", &pid,
                        "host", &out->host, "time", &time, "why", &out->why) != 0) {
-        status = wrong(path, error.text);
-        goto out;
+        return wrong(path, error.text);
     }
-    if (size < 1 || size > SIZE_MAX_RANKS || rank < 0 || rank >= size) {
-        status = wrong(path, "expected a rank from 0 to its number of ranks - 1");
-        goto out;
+    if (run < 1 || time < 0 || size < 1 || size > RANKS_MAX || rank < 0 || rank >= size) {
+        return wrong(path, "expected a run and a time, and a rank from 0 to its number of ranks - 1, of 65536 at most");
+    }
+    if (json_array_size(json_object_get(out->root, "messages")) > MESSAGES_MAX) {
+        return wrong(path, "more than 4096 messages");
     }
     out->run = run;
     out->time = time;
     out->rank = (int)rank;
     out->size = (int)size;
     out->pid = (int)pid;
-out:
-    mhp_free(text);
-    return status;
+    return MHP_OK;
 }
 
 static int find_name(const char *name, const char *(*text_of)(int), int count)
@@ -164,12 +159,12 @@ static mhp_status add_dump(mhp_flight_report *report, const char *path, const lo
     return MHP_OK;
 }
 
-static mhp_status take_file(mhp_flight_report *report, const char *path)
+mhp_status mhp_flight_report_add(mhp_flight_report *report, const char *path, const char *text, size_t bytes)
 {
     mhp_status status = MHP_OK;
     loaded dump = {0};
 
-    MHP_TRY(out, load(path, &dump));
+    MHP_TRY(out, load(path, text, bytes, &dump));
     if (dump.run > report->run) {
         MHP_TRY(out, start_report(report, &dump));
     }
@@ -178,6 +173,19 @@ static mhp_status take_file(mhp_flight_report *report, const char *path)
     }
 out:
     json_decref(dump.root);
+    return status;
+}
+
+static mhp_status take_file(mhp_flight_report *report, const char *path)
+{
+    char *text = NULL;
+    size_t bytes;
+    mhp_status status = mhp_file_read_all(path, DUMP_BYTES_MAX, &text, &bytes);
+
+    if (status == MHP_OK) {
+        status = mhp_flight_report_add(report, path, text, bytes);
+    }
+    mhp_free(text);
     return status;
 }
 

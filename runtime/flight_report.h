@@ -30,6 +30,8 @@ typedef struct mhp_flight_report {
  * than the newest is MHP_RANK_SILENT. MHP_ERR_NOT_FOUND: there are none; MHP_ERR_FORMAT names the file that is no dump. Release in every
  * case; a zeroed report is allowed there. */
 mhp_status mhp_flight_report_read(const char *run, mhp_flight_report *report_out);
+/* Adds one dump; `path` stands for it in errors. A newer run's replaces all, an older one's is left out. */
+mhp_status mhp_flight_report_add(mhp_flight_report *report, const char *path, const char *text, size_t bytes);
 void mhp_flight_report_release(mhp_flight_report *report);
 
 /* Why the dumps were made: what the first one that says so has as a cause. "" if none was found. */

@@ -5,7 +5,7 @@
 # MPI's start and not the program's, it is counted apart.
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 shift
-count=8
+count=6
 seed=1
 while [ $# -gt 0 ]; do
     case $1 in
