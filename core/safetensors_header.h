@@ -9,8 +9,8 @@
 #include "core/status.h"
 #include "core/tensor.h"
 
-/* The format's own limit of the header's length, and ours of the number of tensors. */
-#define MHP_SAFETENSORS_HEADER_MAX ((size_t)100000000)
+/* Of the header's length, which is read whole (the format itself allows 100 MB), and of the number of tensors. */
+#define MHP_SAFETENSORS_HEADER_MAX ((size_t)16 << 20)
 #define MHP_SAFETENSORS_COUNT_MAX  ((size_t)1 << 20)
 
 enum {

@@ -256,7 +256,8 @@ typedef struct mhp_gain_read_args {
     double *gain;
 } mhp_gain_read_args;
 
-/* AdamW over `count` elements (docs/model.md): g is multiplied by *gradient_scale (double, device memory) first. */
+/* AdamW over `count` elements (docs/model.md): g is multiplied by *gradient_scale (double, device memory) first; a negative one leaves
+ * everything as it is. */
 typedef struct mhp_adamw_args {
     int64_t count;
     double rate, beta1, beta2, epsilon, decay;
@@ -281,12 +282,23 @@ typedef struct mhp_square_sum_args {
     double *sum;
 } mhp_square_sum_args;
 
-/* From the square sum of all gradients: norm[0] = sqrt(square_sum[0]); scale[0] = min(1, clip / (norm + 1e-6)), 1 if clip is 0.
- * All double. */
+/* A watch: of `count` doubles, `stride` apart, the sum may be at most `limit`. NaN is above every limit. */
+typedef struct mhp_sum_limit {
+    const double *x;
+    int64_t count, stride;
+    double limit;
+} mhp_sum_limit;
+
+enum { MHP_SUM_LIMITS_MAX = 4 };
+
+/* From the square sum of all gradients: norm[0] = sqrt(square_sum[0]); scale[0] = min(1, clip / (norm + 1e-6)), 1 if clip is 0; but
+ * -1 - w where watch w is the first whose sum is above its limit. The sums are taken in order. A watch may look at norm. All double. */
 typedef struct mhp_clip_args {
     double clip;
     const double *square_sum;
     double *norm, *scale;
+    mhp_sum_limit watches[MHP_SUM_LIMITS_MAX];
+    int watch_count;
 } mhp_clip_args;
 
 typedef struct mhp_kernels {

@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "comm/seal.h"
 #include "core/memory.h"
 
-enum { CHANNEL_KINDS = 2, MARKS_OF_ACTION = 8 };     /* of a pair, with its weight gradient, 7 */
+enum { CHANNEL_KINDS = 2, LABEL_MICROBATCH_BITS = 20, MARKS_OF_ACTION = 8 };      /* of a pair, with its weight gradient, 7 */
+_Static_assert(MHP_MICROBATCHES_MAX <= 1 << LABEL_MICROBATCH_BITS, "a message's label has room for its micro-batch");
 
 /* One slot of a message class. Whoever fills it waits for `is_free` and then completes `is_ready`; whoever reads it the other way
  * round. Filling and reading is done by stages or, at the rank's border, by channels. */
@@ -28,6 +30,7 @@ typedef struct channel_entry {
     channel_kind kind;
     int source_stage, source_rank, target_rank;     /* pipeline ranks */
     mhp_channel *channel;
+    mhp_seals *seals;                               /* NULL: messages carry no checksums */
 } channel_entry;
 
 struct mhp_executor {
@@ -351,7 +354,24 @@ static mhp_slot_class target_class_of(channel_kind kind)
     return kind == CHANNEL_STATE ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT;
 }
 
-static mhp_status run_send(mhp_executor *executor, const mhp_action *action, channel_kind kind)
+/* What both ends call a message. */
+static uint64_t message_label(const mhp_executor_inputs *inputs, int microbatch)
+{
+    return (uint64_t)(inputs->step + 1) << LABEL_MICROBATCH_BITS | (uint64_t)microbatch;
+}
+
+static void describe_message(uint64_t label, char *text, size_t size)
+{
+    unsigned long long step = label >> LABEL_MICROBATCH_BITS, microbatch = label & ((1u << LABEL_MICROBATCH_BITS) - 1);
+
+    if (step > 0) {
+        snprintf(text, size, "step %llu, micro-batch %llu", step, microbatch);
+    } else {
+        snprintf(text, size, "an evaluation, micro-batch %llu", microbatch);
+    }
+}
+
+static mhp_status run_send(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
 {
     const mhp_plan *plan = executor->params.plan;
     int target_stage = target_stage_of(kind, action->stage);
@@ -361,25 +381,34 @@ static mhp_status run_send(mhp_executor *executor, const mhp_action *action, cha
     channel_entry *entry = find_channel(executor, kind, action->stage, executor->rank, target_rank);
     message_place place = place_in(find_stage(executor, action->stage),
                                    kind == CHANNEL_STATE ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT, action->microbatch);
+    mhp_event *ready = place.events->is_ready;
 
     MHP_RETURN_IF_ERROR(hit(executor));
     if (is_faulty(executor, MHP_FAULT_CORRUPT)) {
         mhp_channel_corrupt(entry->channel);
     }
-    return mhp_channel_send(entry->channel, place.memory, slot, place.events->is_ready, place.events->is_free);
+    if (entry->seals) {
+        MHP_RETURN_IF_ERROR(mhp_seals_set(entry->seals, place.memory, message_label(inputs, action->microbatch), ready, &ready));
+    }
+    return mhp_channel_send(entry->channel, place.memory, slot, ready, place.events->is_free);
 }
 
-static mhp_status run_receive(mhp_executor *executor, const mhp_action *action, channel_kind kind)
+static mhp_status run_receive(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
 {
     int source_stage = kind == CHANNEL_STATE ? action->stage - 1 : action->stage + 1;
     int source_rank = mhp_plan_owner(executor->params.plan, source_stage, action->microbatch);
     channel_entry *entry = find_channel(executor, kind, source_stage, source_rank, executor->rank);
     held_slots *stage = find_stage(executor, action->stage);
     slot_events *events = slot_events_of(stage, target_class_of(kind), action->microbatch);
+    int slot = slot_of(stage, target_class_of(kind), action->microbatch);
 
     MHP_RETURN_IF_ERROR(hit(executor));
-    return mhp_channel_receive(entry->channel, slot_of(stage, target_class_of(kind), action->microbatch), events->is_free,
-                               events->is_ready);
+    if (!entry->seals) {
+        return mhp_channel_receive(entry->channel, slot, events->is_free, events->is_ready);
+    }
+    MHP_RETURN_IF_ERROR(mhp_channel_receive(entry->channel, slot, events->is_free, mhp_seals_landed(entry->seals, slot)));
+    return mhp_seals_check(entry->seals, slot_memory(stage, target_class_of(kind), action->microbatch), slot,
+                           message_label(inputs, action->microbatch), events->is_ready);
 }
 
 static mhp_status run_reduce(mhp_executor *executor, int stage)
@@ -406,13 +435,13 @@ static mhp_status run_action(mhp_executor *executor, const mhp_action *action, c
     case MHP_ACTION_OVERLAP_F_B:
         return run_pair(executor, action, inputs);
     case MHP_ACTION_SEND_F:
-        return run_send(executor, action, CHANNEL_STATE);
+        return run_send(executor, action, CHANNEL_STATE, inputs);
     case MHP_ACTION_SEND_B:
-        return run_send(executor, action, CHANNEL_GRADIENT);
+        return run_send(executor, action, CHANNEL_GRADIENT, inputs);
     case MHP_ACTION_RECV_F:
-        return run_receive(executor, action, CHANNEL_STATE);
+        return run_receive(executor, action, CHANNEL_STATE, inputs);
     case MHP_ACTION_RECV_B:
-        return run_receive(executor, action, CHANNEL_GRADIENT);
+        return run_receive(executor, action, CHANNEL_GRADIENT, inputs);
     case MHP_ACTION_REDUCE_GRAD:
         return run_reduce(executor, action->stage);
     case MHP_ACTION_REBUILD:
@@ -534,19 +563,22 @@ static mhp_status open_channel(mhp_executor *executor, channel_kind kind, int so
         .id = (source_stage * CHANNEL_KINDS + (int)kind) * MHP_PHASE_COUNT + (int)executor->params.phase,
         .source = base + source_rank,
         .target = base + target_rank,
-        .slot_bytes = mhp_slot_bytes(sizes, class_),
+        .slot_bytes = executor->params.verify_messages ? mhp_sealed_bytes(mhp_slot_bytes(sizes, class_)) : mhp_slot_bytes(sizes, class_),
         .slots = target ? target->memory[class_] : NULL,
         .slot_stride = target ? target->stride[class_] : 0,
         .slot_count = mhp_plan_stage_slots(executor->params.plan, target_rank, target_stage_of(kind, source_stage))->count[class_],
     };
-    channel_entry entry = {kind, source_stage, source_rank, target_rank, NULL};
+    mhp_seals_params seals = {.device = store->device, .name = name, .message_bytes = mhp_slot_bytes(sizes, class_),
+                              .slot_count = params.slot_count, .describe = describe_message};
+    channel_entry *entry = &executor->channels[executor->channel_count];
 
     snprintf(name, sizeof name, "%s of stage %d, rank %d to %d", kind == CHANNEL_STATE ? "state" : "gradient", source_stage,
              params.source, params.target);
-    MHP_RETURN_IF_ERROR(mhp_channel_open(store->params.comm, &params, &entry.channel));
     assert(executor->channel_count < executor->channel_capacity);
-    executor->channels[executor->channel_count++] = entry;
-    return MHP_OK;
+    *entry = (channel_entry){.kind = kind, .source_stage = source_stage, .source_rank = source_rank, .target_rank = target_rank};
+    executor->channel_count++;
+    MHP_RETURN_IF_ERROR(mhp_channel_open(store->params.comm, &params, &entry->channel));
+    return executor->params.verify_messages ? mhp_seals_create(&seals, &entry->seals) : MHP_OK;
 }
 
 static mhp_status open_channels(mhp_executor *executor)
@@ -617,6 +649,7 @@ void mhp_executor_destroy(mhp_executor *executor)
     }
     for (size_t i = 0; i < executor->channel_count; i++) {
         mhp_channel_close(executor->channels[i].channel);
+        mhp_seals_destroy(executor->channels[i].seals);
     }
     for (int i = 0; i < executor->stage_count; i++) {
         held_slots *stage = &executor->stages[i];

@@ -22,12 +22,14 @@ typedef struct mhp_executor_params {
     mhp_memory_phase phase;         /* whose memory it uses; executors of one store differ in it */
     mhp_reduce_fn reduce;           /* may be NULL */
     void *reduce_context;
+    bool verify_messages;           /* they carry checksums; on every rank alike */
     mhp_flight *flight;             /* gets a mark at every pass and wait; NULL: none */
     mhp_faults *faults;             /* done where they are due; NULL: none */
 } mhp_executor_params;
 
 /* What a run works on; device memory, [microbatch][T] each unless said otherwise. */
 typedef struct mhp_executor_inputs {
+    int64_t step;                   /* from 0, or -1 for an evaluation; for errors */
     const int32_t *token, *target, *document_start;
     const int32_t *position;        /* [T], shared by all micro-batches */
     bool one_document;              /* every document_start is 0 */

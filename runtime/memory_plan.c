@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "comm/seal.h"
 #include "core/memory.h"
 #include "runtime/arena.h"
 #include "runtime/colouring.h"
@@ -24,7 +25,7 @@ const char *mhp_memory_kind_text(mhp_memory_kind kind)
 mhp_statistics_layout mhp_statistics_layout_of(int replicas, int microbatches, int world)
 {
     size_t all = (size_t)replicas * (size_t)microbatches;
-    mhp_statistics_layout layout = {.loss = 0, .gain = all, .worst = 3 * all};
+    mhp_statistics_layout layout = {.squares = 0, .loss = 1, .gain = 1 + all, .worst = 1 + 3 * all};
 
     layout.own = layout.worst + 2 * (size_t)world;
     layout.count = layout.own + MHP_STATISTICS_OWN * (size_t)world;
@@ -43,7 +44,7 @@ static size_t aligned(size_t bytes)
 
 size_t mhp_slot_stride(const mhp_stage_sizes *sizes, mhp_slot_class class_)
 {
-    return aligned(mhp_slot_bytes(sizes, class_));
+    return aligned(mhp_sealed_bytes(mhp_slot_bytes(sizes, class_)));
 }
 
 /* ---- pieces ---- */

@@ -29,12 +29,13 @@ const char *mhp_memory_kind_text(mhp_memory_kind kind);
 
 typedef enum mhp_memory_phase { MHP_PHASE_TRAINING, MHP_PHASE_EVALUATION, MHP_PHASE_COUNT } mhp_memory_phase;
 
-/* Where doubles of a step's statistics lie: [R][M], [R][M][2], [world][2], [world][own]. */
+/* Where doubles of a step's statistics lie: [1] the square sum of the gradients, [R][M], [R][M][2], [world][2], [world][own]. All before
+ * `own` is known before the update. */
 typedef struct mhp_statistics_layout {
-    size_t loss, gain, worst, own, count;
+    size_t squares, loss, gain, worst, own, count;
 } mhp_statistics_layout;
 
-enum { MHP_STATISTICS_OWN = 5, MHP_OPTIMIZER_SCALARS = 3 };
+enum { MHP_STATISTICS_OWN = 5, MHP_OPTIMIZER_SCALARS = 2 };
 mhp_statistics_layout mhp_statistics_layout_of(int replicas, int microbatches, int world);
 
 /* A stage that the rank holds. Offsets in the arena. */
@@ -80,7 +81,7 @@ void mhp_memory_plan_destroy(mhp_memory_plan *plan);
 mhp_status mhp_memory_measure_stages(const mhp_memory_params *params, int rank, mhp_stage_memory **stages_out, int *count_out);
 const mhp_stage_memory *mhp_memory_plan_stage(const mhp_memory_plan *plan, int stage);
 
-/* Bytes of one slot of a message class, and from one to the next. */
+/* Bytes of one slot of a message class, and from one to the next, with room for a seal (comm/seal.h). */
 size_t mhp_slot_bytes(const mhp_stage_sizes *sizes, mhp_slot_class class_);
 size_t mhp_slot_stride(const mhp_stage_sizes *sizes, mhp_slot_class class_);
 

@@ -16,18 +16,17 @@ struct mhp_metrics {
     FILE *file;
 };
 
-/* The step of a line, or -1 if it is not one of ours. */
-static int64_t step_of_line(const char *line, size_t length)
+/* Whether a line stays if the run goes on at first_step. */
+static bool stays(const char *line, size_t length, int64_t first_step)
 {
     json_t *root = json_loadb(line, length, 0, NULL);
     const json_t *step = json_object_get(root, "step");
-    int64_t value = json_is_integer(step) ? json_integer_value(step) : -1;
+    bool kept = json_is_integer(step) && (json_integer_value(step) <= first_step || json_object_get(root, "event"));    /* from 1 */
 
     json_decref(root);
-    return value;
+    return kept;
 }
 
-/* Keeps the leading lines whose step is below first_step. */
 static mhp_status keep_lines_before(const char *path, int64_t first_step)
 {
     mhp_status status = MHP_OK;
@@ -39,15 +38,15 @@ static mhp_status keep_lines_before(const char *path, int64_t first_step)
         return MHP_OK;
     }
     MHP_TRY(out, mhp_file_read_all(path, METRICS_BYTES_MAX, &text, &size));
-    while (kept < size) {
-        const char *end = memchr(text + kept, '\n', size - kept);
-        size_t length = end ? (size_t)(end - (text + kept)) + 1 : size - kept;
-        int64_t step = step_of_line(text + kept, length);
+    for (size_t at = 0; at < size;) {
+        const char *end = memchr(text + at, '\n', size - at);
+        size_t length = end ? (size_t)(end - (text + at)) + 1 : size - at;
 
-        if (!end || step < 0 || step > first_step) {        /* lines count steps from 1 */
-            break;
+        if (end && stays(text + at, length, first_step)) {
+            memmove(text + kept, text + at, length);
+            kept += length;
         }
-        kept += length;
+        at += length;
     }
     MHP_TRY(out, mhp_file_write_atomic(path, text, kept));
 out:
@@ -126,10 +125,10 @@ static json_t *report_to_json(const mhp_step_report *report, double held_out_los
     return root;
 }
 
-mhp_status mhp_metrics_write(mhp_metrics *metrics, const mhp_step_report *report, double held_out_loss)
+/* `root` may be NULL; it is released. */
+static mhp_status write_line(mhp_metrics *metrics, json_t *root)
 {
     mhp_status status = MHP_OK;
-    json_t *root = report_to_json(report, held_out_loss);
     char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
 
     if (!text) {
@@ -142,4 +141,22 @@ out:
     json_decref(root);
     free(text);
     return status;
+}
+
+mhp_status mhp_metrics_write(mhp_metrics *metrics, const mhp_step_report *report, double held_out_loss)
+{
+    return write_line(metrics, report_to_json(report, held_out_loss));
+}
+
+mhp_status mhp_metrics_write_event(mhp_metrics *metrics, const char *event, const mhp_step_report *report, int64_t to_step)
+{
+    json_t *root = json_pack("{s:s, s:I, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "event", event, "step", (json_int_t)report->step + 1, "fault",
+                             mhp_step_fault_text(report->fault), "text", report->fault_text, "first_sample",
+                             (json_int_t)report->first_sample, "loss", number(report->loss), "grad_norm", number(report->gradient_norm),
+                             "gain_forward", number(report->gain_forward), "gain_backward", number(report->gain_backward));
+
+    if (root && to_step >= 0) {
+        json_object_set_new(root, "to_step", json_integer(to_step));
+    }
+    return write_line(metrics, root);
 }

@@ -1,5 +1,6 @@
 #include "runtime/optimizer.h"
 
+#include <assert.h>
 #include <math.h>
 
 #include "core/memory.h"
@@ -28,11 +29,10 @@ struct mhp_optimizer {
     mhp_stream *compute;
     stage_state *stages;
     int stage_count;
-    double *scalars;                /* device: square sum, norm, scale */
-    mhp_event *summed, *norm_known;
+    double *scalars;                /* device: norm, scale */
 };
 
-enum { SCALAR_SQUARES, SCALAR_NORM, SCALAR_SCALE };
+enum { SCALAR_NORM, SCALAR_SCALE };
 
 double mhp_learning_rate(const mhp_optimizer_params *params, int64_t total_steps, int64_t step)
 {
@@ -105,9 +105,7 @@ static mhp_status create_state(mhp_optimizer *optimizer, stage_state *state, mhp
     MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->complete));
     MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->reduced));
     MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->updated));
-    MHP_RETURN_IF_ERROR(mhp_event_create(device, &state->gathered));
-    MHP_RETURN_IF_ERROR(mhp_stream_zero(optimizer->compute, state->moment1, bytes));
-    return mhp_stream_zero(optimizer->compute, state->moment2, bytes);
+    return mhp_event_create(device, &state->gathered);
 }
 
 mhp_status mhp_optimizer_create(mhp_store *store, const mhp_optimizer_params *params, int64_t total_steps, mhp_stream *compute,
@@ -127,13 +125,11 @@ mhp_status mhp_optimizer_create(mhp_store *store, const mhp_optimizer_params *pa
     optimizer->compute = compute;
     MHP_TRY(out, mhp_calloc(&optimizer->stages, (size_t)store->held_count, sizeof *optimizer->stages));
     optimizer->scalars = mhp_arena_at(store->params.arena, store->params.memory->scalars, MHP_OPTIMIZER_SCALARS * sizeof(double));
-    MHP_TRY(out, mhp_event_create(store->device, &optimizer->summed));
-    MHP_TRY(out, mhp_event_create(store->device, &optimizer->norm_known));
     for (int i = 0; i < store->held_count; i++) {
         optimizer->stage_count++;
         MHP_TRY(out, create_state(optimizer, &optimizer->stages[i], &store->held[i]));
     }
-    MHP_TRY(out, mhp_stream_synchronize(compute));
+    MHP_TRY(out, mhp_optimizer_reset(optimizer));
     *optimizer_out = optimizer;
     optimizer = NULL;
 out:
@@ -155,8 +151,6 @@ void mhp_optimizer_destroy(mhp_optimizer *optimizer)
         mhp_event_destroy(state->gathered);
         mhp_free(state->ranges);
     }
-    mhp_event_destroy(optimizer->summed);
-    mhp_event_destroy(optimizer->norm_known);
     mhp_free(optimizer->stages);
     mhp_free(optimizer);
 }
@@ -179,7 +173,19 @@ mhp_status mhp_optimizer_zero(mhp_optimizer *optimizer)
 
         MHP_RETURN_IF_ERROR(mhp_stream_zero(optimizer->compute, held->gradients, bytes));
     }
-    return mhp_stream_zero(optimizer->compute, optimizer->scalars, MHP_OPTIMIZER_SCALARS * sizeof(double));
+    return MHP_OK;
+}
+
+mhp_status mhp_optimizer_reset(mhp_optimizer *optimizer)
+{
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        const stage_state *state = &optimizer->stages[i];
+        size_t bytes = part_bytes(optimizer, state->held);
+
+        MHP_RETURN_IF_ERROR(mhp_stream_zero(optimizer->compute, state->moment1, bytes));
+        MHP_RETURN_IF_ERROR(mhp_stream_zero(optimizer->compute, state->moment2, bytes));
+    }
+    return mhp_stream_synchronize(optimizer->compute);
 }
 
 mhp_status mhp_optimizer_reduce(void *context, mhp_held_stage *held)
@@ -200,35 +206,49 @@ static void *at_element(const mhp_optimizer *optimizer, void *base, int64_t elem
     return (char *)base + element * (int64_t)mhp_dtype_bytes(optimizer->store->kernels->full_dtype);
 }
 
-mhp_status mhp_optimizer_measure(mhp_optimizer *optimizer)
+mhp_status mhp_optimizer_await(mhp_optimizer *optimizer)
+{
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->stages[i].reduced));
+    }
+    return MHP_OK;
+}
+
+mhp_status mhp_optimizer_add_squares(mhp_optimizer *optimizer, double *sum)
 {
     const mhp_kernels *kernels = optimizer->store->kernels;
-    mhp_clip_args clip = {
-        .clip = optimizer->params->clip,
-        .square_sum = &optimizer->scalars[SCALAR_SQUARES],
-        .norm = &optimizer->scalars[SCALAR_NORM],
-        .scale = &optimizer->scalars[SCALAR_SCALE],
-    };
 
     for (int i = 0; i < optimizer->stage_count; i++) {
-        stage_state *state = &optimizer->stages[i];
+        const stage_state *state = &optimizer->stages[i];
 
-        MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, state->reduced));
         for (int r = 0; r < state->range_count; r++) {
             mhp_square_sum_args args = {
                 .count = state->ranges[r].count,
                 .x = at_element(optimizer, state->held->gradients, state->ranges[r].offset),
-                .sum = &optimizer->scalars[SCALAR_SQUARES],
+                .sum = sum,
             };
 
             MHP_RETURN_IF_ERROR(mhp_stream_submit(optimizer->compute, kernels->square_sum, &args, sizeof args));
         }
     }
-    MHP_RETURN_IF_ERROR(mhp_event_record(optimizer->summed, optimizer->compute));
-    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(optimizer->store->world, &optimizer->scalars[SCALAR_SQUARES], 1, MHP_DTYPE_F64,
-                                             MHP_REDUCE_SUM, optimizer->summed, optimizer->norm_known));
-    MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->norm_known));
-    return mhp_stream_submit(optimizer->compute, kernels->clip, &clip, sizeof clip);
+    return MHP_OK;
+}
+
+mhp_status mhp_optimizer_clip(mhp_optimizer *optimizer, const double *square_sum, const mhp_sum_limit *watches, int watch_count)
+{
+    mhp_clip_args args = {
+        .clip = optimizer->params->clip,
+        .square_sum = square_sum,
+        .norm = &optimizer->scalars[SCALAR_NORM],
+        .scale = &optimizer->scalars[SCALAR_SCALE],
+        .watch_count = watch_count,
+    };
+
+    assert(watch_count <= MHP_SUM_LIMITS_MAX);
+    for (int w = 0; w < watch_count; w++) {
+        args.watches[w] = watches[w];
+    }
+    return mhp_stream_submit(optimizer->compute, optimizer->store->kernels->clip, &args, sizeof args);
 }
 
 static mhp_status update_stage(mhp_optimizer *optimizer, stage_state *state, int64_t step)
@@ -283,9 +303,9 @@ mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step)
     return MHP_OK;
 }
 
-const double *mhp_optimizer_norm(const mhp_optimizer *optimizer)
+const double *mhp_optimizer_judgement(const mhp_optimizer *optimizer)
 {
-    return &optimizer->scalars[SCALAR_NORM];
+    return optimizer->scalars;
 }
 
 void mhp_optimizer_moments(mhp_optimizer *optimizer, const mhp_held_stage *held, void **moment1_out, void **moment2_out)

@@ -8,6 +8,7 @@
 #define SCHEDULE(name) offsetof(mhp_schedule_params, name)
 #define OPTIMIZER(name) offsetof(mhp_optimizer_params, name)
 #define TRAIN(name) offsetof(mhp_train_params, name)
+#define NON_FINITE(name) offsetof(mhp_non_finite_params, name)
 
 static const mhp_option_choice devices[] = {{"cpu", MHP_DEVICE_CPU}, {"test", MHP_DEVICE_TEST}, {"cuda", MHP_DEVICE_CUDA}, {NULL, 0}};
 static const mhp_option_choice recomputes[] = {
@@ -15,6 +16,9 @@ static const mhp_option_choice recomputes[] = {
 static const mhp_option_choice automatic[] = {{"auto", 0}, {NULL, 0}};
 static const mhp_option_choice auto_or_none[] = {{"auto", MHP_AUTO}, {"none", MHP_AUTO_NONE}, {NULL, 0}};
 static const mhp_option_choice placements[] = {{"deep", MHP_WEIGHTS_DEEP}, {"shallow", MHP_WEIGHTS_SHALLOW}, {NULL, 0}};
+static const mhp_option_choice verifications[] = {{"none", MHP_VERIFY_NONE}, {"messages", MHP_VERIFY_MESSAGES}, {NULL, 0}};
+static const mhp_option_choice policies[] = {
+    {"stop", MHP_BAD_STEP_STOP}, {"skip", MHP_BAD_STEP_SKIP}, {"rollback", MHP_BAD_STEP_ROLLBACK}, {NULL, 0}};
 static const mhp_option_choice decays[] = {
     {"constant", MHP_DECAY_CONSTANT}, {"cosine", MHP_DECAY_COSINE}, {"step", MHP_DECAY_STEP}, {NULL, 0}};
 
@@ -35,6 +39,8 @@ const mhp_option mhp_parallel_options[] = {
      .help = "threads of a rank's matrix products"},
     {.key = "memory_limit", .type = MHP_OPTION_INT, .offset = PARALLEL(memory_limit), .default_text = "0", .minimum = 0,
      .maximum = 1e15, .unit = "bytes", .help = "device memory that a rank may take; more is refused before anything is allocated; 0: no limit"},
+    {.key = "verify", .type = MHP_OPTION_ENUM, .offset = PARALLEL(verify), .default_text = "none", .choices = verifications,
+     .help = "messages: those between stages carry checksums, which their receivers check"},
     {.key = NULL},
 };
 
@@ -91,6 +97,21 @@ const mhp_option mhp_optimizer_options[] = {
     {.key = NULL},
 };
 
+static const mhp_option non_finite_options[] = {
+    {.key = "policy", .type = MHP_OPTION_ENUM, .offset = NON_FINITE(policy), .default_text = "stop", .choices = policies,
+     .help = "after a bad step, whose update is left out in any case: end the run, go on with the next step, or go back to the newest "
+     "checkpoint and on from there with the data behind the bad step's"},
+    {.key = "max_gradient_norm", .type = MHP_OPTION_FLOAT, .offset = NON_FINITE(max_gradient_norm), .default_text = "0", .minimum = 0,
+     .maximum = 1e300, .help = "a step is bad above this global gradient norm, before clipping; 0: only if it is not finite"},
+    {.key = "max_gain", .type = MHP_OPTION_FLOAT, .offset = NON_FINITE(max_gain), .default_text = "0", .minimum = 0, .maximum = 1e300,
+     .help = "a step is bad above this composed gain, forward or backward; 0: only if it is not finite"},
+    {.key = "max_loss_ratio", .type = MHP_OPTION_FLOAT, .offset = NON_FINITE(max_loss_ratio), .default_text = "0", .minimum = 0,
+     .maximum = 1e300, .help = "a step is bad if its loss is above this times the mean of the good steps before; 0: only if it is not finite"},
+    {.key = "patience", .type = MHP_OPTION_INT, .offset = NON_FINITE(patience), .default_text = "10", .minimum = 0, .maximum = 1e9,
+     .help = "bad steps in a row that are skipped, or times that the run goes back to one checkpoint; one more ends it"},
+    {.key = NULL},
+};
+
 const mhp_option mhp_train_options[] = {
     {.key = "steps", .type = MHP_OPTION_INT, .offset = TRAIN(steps), .default_text = "1000", .minimum = 1, .maximum = 1e12,
      .help = "optimizer steps of the whole run"},
@@ -100,6 +121,10 @@ const mhp_option mhp_train_options[] = {
      .maximum = 1048576, .unit = "tokens", .help = "length of a sequence"},
     {.key = "micro_batch_size", .type = MHP_OPTION_INT, .offset = TRAIN(micro_batch_size), .default_text = "1", .minimum = 1,
      .maximum = 65536, .unit = "sequences", .help = "size of a micro-batch"},
+    {.key = "verify_replay", .type = MHP_OPTION_INT, .offset = TRAIN(verify_replay), .default_text = "0", .minimum = 0, .maximum = 1e12,
+     .unit = "steps", .help = "every so many steps losses and gradients are computed twice and compared bit by bit; 0: never"},
+    {.key = "non_finite", .type = MHP_OPTION_SECTION, .offset = TRAIN(non_finite), .section = non_finite_options,
+     .help = "what a bad step is, and what follows it"},
     {.key = NULL},
 };
 

@@ -5,6 +5,8 @@
 #include "core/device.h"
 #include "core/option.h"
 
+typedef enum mhp_verify { MHP_VERIFY_NONE, MHP_VERIFY_MESSAGES } mhp_verify;
+
 /* What the program may decide by the machines it runs on, or must leave as it finds it. */
 typedef enum mhp_automatic { MHP_AUTO, MHP_AUTO_NONE } mhp_automatic;
 
@@ -16,6 +18,7 @@ typedef struct mhp_parallel_params {
     int64_t threads;                /* of a rank's products */
     int bind, map;                  /* mhp_automatic */
     int64_t memory_limit;           /* bytes of device memory of a rank; 0: none */
+    int verify;                     /* mhp_verify */
 } mhp_parallel_params;
 
 typedef struct mhp_recompute_params {
@@ -44,11 +47,22 @@ typedef struct mhp_optimizer_params {
     mhp_float_list step_factor;     /* ... from which lr is multiplied by this */
 } mhp_optimizer_params;
 
+typedef enum mhp_bad_step_policy { MHP_BAD_STEP_STOP, MHP_BAD_STEP_SKIP, MHP_BAD_STEP_ROLLBACK } mhp_bad_step_policy;
+
+typedef struct mhp_non_finite_params {
+    int policy;                     /* mhp_bad_step_policy */
+    double max_gradient_norm, max_gain;         /* 0: any finite one */
+    double max_loss_ratio;          /* over the mean of the steps before; 0: any finite loss */
+    int64_t patience;               /* bad steps in a row, or rollbacks to one checkpoint, behind which the run stops in any case */
+} mhp_non_finite_params;
+
 typedef struct mhp_train_params {
     int64_t steps;
     int64_t seed;
     int64_t sequence_length;        /* tokens of a sequence */
     int64_t micro_batch_size;       /* sequences of a micro-batch */
+    mhp_non_finite_params non_finite;
+    int64_t verify_replay;          /* steps from one that is run twice to the next; 0: none is */
 } mhp_train_params;
 
 /* Seconds after which the run is given up: within a section, without a sign of life of a rank; and between the signal that announces

@@ -1,11 +1,13 @@
 #include "runtime/trainer.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "runtime/memory_table.h"
+#include "runtime/replay.h"
 
 /* Share of the step that compute worked; most device memory; whether this rank was asked to stop; joules by kind. */
 enum { OWN_BUSY, OWN_BYTES, OWN_STOP, OWN_ENERGY, OWN_COUNT = MHP_STATISTICS_OWN };
@@ -34,8 +36,11 @@ struct mhp_trainer {
     mhp_batch *batches[2];          /* the one that runs and the one that is read meanwhile */
     mhp_batch *evaluation_batch;
     step_statistics statistics;
-    double *norm;                   /* host copy */
+    double *judgement;              /* host copy of the optimizer's */
     double flops;                   /* of the world, a step */
+    mhp_health health;
+    mhp_replay *replay;             /* NULL: no step is run twice */
+    uint64_t first_sample;          /* that step 0 would read */
     mhp_run_energy *energy;         /* may be NULL */
     int64_t done;                   /* number of the last step, from 1 */
 };
@@ -107,6 +112,7 @@ static mhp_status create_executors(mhp_trainer *trainer)
         .compute = trainer->compute,
         .phase = MHP_PHASE_TRAINING,
         .reduce = mhp_optimizer_reduce,
+        .verify_messages = trainer->params.parallel->verify == MHP_VERIFY_MESSAGES,
         .flight = mhp_watchdog_flight(trainer->params.watchdog),
         .faults = trainer->params.faults,
     };
@@ -150,16 +156,28 @@ static mhp_status create_statistics(mhp_trainer *trainer)
     MHP_RETURN_IF_ERROR(mhp_event_create(trainer->device, &statistics->summed));
     MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, statistics->at.count * sizeof(double), (void **)&statistics->host));
     MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, OWN_COUNT * sizeof(double), (void **)&statistics->own));
-    return mhp_device_alloc_host(trainer->device, sizeof(double), (void **)&trainer->norm);
+    return mhp_device_alloc_host(trainer->device, MHP_OPTIMIZER_SCALARS * sizeof(double), (void **)&trainer->judgement);
 }
 
-static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch *batch, double loss_scale, bool gains)
+static mhp_status create_replay(mhp_trainer *trainer)
+{
+    const step_statistics *statistics = &trainer->statistics;
+    const mhp_statistics_layout *at = &statistics->at;
+
+    return trainer->params.train->verify_replay == 0
+               ? MHP_OK
+               : mhp_replay_create(trainer->store, statistics->memory + at->loss, at->own - at->loss, at->gain - at->loss, &trainer->replay);
+}
+
+/* `step` is -1 in an evaluation, which has no gains. */
+static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, int64_t step, const mhp_batch *batch, double loss_scale)
 {
     const step_statistics *statistics = &trainer->statistics;
     size_t first = (size_t)(trainer->store->replica * microbatch_count(trainer));
-    bool streams = trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
+    bool gains = step >= 0 && trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
 
     return (mhp_executor_inputs){
+        .step = step,
         .token = mhp_batch_token(batch),
         .target = mhp_batch_target(batch),
         .document_start = mhp_batch_document_start(batch),
@@ -167,8 +185,8 @@ static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch
         .position = mhp_batch_position(batch),
         .loss_scale = loss_scale,
         .loss_sum = statistics->memory + statistics->at.loss + first,
-        .gain = gains && streams ? statistics->memory + statistics->at.gain + 2 * first : NULL,
-        .worst_gain = gains && streams ? statistics->memory + statistics->at.worst + 2 * (size_t)trainer->store->world_rank : NULL,
+        .gain = gains ? statistics->memory + statistics->at.gain + 2 * first : NULL,
+        .worst_gain = gains ? statistics->memory + statistics->at.worst + 2 * (size_t)trainer->store->world_rank : NULL,
     };
 }
 
@@ -176,7 +194,7 @@ static mhp_executor_inputs inputs_of(const mhp_trainer *trainer, const mhp_batch
 static mhp_status warm_up(mhp_trainer *trainer)
 {
     mhp_batch *batch = trainer->evaluation_batch;       /* not filled yet: tokens are 0 */
-    mhp_executor_inputs inputs = inputs_of(trainer, batch, 1, true);
+    mhp_executor_inputs inputs = inputs_of(trainer, 0, batch, 1);
 
     if (mhp_device_get_kind(trainer->device) != MHP_DEVICE_CUDA) {
         return MHP_OK;
@@ -206,6 +224,7 @@ mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **tr
 
     MHP_TRY(out, mhp_calloc(&trainer, 1, sizeof *trainer));
     trainer->params = *params;
+    trainer->health.params = &params->train->non_finite;
     trainer->device = mhp_comm_device(params->comm);
     MHP_TRY(out, mhp_comm_agree(params->comm, create_layout(trainer), NULL));
     MHP_TRY(out, mhp_comm_agree(params->comm, plan_memory(trainer), NULL));
@@ -214,6 +233,7 @@ mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **tr
     MHP_TRY(out, create_executors(trainer));
     MHP_TRY(out, create_batches(trainer));
     MHP_TRY(out, create_statistics(trainer));
+    MHP_TRY(out, create_replay(trainer));
     MHP_TRY(out, warm_up(trainer));
     MHP_TRY(out, sum_flops(trainer));
     *trainer_out = trainer;
@@ -231,7 +251,8 @@ void mhp_trainer_destroy(mhp_trainer *trainer)
     if (trainer->compute) {
         (void)mhp_stream_synchronize(trainer->compute);
     }
-    mhp_device_free_host(trainer->device, trainer->norm);
+    mhp_replay_destroy(trainer->replay);
+    mhp_device_free_host(trainer->device, trainer->judgement);
     mhp_device_free_host(trainer->device, trainer->statistics.own);
     mhp_device_free_host(trainer->device, trainer->statistics.host);
     mhp_event_destroy(trainer->statistics.summed);
@@ -320,6 +341,22 @@ static mhp_status count_targets(mhp_trainer *trainer, const mhp_batch *batch, in
     return sum_over_replicas(trainer, targets_out);
 }
 
+void mhp_trainer_seek(mhp_trainer *trainer, int64_t step, uint64_t first_sample)
+{
+    assert(first_sample >= (uint64_t)(step * mhp_trainer_batch_samples(trainer)));
+    trainer->first_sample = first_sample - (uint64_t)(step * mhp_trainer_batch_samples(trainer));
+}
+
+uint64_t mhp_trainer_first_sample(const mhp_trainer *trainer, int64_t step)
+{
+    return trainer->first_sample + (uint64_t)(step * mhp_trainer_batch_samples(trainer));
+}
+
+mhp_health *mhp_trainer_health(mhp_trainer *trainer)
+{
+    return &trainer->health;
+}
+
 /* The replica's part of a run of samples that begins at `first`. */
 static uint64_t first_of_replica(const mhp_trainer *trainer, uint64_t first)
 {
@@ -330,7 +367,7 @@ static uint64_t first_of_replica(const mhp_trainer *trainer, uint64_t first)
 static mhp_status batch_of_step(mhp_trainer *trainer, int64_t step, mhp_batch **batch_out)
 {
     mhp_batch *batch = trainer->batches[step % 2];
-    uint64_t first = first_of_replica(trainer, (uint64_t)(step * mhp_trainer_batch_samples(trainer)));
+    uint64_t first = first_of_replica(trainer, mhp_trainer_first_sample(trainer, step));
 
     *batch_out = batch;
     if (batch->filled && batch->first_sample == first) {
@@ -368,20 +405,27 @@ static mhp_status mark(const mhp_trainer *trainer, mhp_mark_kind kind, mhp_work 
     return mhp_flight_mark(mhp_watchdog_flight(trainer->params.watchdog), trainer->compute, &mark);
 }
 
-/* Submits the sum of the statistics over the world and their copy to the host, and waits for them. */
-static mhp_status collect_statistics(mhp_trainer *trainer)
+/* Submits the sum over the world of the statistics [first, end). */
+static mhp_status sum_statistics(mhp_trainer *trainer, size_t first, size_t end)
 {
     step_statistics *statistics = &trainer->statistics;
-    mhp_stream *compute = trainer->compute;
 
-    MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_STATISTICS));
-    MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
-    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->memory, (int64_t)statistics->at.count, MHP_DTYPE_F64,
+    MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, trainer->compute));
+    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->memory + first, (int64_t)(end - first), MHP_DTYPE_F64,
                                              MHP_REDUCE_SUM, statistics->filled, statistics->summed));
-    MHP_RETURN_IF_ERROR(mhp_stream_wait(compute, statistics->summed));
-    MHP_RETURN_IF_ERROR(mhp_stream_copy(compute, statistics->host, statistics->memory, statistics->at.count * sizeof(double)));
-    MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, compute));
-    return mhp_event_synchronize(statistics->filled, 0);
+    return mhp_stream_wait(trainer->compute, statistics->summed);
+}
+
+/* Submits the copy of the statistics to the host, and waits for it and all before. */
+static mhp_status fetch_statistics(mhp_trainer *trainer)
+{
+    step_statistics *statistics = &trainer->statistics;
+    size_t bytes = statistics->at.count * sizeof(double);
+
+    MHP_RETURN_IF_ERROR(mhp_stream_copy(trainer->compute, statistics->host, statistics->memory, bytes));
+    MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, trainer->compute));
+    MHP_RETURN_IF_ERROR(mhp_event_synchronize(statistics->filled, 0));
+    return mhp_stream_check(trainer->compute);
 }
 
 /* World rank that computes the loss of micro-batch `i` of all replicas'. */
@@ -392,27 +436,39 @@ static int loss_rank(const mhp_trainer *trainer, int i)
     return i / plan->microbatch_count * plan->rank_count + mhp_plan_owner(plan, plan->stage_count - 1, i % plan->microbatch_count);
 }
 
-/* `step` is -1 in an evaluation. All ranks see the same sums, so all of them agree on the error. */
-static mhp_status sum_losses(const mhp_trainer *trainer, int64_t step, double *sum_out)
+/* The first micro-batch of all replicas' whose loss is not finite, or -1. */
+static int find_bad_loss(const mhp_trainer *trainer)
 {
     const double *losses = trainer->statistics.host + trainer->statistics.at.loss;
     int count = replica_count(trainer) * microbatch_count(trainer);
 
-    *sum_out = 0;
     for (int i = 0; i < count; i++) {
         if (!isfinite(losses[i])) {
-            char place[32] = "evaluation";
-
-            if (step >= 0) {
-                snprintf(place, sizeof place, "step %lld", (long long)step + 1);
-            }
-            mhp_error_set(MHP_ERR_NOT_FINITE, "%s, rank %d, micro-batch %d: the loss is %g, expected a finite number", place,
-                          loss_rank(trainer, i), i % microbatch_count(trainer), losses[i]);
-            return mhp_comm_agree(trainer->params.comm, MHP_ERR_NOT_FINITE, NULL);
+            return i;
         }
-        *sum_out += losses[i];
     }
-    return MHP_OK;
+    return -1;
+}
+
+/* "PLACE, rank 1, micro-batch 3: the loss is nan, expected a finite number" */
+static void explain_bad_loss(const mhp_trainer *trainer, const char *place, int i, char text[MHP_FAULT_TEXT_MAX])
+{
+    int length = snprintf(text, MHP_FAULT_TEXT_MAX, "%s, rank %d, micro-batch %d: ", place, loss_rank(trainer, i),
+                          i % microbatch_count(trainer));
+
+    mhp_health_explain(&trainer->health, MHP_STEP_LOSS, trainer->statistics.host[trainer->statistics.at.loss + (size_t)i], text + length,
+                       MHP_FAULT_TEXT_MAX - (size_t)length);
+}
+
+static double sum_losses(const mhp_trainer *trainer)
+{
+    const double *losses = trainer->statistics.host + trainer->statistics.at.loss;
+    double sum = 0;
+
+    for (int i = 0; i < replica_count(trainer) * microbatch_count(trainer); i++) {
+        sum += losses[i];
+    }
+    return sum;
 }
 
 static void report_gains(const mhp_trainer *trainer, mhp_step_report *report)
@@ -433,25 +489,26 @@ static void report_gains(const mhp_trainer *trainer, mhp_step_report *report)
     }
 }
 
-static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp_step_report *report)
+static void report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp_step_report *report)
 {
     const step_statistics *statistics = &trainer->statistics;
     int world = trainer->store->world_size;
-    double sum;
 
-    MHP_RETURN_IF_ERROR(sum_losses(trainer, step, &sum));
+    memset(report, 0, sizeof *report);
     report->step = step;
-    report->loss = targets > 0 ? sum / (double)targets : 0;
+    report->first_sample = mhp_trainer_first_sample(trainer, step);
+    report->loss = targets > 0 ? sum_losses(trainer) / (double)targets : 0;
     report->targets = targets;
     report->tokens = mhp_trainer_batch_samples(trainer) * trainer->params.train->sequence_length;
     report->rate = mhp_learning_rate(trainer->params.optimizer, trainer->params.train->steps, step);
+    report->gradient_norm = trainer->judgement[0];
+    report->fault = mhp_health_judge(trainer->judgement[1]);
     report->flops = trainer->flops;
     report->losses = statistics->host + statistics->at.loss;
     report->losses_count = replica_count(trainer) * microbatch_count(trainer);
     report_gains(trainer, report);
     report->own_bubble = 1 - statistics->host[statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank + OWN_BUSY];
     report->bubble = 1;
-    report->bytes_peak = 0;
     for (int rank = 0; rank < world; rank++) {
         const double *own = statistics->host + statistics->at.own + OWN_COUNT * (size_t)rank;
 
@@ -462,19 +519,42 @@ static mhp_status report_step(mhp_trainer *trainer, int64_t step, int64_t target
             report->energy.of[k] += own[OWN_ENERGY + k];
         }
     }
-    return MHP_OK;
 }
 
-/* Submits the plan over the step's samples with gradients at zero before. */
-static mhp_status submit_gradients(mhp_trainer *trainer, mhp_batch *batch, int64_t targets)
+static void explain_fault(const mhp_trainer *trainer, mhp_step_report *report)
+{
+    const double values[] = {
+        [MHP_STEP_LOSS] = report->loss,
+        [MHP_STEP_GRADIENT_NORM] = report->gradient_norm,
+        [MHP_STEP_GAIN_FORWARD] = report->gain_forward,
+        [MHP_STEP_GAIN_BACKWARD] = report->gain_backward,
+    };
+    char place[32];
+    int bad_loss = find_bad_loss(trainer);
+    int length;
+
+    snprintf(place, sizeof place, "step %lld", (long long)report->step + 1);
+    if (report->fault == MHP_STEP_LOSS && bad_loss >= 0) {
+        explain_bad_loss(trainer, place, bad_loss, report->fault_text);
+        return;
+    }
+    length = snprintf(report->fault_text, MHP_FAULT_TEXT_MAX, "%s: ", place);
+    mhp_health_explain(&trainer->health, report->fault, values[report->fault], report->fault_text + length,
+                       MHP_FAULT_TEXT_MAX - (size_t)length);
+}
+
+/* Submits the plan over the step's samples with gradients at zero before, and their reduction. */
+static mhp_status submit_gradients(mhp_trainer *trainer, int64_t step, mhp_batch *batch, int64_t targets)
 {
     step_statistics *statistics = &trainer->statistics;
-    mhp_executor_inputs inputs = inputs_of(trainer, batch, targets > 0 ? 1.0 / (double)targets : 0, true);
+    mhp_executor_inputs inputs = inputs_of(trainer, step, batch, targets > 0 ? 1.0 / (double)targets : 0);
 
     MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
     MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->at.count * sizeof(double)));
     MHP_RETURN_IF_ERROR(mhp_optimizer_zero(trainer->optimizer));
-    return mhp_executor_run(trainer->executor, &inputs);
+    MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->executor, &inputs));
+    MHP_RETURN_IF_ERROR(mhp_optimizer_await(trainer->optimizer));
+    return trainer->params.tamper ? trainer->params.tamper(trainer->params.tamper_context, step) : MHP_OK;
 }
 
 /* Puts this rank's own measurements into its places of the statistics. */
@@ -488,8 +568,47 @@ static mhp_status submit_marks(mhp_trainer *trainer, uint64_t start_ns, uint64_t
     return mhp_stream_copy(trainer->compute, own, statistics->own, OWN_COUNT * sizeof(double));
 }
 
+/* Submits the sums over the world, the norm and the clipping, and what the watches say of the step. */
+static mhp_status submit_judgement(mhp_trainer *trainer, int64_t targets)
+{
+    const step_statistics *statistics = &trainer->statistics;
+    double *memory = statistics->memory;
+    const double *judgement = mhp_optimizer_judgement(trainer->optimizer);
+    bool streams = trainer->params.model->connections.kind != MHP_CONNECTION_RESIDUAL;
+    mhp_health_sums sums = {
+        .loss = memory + statistics->at.loss,
+        .gain = streams ? memory + statistics->at.gain : NULL,
+        .norm = judgement,
+        .count = replica_count(trainer) * microbatch_count(trainer),
+        .targets = targets,
+    };
+    mhp_sum_limit watches[MHP_SUM_LIMITS_MAX];
+    int watch_count = mhp_health_watch(&trainer->health, &sums, watches);
+
+    MHP_RETURN_IF_ERROR(mhp_optimizer_add_squares(trainer->optimizer, memory + statistics->at.squares));
+    MHP_RETURN_IF_ERROR(sum_statistics(trainer, 0, statistics->at.own));
+    MHP_RETURN_IF_ERROR(mhp_optimizer_clip(trainer->optimizer, memory + statistics->at.squares, watches, watch_count));
+    return mhp_stream_copy(trainer->compute, trainer->judgement, judgement, MHP_OPTIMIZER_SCALARS * sizeof(double));
+}
+
+/* Runs forward and backward passes a second time, and compares; a difference on any rank is an error on all. */
+static mhp_status verify_replay(mhp_trainer *trainer, int64_t step, mhp_batch *batch, int64_t targets)
+{
+    mhp_event *arrived = trainer->statistics.filled;
+    mhp_status status;
+
+    MHP_RETURN_IF_ERROR(mhp_replay_submit(trainer->replay, 0, trainer->compute));
+    MHP_RETURN_IF_ERROR(submit_gradients(trainer, step, batch, targets));
+    MHP_RETURN_IF_ERROR(mhp_replay_submit(trainer->replay, 1, trainer->compute));
+    MHP_RETURN_IF_ERROR(mhp_event_record(arrived, trainer->compute));
+    MHP_RETURN_IF_ERROR(mhp_event_synchronize(arrived, 0));
+    status = mhp_error_prefix(mhp_replay_compare(trainer->replay), "step %lld: ", (long long)step + 1);
+    return mhp_comm_agree(trainer->params.comm, status, NULL);
+}
+
 static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_step_report *report)
 {
+    const mhp_statistics_layout *at = &trainer->statistics.at;
     uint64_t start_ns = mhp_time_ns();
     uint64_t busy_ns = mhp_stream_busy_ns(trainer->compute);
     mhp_batch *batch, *next;
@@ -500,11 +619,13 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     mhp_faults_enter(trainer->params.faults, step + 1);
     MHP_RETURN_IF_ERROR(batch_of_step(trainer, step, &batch));
     MHP_RETURN_IF_ERROR(count_targets(trainer, batch, &targets));
-    MHP_RETURN_IF_ERROR(submit_gradients(trainer, batch, targets));
+    MHP_RETURN_IF_ERROR(submit_gradients(trainer, step, batch, targets));
+    if (trainer->replay && (step + 1) % trainer->params.train->verify_replay == 0) {
+        MHP_RETURN_IF_ERROR(verify_replay(trainer, step, batch, targets));
+    }
     MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_NORM));
-    MHP_RETURN_IF_ERROR(mhp_optimizer_measure(trainer->optimizer));
+    MHP_RETURN_IF_ERROR(submit_judgement(trainer, targets));
     MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_RUN, MHP_WORK_OPTIMIZER));
-    MHP_RETURN_IF_ERROR(mhp_stream_copy(trainer->compute, trainer->norm, mhp_optimizer_norm(trainer->optimizer), sizeof(double)));
     if (update) {
         MHP_RETURN_IF_ERROR(mhp_optimizer_update(trainer->optimizer, step));
     }
@@ -512,28 +633,36 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     if (update && step + 1 < trainer->params.train->steps) {
         MHP_RETURN_IF_ERROR(batch_of_step(trainer, step + 1, &next));
     }
-    MHP_RETURN_IF_ERROR(collect_statistics(trainer));
-    MHP_RETURN_IF_ERROR(mhp_stream_check(trainer->compute));
-    memset(report, 0, sizeof *report);
-    MHP_RETURN_IF_ERROR(report_step(trainer, step, targets, report));
+    MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_STATISTICS));
+    MHP_RETURN_IF_ERROR(sum_statistics(trainer, at->own, at->count));
+    MHP_RETURN_IF_ERROR(fetch_statistics(trainer));
+    report_step(trainer, step, targets, report);
     report->step_s = (double)(mhp_time_ns() - start_ns) * 1e-9;
-    report->gradient_norm = *trainer->norm;
-    if (!isfinite(report->gradient_norm)) {
-        mhp_error_set(MHP_ERR_NOT_FINITE, "step %lld: the gradient norm is %g, expected a finite number", (long long)step + 1,
-                      report->gradient_norm);
-        return mhp_comm_agree(trainer->params.comm, MHP_ERR_NOT_FINITE, NULL);
+    if (report->fault != MHP_STEP_GOOD) {
+        explain_fault(trainer, report);
     }
     return MHP_OK;
 }
 
+/* All ranks see the same sums, so all of them come here. */
+static mhp_status fail_all(mhp_trainer *trainer, const char *text)
+{
+    return mhp_comm_agree(trainer->params.comm, mhp_error_set(MHP_ERR_NOT_FINITE, "%s", text), NULL);
+}
+
 mhp_status mhp_trainer_step(mhp_trainer *trainer, int64_t step, mhp_step_report *report_out)
 {
-    return run_step(trainer, step, true, report_out);
+    MHP_RETURN_IF_ERROR(run_step(trainer, step, true, report_out));
+    if (report_out->fault == MHP_STEP_GOOD && report_out->targets > 0) {
+        mhp_health_accept(&trainer->health, report_out->loss);
+    }
+    return MHP_OK;
 }
 
 mhp_status mhp_trainer_gradients(mhp_trainer *trainer, int64_t step, mhp_step_report *report_out)
 {
-    return run_step(trainer, step, false, report_out);
+    MHP_RETURN_IF_ERROR(run_step(trainer, step, false, report_out));
+    return report_out->fault == MHP_STEP_GOOD ? MHP_OK : fail_all(trainer, report_out->fault_text);
 }
 
 mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *loss_out)
@@ -545,9 +674,9 @@ mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *lo
     int64_t targets = 0;
 
     for (uint64_t first = 0; first < count; first += samples) {
-        mhp_executor_inputs inputs = inputs_of(trainer, batch, 0, false);
-        double part;
+        mhp_executor_inputs inputs = inputs_of(trainer, -1, batch, 0);
         int64_t part_targets;
+        int bad_loss;
 
         mhp_watchdog_enter(trainer->params.watchdog, MHP_SECTION_EVALUATION, trainer->done);
         MHP_RETURN_IF_ERROR(mhp_batch_fill(batch, &trainer->params.held_out, first_of_replica(trainer, first), count));
@@ -555,10 +684,17 @@ mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *lo
         MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
         MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->at.count * sizeof(double)));
         MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->evaluator, &inputs));
-        MHP_RETURN_IF_ERROR(collect_statistics(trainer));
-        MHP_RETURN_IF_ERROR(mhp_stream_check(trainer->compute));
-        MHP_RETURN_IF_ERROR(sum_losses(trainer, -1, &part));
-        sum += part;
+        MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_STATISTICS));
+        MHP_RETURN_IF_ERROR(sum_statistics(trainer, 0, statistics->at.own));
+        MHP_RETURN_IF_ERROR(fetch_statistics(trainer));
+        bad_loss = find_bad_loss(trainer);
+        if (bad_loss >= 0) {
+            char text[MHP_FAULT_TEXT_MAX];
+
+            explain_bad_loss(trainer, "evaluation", bad_loss, text);
+            return fail_all(trainer, text);
+        }
+        sum += sum_losses(trainer);
         targets += part_targets;
     }
     *loss_out = targets > 0 ? sum / (double)targets : 0;

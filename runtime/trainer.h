@@ -8,6 +8,7 @@
 #include "runtime/batch.h"
 #include "runtime/energy.h"
 #include "runtime/executor.h"
+#include "runtime/health.h"
 #include "runtime/optimizer.h"
 #include "runtime/options.h"
 #include "runtime/watchdog.h"
@@ -25,10 +26,19 @@ typedef struct mhp_trainer_params {
     mhp_sample_source held_out;                 /* of evaluation; fill may be NULL if it is never called */
     mhp_watchdog *watchdog;                     /* NULL: none; these outlive the trainer too */
     mhp_faults *faults;                         /* likewise */
+    /* For tests; NULL: nothing. Called when a step's losses and gradients have been submitted, before anything is made of them; may submit
+     * to the trainer's compute stream. A step that is run twice calls it twice. */
+    mhp_status (*tamper)(void *context, int64_t step);
+    void *tamper_context;
 } mhp_trainer_params;
+
+enum { MHP_FAULT_TEXT_MAX = 256 };
 
 typedef struct mhp_step_report {
     int64_t step;                   /* of the step that was done, from 0 */
+    uint64_t first_sample;          /* that it read */
+    mhp_step_fault fault;           /* not good: there was no update */
+    char fault_text[MHP_FAULT_TEXT_MAX];        /* "step 8: the gradient norm is inf, ..." */
     double loss;                    /* mean over all targets of the step */
     int64_t targets, tokens;        /* of the whole world */
     double rate, gradient_norm;
@@ -64,9 +74,17 @@ void mhp_trainer_meter(mhp_trainer *trainer, mhp_run_energy *energy);
 /* Samples that one step reads, over all replicas. */
 int64_t mhp_trainer_batch_samples(const mhp_trainer *trainer);
 
-/* Runs step `step` (from 0), which reads the samples step * batch .. + batch - 1. MHP_ERR_NOT_FINITE names step, rank, micro-batch. */
+/* Step `step` reads the samples from `first_sample` on, each later one those behind. At first, step 0 reads from 0 on. */
+void mhp_trainer_seek(mhp_trainer *trainer, int64_t step, uint64_t first_sample);
+uint64_t mhp_trainer_first_sample(const mhp_trainer *trainer, int64_t step);
+/* What losses are compared with; to be kept and restored with the parameters. */
+mhp_health *mhp_trainer_health(mhp_trainer *trainer);
+
+/* Runs step `step` (from 0). A bad step changes neither parameters nor moments: MHP_OK with a fault in the report, the same on all
+ * ranks. What follows from it is the caller's to say. */
 mhp_status mhp_trainer_step(mhp_trainer *trainer, int64_t step, mhp_step_report *report_out);
-/* The gradients of a step without the update; they stay in the store, reduced over holders in each one's own part. */
+/* The gradients of a step without the update; they stay in the store, reduced over holders in each one's own part. A bad step is
+ * MHP_ERR_NOT_FINITE. */
 mhp_status mhp_trainer_gradients(mhp_trainer *trainer, int64_t step, mhp_step_report *report_out);
 /* Mean loss over the targets of held-out samples 0 .. count - 1. */
 mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *loss_out);

@@ -451,6 +451,14 @@ void mhp_comm_forget_failure(mhp_comm *comm)
     comm->agreed_failure = false;
 }
 
+/* Before this rank ends: the launcher ends the others when one has ended, also the one that is about to report. */
+static void let_another_report(void)
+{
+    const struct timespec grace = {0, 2 * FAIL_GRACE_MS * 1000000};
+
+    nanosleep(&grace, NULL);
+}
+
 bool mhp_comm_fail(mhp_comm *comm, mhp_status status)
 {
     struct timespec pause = {0, 1000000};
@@ -459,8 +467,9 @@ bool mhp_comm_fail(mhp_comm *comm, mhp_status status)
     if (comm->agreed_failure || comm->size == 1) {
         return comm->rank == 0;
     }
-    if (status == MHP_ERR_PEER) {
-        return false;                   /* everybody knows it from the rank that failed */
+    if (status == MHP_ERR_PEER) {       /* everybody knows it from the rank that failed */
+        let_another_report();
+        return false;
     }
     snprintf(comm->failure, sizeof comm->failure, "%s", mhp_error_text());
     atomic_store(&comm->failing, 1);
@@ -469,7 +478,11 @@ bool mhp_comm_fail(mhp_comm *comm, mhp_status status)
         nanosleep(&pause, NULL);
         waited_ms++;
     }
-    return comm->rank < atomic_load(&comm->lowest_failed);
+    if (comm->rank > atomic_load(&comm->lowest_failed)) {
+        let_another_report();
+        return false;
+    }
+    return true;
 }
 
 _Noreturn void mhp_comm_abort(mhp_comm *comm)

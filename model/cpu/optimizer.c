@@ -20,6 +20,9 @@ static mhp_status adamw(void *native, const void *argument)
     real epsilon = (real)args->epsilon;
 
     (void)native;
+    if (args->gradient_scale[0] < 0) {
+        return MHP_OK;
+    }
 #pragma omp parallel for simd schedule(static) if (omp_get_max_threads() > 1)
     for (int64_t i = 0; i < args->count; i++) {
         real g = grad[i] * scale;
@@ -77,6 +80,16 @@ static mhp_status square_sum(void *native, const void *argument)
     return MHP_OK;
 }
 
+static bool is_within(const mhp_sum_limit *watch)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < watch->count; i++) {
+        sum += watch->x[i * watch->stride];
+    }
+    return sum <= watch->limit;
+}
+
 static mhp_status clip(void *native, const void *argument)
 {
     const mhp_clip_args *args = argument;
@@ -86,5 +99,8 @@ static mhp_status clip(void *native, const void *argument)
     (void)native;
     args->norm[0] = norm;
     args->scale[0] = args->clip == 0 || factor >= 1 ? 1 : factor;
+    for (int w = args->watch_count - 1; w >= 0; w--) {
+        args->scale[0] = is_within(&args->watches[w]) ? args->scale[0] : -1 - w;
+    }
     return MHP_OK;
 }

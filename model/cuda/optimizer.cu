@@ -61,6 +61,9 @@ __global__ void adamw_kernel(int64_t count, adamw_factors factors, const double 
     float scale = (float)*gradient_scale;
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
 
+    if (scale < 0) {
+        return;
+    }
     if (i + N <= count) {
         adamw_step<real, N>(factors, scale, grad, parameter, moment1, moment2, weight, i);
     } else {
@@ -149,18 +152,32 @@ template <typename real> mhp_status square_sum(cudaStream_t stream, const mhp_sq
 
 /* ---- Clip ---- */
 
-__global__ void clip_kernel(double clip, const double *square_sum, double *norm, double *scale)
+__device__ bool is_within(const mhp_sum_limit &watch)
 {
-    double length = sqrt(*square_sum);
-    double factor = clip / (length + 1e-6);
+    double sum = 0;
 
-    *norm = length;
-    *scale = clip == 0 || factor >= 1 ? 1 : factor;
+    for (int64_t i = 0; i < watch.count; i++) {
+        sum += watch.x[i * watch.stride];
+    }
+    return sum <= watch.limit;
+}
+
+__global__ void clip_kernel(mhp_clip_args args)
+{
+    double length = sqrt(*args.square_sum);
+    double factor = args.clip / (length + 1e-6);
+    double scale = args.clip == 0 || factor >= 1 ? 1 : factor;
+
+    *args.norm = length;
+    for (int w = args.watch_count - 1; w >= 0; w--) {
+        scale = is_within(args.watches[w]) ? scale : -1 - w;
+    }
+    *args.scale = scale;
 }
 
 template <typename real> mhp_status clip(cudaStream_t stream, const mhp_clip_args &args)
 {
-    clip_kernel<<<1, 1, 0, stream>>>(args.clip, args.square_sum, args.norm, args.scale);
+    clip_kernel<<<1, 1, 0, stream>>>(args);
     return mhp_cuda_launched("clip");
 }
 

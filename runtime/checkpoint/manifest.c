@@ -119,6 +119,10 @@ static json_t *state_to_json(const mhp_manifest *manifest)
     if (root && isfinite(state->best_loss)) {
         json_object_set_new(root, "best_loss", json_real(state->best_loss));
     }
+    if (root && state->loss_count > 0) {
+        json_object_set_new(root, "loss_mean", json_real(state->loss_mean));
+        json_object_set_new(root, "loss_count", json_integer(state->loss_count));
+    }
     return root;
 }
 
@@ -288,6 +292,21 @@ static mhp_status read_lists(const char *name, const json_t *root, mhp_manifest 
     return MHP_OK;
 }
 
+/* Both or neither. */
+static mhp_status read_loss_mean(const char *name, const json_t *root, mhp_checkpoint_state *state)
+{
+    const json_t *mean = json_object_get(root, "loss_mean");
+
+    if (!mean) {
+        return MHP_OK;
+    }
+    if (!json_is_number(mean)) {
+        return mhp_error_set(MHP_ERR_FORMAT, "%s: key \"loss_mean\": expected a number", name);
+    }
+    state->loss_mean = json_number_value(mean);
+    return read_integer(name, root, "loss_count", INT64_MAX / 2, &state->loss_count);
+}
+
 static mhp_status read_state(const char *name, const json_t *root, mhp_manifest *manifest)
 {
     mhp_checkpoint_state *state = &manifest->state;
@@ -311,7 +330,7 @@ static mhp_status read_state(const char *name, const json_t *root, mhp_manifest 
     state->next_sample = (uint64_t)next_sample;
     state->best_loss = json_is_number(best) ? json_number_value(best) : INFINITY;
     manifest->rank_count = (int)ranks;
-    return MHP_OK;
+    return read_loss_mean(name, root, state);
 }
 
 static int order_of_tensors(const void *left, const void *right)

@@ -18,6 +18,8 @@ typedef struct mhp_checkpoint_state {
     int64_t samples_per_step;
     int64_t seed;                   /* of start values and the order of samples: all of the run's random streams */
     double best_loss;               /* lowest held-out loss so far; infinite if there was none */
+    double loss_mean;               /* of mhp_health, and of how many steps; 0 and 0 if there was none */
+    int64_t loss_count;
     char configuration[MHP_HASH_TEXT_MAX];      /* checksum of the resolved configuration; "" if unknown */
 } mhp_checkpoint_state;
 

@@ -2,16 +2,12 @@
  * dense matrix products of a step: within the step, and as bare calls of OpenBLAS with the same shapes, both in this run.
  *
  * Dense products are those of the weights. The step has more: attention's (causal: counted in half) and the connections'. */
+#include "tests/bench/support.h"
+
 #include <cblas.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "comm/comm.h"
 #include "core/memory.h"
-#include "core/random.h"
-#include "launch/config.h"
-#include "runtime/trainer.h"
 
 enum { CALLS_MAX = 4096, WARM_UP_STEPS = 3, REPEATS = 9 };
 
@@ -80,48 +76,13 @@ static mhp_status timed_gemm(void *native, const void *argument)
     return status;
 }
 
-static mhp_status fill(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
-{
-    const mhp_config *config = context;
-
-    for (int64_t t = 0; t < config->train.sequence_length; t++) {
-        uint64_t random = mhp_random_u64(1, sample, (uint64_t)t);
-
-        token[t] = (int32_t)(random % (uint64_t)config->model.vocab_size);
-        target[t] = (int32_t)((random >> 32) % (uint64_t)config->model.vocab_size);
-        document_start[t] = 0;
-    }
-    return MHP_OK;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count)
-{
-    qsort(values, (size_t)count, sizeof *values, compare);
-    return values[count / 2];
-}
-
 /* Milliseconds of a step, the median, and the operations of all its matrix products. */
 static mhp_status time_steps(mhp_comm *comm, mhp_config *config, int steps, double *step_ms_out, double *flops_out)
 {
     mhp_status status = MHP_OK;
     mhp_trainer *trainer = NULL;
     double *step_ms = NULL;
-    mhp_trainer_params params = {
-        .comm = comm,
-        .model = &config->model,
-        .parallel = &config->parallel,
-        .schedule = &config->schedule,
-        .optimizer = &config->optimizer,
-        .train = &config->train,
-        .samples = {fill, config},
-    };
+    mhp_trainer_params params = bench_trainer_params(comm, config);
 
     MHP_TRY(out, mhp_calloc(&step_ms, (size_t)steps, sizeof *step_ms));
     MHP_TRY(out, mhp_trainer_create(&params, &trainer));
@@ -135,7 +96,7 @@ static mhp_status time_steps(mhp_comm *comm, mhp_config *config, int steps, doub
             *flops_out = report.flops;
         }
     }
-    *step_ms_out = median(step_ms, steps);
+    *step_ms_out = bench_median(step_ms, steps);
 out:
     mhp_trainer_destroy(trainer);
     mhp_free(step_ms);
@@ -165,7 +126,7 @@ static mhp_status fill_microbatch(one_stage *self, mhp_config *config, int32_t *
     for (int64_t s = 0; s < config->train.micro_batch_size; s++) {
         int64_t at = s * length;
 
-        MHP_RETURN_IF_ERROR(fill(config, (uint64_t)s, integers + at, integers + tokens + at, integers + 2 * tokens + at));
+        MHP_RETURN_IF_ERROR(bench_fill(config, (uint64_t)s, integers + at, integers + tokens + at, integers + 2 * tokens + at));
         for (int64_t t = 0; t < length; t++) {
             integers[3 * tokens + at + t] = (int32_t)t;
         }
@@ -297,8 +258,8 @@ static mhp_status time_products(mhp_device *device, mhp_config *config, double *
         MHP_RETURN_IF_ERROR(mhp_stream_synchronize(self.stream));
         bare_s[r] = (double)(mhp_time_ns() - start_ns) * 1e-9;
     }
-    *inside_s_out = median(inside_s, REPEATS);
-    *bare_s_out = median(bare_s, REPEATS);
+    *inside_s_out = bench_median(inside_s, REPEATS);
+    *bare_s_out = bench_median(bare_s, REPEATS);
     mhp_stage_destroy(self.stage);
     return MHP_OK;
 }

@@ -4,61 +4,16 @@
  * formula, the time of a step, and the time of the connections' kernels forward and rebuilding, all modes in turn within one run. On
  * any number of ranks, with `peak` in place of STEPS: two steps and an evaluation for every kind of connections, schedule and mode, and
  * what the process held resident at most over what was planned. */
-#include <stdio.h>
-#include <stdlib.h>
+#include "tests/bench/support.h"
+
 #include <string.h>
 
-#include "comm/comm.h"
 #include "core/memory.h"
-#include "core/random.h"
-#include "launch/config.h"
-#include "runtime/trainer.h"
 #include "scheduler/generator.h"
 
 enum { MODES = 3, KINDS = 2, PEAK_STEPS = 2, REPEATS = 15, SAMPLES = 64 };
 
 static const char *const mode_names[MODES] = {"none", "connections", "full"};
-
-static mhp_status fill(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
-{
-    const mhp_config *config = context;
-
-    for (int64_t t = 0; t < config->train.sequence_length; t++) {
-        uint64_t random = mhp_random_u64(1, sample, (uint64_t)t);
-
-        token[t] = (int32_t)(random % (uint64_t)config->model.vocab_size);
-        target[t] = (int32_t)((random >> 32) % (uint64_t)config->model.vocab_size);
-        document_start[t] = 0;
-    }
-    return MHP_OK;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count)
-{
-    qsort(values, (size_t)count, sizeof *values, compare);
-    return values[count / 2];
-}
-
-static mhp_trainer_params trainer_params(mhp_comm *comm, mhp_config *config)
-{
-    return (mhp_trainer_params){
-        .comm = comm,
-        .model = &config->model,
-        .parallel = &config->parallel,
-        .schedule = &config->schedule,
-        .optimizer = &config->optimizer,
-        .train = &config->train,
-        .samples = {fill, config},
-        .held_out = {fill, config},
-    };
-}
 
 /* ---- activation bytes ---- */
 
@@ -269,7 +224,7 @@ static mhp_status time_steps(mhp_comm *comm, mhp_config *config, int steps, doub
     double *step_ms[MODES] = {NULL};
 
     for (int what = 0; what < MODES; what++) {
-        mhp_trainer_params params = trainer_params(comm, config);
+        mhp_trainer_params params = bench_trainer_params(comm, config);
 
         config->schedule.recompute = (mhp_recompute_params){what, 0};
         MHP_TRY(out, mhp_calloc(&step_ms[what], (size_t)steps, sizeof *step_ms[what]));
@@ -288,7 +243,7 @@ static mhp_status time_steps(mhp_comm *comm, mhp_config *config, int steps, doub
         }
     }
     for (int what = 0; what < MODES; what++) {
-        step_ms_out[what] = median(step_ms[what], steps);
+        step_ms_out[what] = bench_median(step_ms[what], steps);
     }
 out:
     for (int what = 0; what < MODES; what++) {
@@ -356,7 +311,7 @@ static mhp_status measure_peak(mhp_comm *comm, mhp_config *config, size_t *plann
 {
     mhp_status status = MHP_OK;
     mhp_trainer *trainer = NULL;
-    mhp_trainer_params params = trainer_params(comm, config);
+    mhp_trainer_params params = bench_trainer_params(comm, config);
     double loss;
 
     forget_peak();

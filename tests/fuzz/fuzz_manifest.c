@@ -16,6 +16,9 @@ static void check_tensor(const mhp_manifest *manifest, size_t index)
         tensor->first + tensor->count > mhp_tensor_elements(&tensor->info) || strchr(manifest->files[tensor->file].name, '/')) {
         abort();
     }
+    if (tensor > first && (tensor[-1].first + tensor[-1].count > tensor->first || tensor[-1].info.dtype != tensor->info.dtype)) {
+        abort();
+    }
     (void)mhp_manifest_stored_info(tensor, &stored);
 }
 

@@ -1,4 +1,5 @@
-/* safetensors: every tensor of an accepted file is read whole, and through the conversion to F64. */
+/* safetensors: of an accepted file every tensor lies within the bytes, the tensors together are all of the data, and each is read
+ * through the conversion to F64. */
 #include <stdlib.h>
 
 #include "core/memory.h"
@@ -6,6 +7,17 @@
 #include "tests/fuzz/fuzz.h"
 
 enum { ELEMENTS_MAX = 1 << 16 };
+
+/* Where the tensor ends; it must begin where the one before it ended. */
+static const char *end_of(const mhp_safetensors *file, size_t index, const char *begin)
+{
+    const mhp_tensor_info *info = mhp_safetensors_info(file, index);
+
+    if (begin && mhp_safetensors_data(file, index) != begin) {
+        abort();
+    }
+    return (const char *)mhp_safetensors_data(file, index) + mhp_tensor_elements(info) * (int64_t)mhp_dtype_bytes(info->dtype);
+}
 
 static void read_tensor(const mhp_safetensors *file, size_t index)
 {
@@ -28,8 +40,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mhp_safetensors *file = NULL;
 
     if (mhp_safetensors_open_bytes("fuzz", data, size, &file) == MHP_OK) {
-        for (size_t i = 0; i < mhp_safetensors_count(file); i++) {
+        size_t count = mhp_safetensors_count(file);
+        const char *end = NULL;
+
+        for (size_t i = 0; i < count; i++) {
+            end = end_of(file, i, end);
             read_tensor(file, i);
+        }
+        if (count > 0 && end != (const char *)data + size) {
+            abort();
         }
         (void)mhp_safetensors_metadata(file, "format");
     }

@@ -719,15 +719,49 @@ static void test_optimizer(const precision &p, int count)
     run(what, p.table->square_sum, args, {{sum.get(), true}});
     check(what, sum->values(), {expected}, 1e-12);
     for (double limit : {0.0, 1.0, 1e9}) {
-        mhp_clip_args clip = {limit, static_cast<double *>(sum->device()), static_cast<double *>(norm->device()),
-                              static_cast<double *>(scale->device())};
+        mhp_clip_args clip = {};
 
+        clip.clip = limit;
+        clip.square_sum = static_cast<double *>(sum->device());
+        clip.norm = static_cast<double *>(norm->device());
+        clip.scale = static_cast<double *>(scale->device());
         run("clip", p.table->clip, clip, {{norm.get(), false}, {scale.get(), false}});
         check("clip norm", norm->values(), {std::sqrt(expected)}, 1e-12);
         check("clip scale", scale->values(), {limit == 1 ? std::fmin(1, 1 / (std::sqrt(expected) + 1e-6)) : 1}, 1e-12);
     }
     run(label(p, "cast", {count}), p.table->cast, cast, {{target.get(), false}});
     check(label(p, "cast", {count}), target->values(), rounded, 0);
+}
+
+/* The first watched sum above its limit is told by the factor, which then keeps the update from changing anything. */
+static void test_watches(const precision &p)
+{
+    static const double limits[][3] = {{9, 2, 1}, {8.9, 1.9, -1}, {9, 1.9, -2}, {9, NAN, -2}, {-1e300, 2, -1}};
+    tensor x = normal(MHP_DTYPE_F64, 5, 0, 3), sum = normal(MHP_DTYPE_F64, 1, 0, 4);
+    tensor norm = poisoned(MHP_DTYPE_F64, 1), scale = poisoned(MHP_DTYPE_F64, 1);
+    tensor grad = normal(MHP_DTYPE_F32, 7), state = normal(MHP_DTYPE_F32, 7, 0.1, 1);
+    mhp_clip_args clip = {};
+    mhp_adamw_args update = {};
+
+    clip.square_sum = static_cast<double *>(sum->device());
+    clip.norm = static_cast<double *>(norm->device());
+    clip.scale = static_cast<double *>(scale->device());
+    clip.watch_count = 2;
+    for (const double *limit : limits) {
+        clip.watches[0] = {static_cast<double *>(x->device()), 3, 2, limit[0]};
+        clip.watches[1] = {clip.norm, 1, 1, limit[1]};
+        run("watch", p.table->clip, clip, {{norm.get(), false}, {scale.get(), false}});
+        check("watch norm", norm->values(), {2}, 0);
+        check("watch scale", scale->values(), {limit[2]}, 0);
+    }
+    update.count = 7;
+    update.step = 1;
+    update.rate = 1;
+    update.gradient_scale = clip.scale;
+    update.grad = grad->device();
+    update.parameter = update.moment1 = update.moment2 = state->device();
+    run("update left out", p.table->adamw, update, {{state.get(), true}});
+    check("update left out", state->values(), state->host, 0);
 }
 
 static void test_precision(const precision &p)
@@ -756,6 +790,7 @@ static void test_precision(const precision &p)
         test_adamw(p, count, count != 7);
         test_optimizer(p, count);
     }
+    test_watches(p);
     test_cross_entropy(p, 7, 13, 1, false);
     test_rotary(p, 65, 5, 5, 80, false);
     test_rotary(p, 13, 3, 1, 34, true);

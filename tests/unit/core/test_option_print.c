@@ -356,8 +356,8 @@ static void test_strings_read_back(void **state)
         "\xe4\xb8\xad\xe6\x96\x87",
         "\xe2\x80\xa8",
         "\xe2\x80\xa9",
-        "\xef\xbb\xbf"
-        "bom",
+        ("\xef\xbb\xbf"
+         "bom"),
         "\xef\xbf\xbe",
         "\xef\xbf\xbf",
         "\xee\x80\x80",
@@ -420,7 +420,7 @@ static void test_numbers_read_back(void **state)
                                      1e17,
                                      1e22,
                                      1e23,
-                                     123456789012345678,
+                                     123456789012345680,
                                      DBL_MAX,
                                      DBL_MIN,
                                      5e-324,

@@ -206,6 +206,26 @@ static void test_writer_counts_bytes(void **state)
     assert_false(mhp_file_exists(scratch_path("counted.safetensors.tmp")));
 }
 
+/* A header that could not be read back is not written either. */
+static void test_writer_refuses_long_headers(void **state)
+{
+    enum { COUNT = 90000 };
+    const char *path = scratch_path("long.safetensors");
+    mhp_safetensors_writer *writer = NULL;
+    mhp_tensor_info *infos = NULL;
+
+    (void)state;
+    assert_ok(mhp_calloc(&infos, COUNT, sizeof *infos));
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(infos[i].name, sizeof infos[i].name, "%0150d", i);
+    }
+    assert_failed(mhp_safetensors_create(path, infos, COUNT, NULL, &writer), MHP_ERR_LIMIT, path,
+                  "16777216", NULL);
+    assert_null(writer);
+    assert_false(mhp_file_exists(path));
+    mhp_free(infos);
+}
+
 static void test_writer_refuses(void **state)
 {
     const char *path = scratch_path("refused.safetensors");
@@ -250,12 +270,12 @@ static void test_lengths(void **state)
     }
     memcpy(made.data, &length, 8);
     assert_failed(open_exact(made.data, made.size), MHP_ERR_FORMAT, "model.st", "truncated", NULL);
-    length = 100000000;
+    length = 16777216;
     memcpy(made.data, &length, 8);
     assert_failed(open_exact(made.data, made.size), MHP_ERR_FORMAT, "model.st", "truncated", NULL);
-    length++; /* beyond what the format allows, whatever the file's size */
+    length++; /* beyond the limit, whatever the file's size */
     memcpy(made.data, &length, 8);
-    assert_failed(open_exact(made.data, made.size), MHP_ERR_LIMIT, "model.st", "100000000", NULL);
+    assert_failed(open_exact(made.data, made.size), MHP_ERR_LIMIT, "model.st", "16777216", NULL);
     length = UINT64_MAX;
     memcpy(made.data, &length, 8);
     assert_failed(open_exact(made.data, made.size), MHP_ERR_LIMIT, "model.st", NULL);
@@ -436,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_read_of_what_is_not_there),
         cmocka_unit_test(test_writer_counts_bytes),
         cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_writer_refuses_long_headers),
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_wrong_headers),
         cmocka_unit_test(test_names_that_are_too_long),

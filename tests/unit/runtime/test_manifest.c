@@ -8,7 +8,8 @@
 #include "runtime/checkpoint/catalog.h"
 
 static const mhp_checkpoint_state sample_state = {
-    .step = 12, .next_sample = 96, .samples_per_step = 8, .seed = 5, .best_loss = 1.5, .configuration = "0123456789abcdef0123456789abcdef"};
+    .step = 12, .next_sample = 96, .samples_per_step = 8, .seed = 5, .best_loss = 1.5, .loss_mean = 1.0 / 3, .loss_count = 9,
+    .configuration = "0123456789abcdef0123456789abcdef"};
 
 static void add_tensor(mhp_manifest *manifest, const char *name, int64_t rows, int64_t first, int64_t count)
 {
@@ -51,6 +52,8 @@ static void test_reads_back(void **state)
     assert_int_equal(manifest.state.step, 12);
     assert_int_equal(manifest.state.next_sample, 96);
     assert_true(manifest.state.best_loss == 1.5);
+    assert_true(manifest.state.loss_mean == 1.0 / 3);
+    assert_int_equal(manifest.state.loss_count, 9);
     assert_string_equal(manifest.state.configuration, sample_state.configuration);
     assert_int_equal(manifest.file_count, 1);
     assert_int_equal(mhp_manifest_find(&manifest, "a", &first), 2);

@@ -166,6 +166,51 @@ static void resume_drops_a_torn_line(void **state)
     assert_steps_are_1_to(2);
 }
 
+static void events_stay(void **state)
+{
+    mhp_metrics *metrics = NULL;
+    mhp_step_report report = report_of(4);
+    int64_t steps[16];
+
+    (void)state;
+    write_steps(0, 5);
+    report.fault = MHP_STEP_LOSS;
+    assert_ok(mhp_metrics_open(test_folder, 5, &metrics));
+    assert_ok(mhp_metrics_write_event(metrics, "rollback", &report, 2));
+    mhp_metrics_close(metrics);
+    write_steps(2, 4);
+    assert_int_equal(read_steps(steps, 16), 5);
+    assert_int_equal(steps[1], 2);
+    assert_int_equal(steps[2], 5);
+    assert_int_equal(steps[3], 3);
+    assert_int_equal(steps[4], 4);
+}
+
+static void an_event_says_what_was_wrong(void **state)
+{
+    mhp_metrics *metrics = NULL;
+    mhp_step_report report = report_of(4);
+    json_t *root;
+
+    (void)state;
+    report.fault = MHP_STEP_GRADIENT_NORM;
+    report.gradient_norm = INFINITY;
+    report.first_sample = 40;
+    snprintf(report.fault_text, sizeof report.fault_text, "step 5: why");
+    assert_ok(mhp_metrics_open(test_folder, 0, &metrics));
+    assert_ok(mhp_metrics_write_event(metrics, "rollback", &report, 2));
+    mhp_metrics_close(metrics);
+    root = read_line();
+    assert_string_equal(json_string_value(json_object_get(root, "event")), "rollback");
+    assert_string_equal(json_string_value(json_object_get(root, "fault")), "gradient_norm");
+    assert_string_equal(json_string_value(json_object_get(root, "text")), "step 5: why");
+    assert_int_equal(json_integer_value(json_object_get(root, "step")), 5);
+    assert_int_equal(json_integer_value(json_object_get(root, "first_sample")), 40);
+    assert_int_equal(json_integer_value(json_object_get(root, "to_step")), 2);
+    assert_true(json_is_null(json_object_get(root, "grad_norm")));
+    json_decref(root);
+}
+
 static void missing_folder_is_an_error(void **state)
 {
     mhp_metrics *metrics = NULL;
@@ -206,6 +251,8 @@ int main(void)
         TEST_IN_FOLDER(infinite_gain_is_null),     TEST_IN_FOLDER(resume_drops_later_lines),
         TEST_IN_FOLDER(resume_drops_a_torn_line),  TEST_IN_FOLDER(missing_folder_is_an_error),
         TEST_IN_FOLDER(full_disk_is_an_error),     TEST_IN_FOLDER(energy_that_is_not_readable_is_null),
+        TEST_IN_FOLDER(events_stay),
+        TEST_IN_FOLDER(an_event_says_what_was_wrong),
     };
 
     return cmocka_run_group_tests_name("metrics", tests, NULL, NULL);

@@ -1,6 +1,0 @@
-#!/usr/bin/env bash
-# saver.sh TEST_SAVER: the program on two ranks in a folder of its own.
-set -euo pipefail
-folder=$(mktemp -d "${TMPDIR:-/tmp}/mhcpipe-test.XXXXXX")
-trap 'rm -rf "$folder"' EXIT
-"$(dirname "${BASH_SOURCE[0]}")/../mpirun.sh" 2 "$1" "$folder/run"
