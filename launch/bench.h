@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "launch/session.h"
+#include "model/kernels.h"
 
 typedef struct mhp_bench_step_params {
     const mhp_config *config;
@@ -17,5 +18,18 @@ typedef struct mhp_bench_step_params {
  * second, FLOP/s (and model FLOP utilisation where the card's peak is known), and the share of every part of the model. Values are
  * random; nothing is trained. */
 mhp_status mhp_bench_step(const mhp_bench_step_params *params, FILE *stream);
+
+typedef struct mhp_bench_kernels_params {
+    mhp_device *device;
+    const mhp_kernels *kernels;
+    int threads;                /* of the device */
+    int tokens, hidden, streams;
+    int repetitions;            /* timed batches, >= 1 */
+} mhp_bench_kernels_params;
+
+/* Times every kernel of the connections, forward and backward, and prints milliseconds, the bytes that must move at least
+ * (docs/model.md) and their rate over that of a large copy in device memory in the same run. Values are random; buffers take turns,
+ * so that none is found in a cache. */
+mhp_status mhp_bench_kernels(const mhp_bench_kernels_params *params, FILE *stream);
 
 #endif

@@ -20,7 +20,7 @@ static const mhp_command commands[] = {
     {"config", "prints a configuration with all defaults, or documents every key",
      mhp_command_config},
     {"data", "makes and inspects token files", mhp_command_data},
-    {"bench", "times a model's step on this machine", mhp_command_bench},
+    {"bench", "times a model's step, or kernels, on this machine", mhp_command_bench},
     {"doctor", "says what this machine has, what is missing and what that costs", mhp_command_doctor},
     {"top", "shows a running job: what every rank does", mhp_command_top},
     {"checkpoint", "checks a checkpoint and says what it is", mhp_command_checkpoint},

@@ -146,24 +146,30 @@ __device__ __forceinline__ float warp_sum(float value)
     return value;
 }
 
-/* The sums of COUNT values (a power of two) over the warp's lanes: lane i gets the sum of value i / (WARP / COUNT). Halves are
- * exchanged first, so that 32 values take 31 shuffles. */
+/* One step of warp_sums and those behind it. Indices must be constants, or the values leave the registers. */
+template <int HALF, int COUNT> __device__ __forceinline__ void exchange_halves(float (&value)[COUNT])
+{
+    constexpr int mask = WARP / COUNT * HALF;
+    bool upper = threadIdx.x & mask;
+
+#pragma unroll
+    for (int i = 0; i < HALF; i++) {
+        float low = value[i];
+        float high = value[i + HALF];
+
+        value[i] = (upper ? high : low) + __shfl_xor_sync(FULL_WARP, upper ? low : high, mask);
+    }
+    if constexpr (HALF > 1) {
+        exchange_halves<HALF / 2>(value);
+    }
+}
+
+/* The sums of COUNT values (a power of two) over the warp's lanes: lane i gets the sum of value i / (WARP / COUNT). Halves
+ * are exchanged first, so that 32 values take 31 shuffles. */
 template <int COUNT> __device__ __forceinline__ float warp_sums(float (&value)[COUNT])
 {
-    int lane = (int)threadIdx.x % WARP;
-    int mask = WARP / 2;
-
-#pragma unroll
-    for (int half = COUNT / 2; half > 0; half /= 2, mask /= 2) {
-        bool upper = lane & mask;
-
-#pragma unroll
-        for (int i = 0; i < half; i++) {
-            float send = upper ? value[i] : value[i + half];
-            float keep = upper ? value[i + half] : value[i];
-
-            value[i] = keep + __shfl_xor_sync(FULL_WARP, send, mask);
-        }
+    if constexpr (COUNT > 1) {
+        exchange_halves<COUNT / 2>(value);
     }
 #pragma unroll
     for (int rest = WARP / COUNT / 2; rest > 0; rest /= 2) {

@@ -45,8 +45,15 @@ template <int N, int KIND> __device__ __forceinline__ void gather_sums(const mix
     }
 }
 
-/* Writes what is kept for the gradient; u of hc becomes t = tanh(u / r). */
-template <int N, int KIND> __device__ __forceinline__ void keep_sums(const mix_args &a, int first, int count, int threads, float *u)
+/* The kept projection `column` of a row whose sums are u: of hc, t = tanh(u / r). */
+template <int N, int KIND> __device__ __forceinline__ float kept(const float *u, int column)
+{
+    return KIND == HC ? tanhf(u[column] * u[shape<N, KIND>::projections]) : u[column];
+}
+
+/* Writes what is kept for the gradient. */
+template <int N, int KIND>
+__device__ __forceinline__ void keep_sums(const mix_args &a, int first, int count, int threads, const float *u)
 {
     typedef shape<N, KIND> S;
 
@@ -55,10 +62,7 @@ template <int N, int KIND> __device__ __forceinline__ void keep_sums(const mix_a
         size_t row = (size_t)(first * S::rows + i / S::slot);
 
         if (column < S::projections) {
-            if (KIND == HC) {
-                u[i] = tanhf(u[i] * u[i - column + S::projections]);
-            }
-            a.p.first[row * S::projections + (size_t)column] = u[i];
+            a.p.first[row * S::projections + (size_t)column] = kept<N, KIND>(u + i - column, column);
         } else if (column == S::projections) {
             a.p.first_square[row] = u[i];
         }
@@ -71,7 +75,7 @@ template <int N, int KIND> __device__ __forceinline__ float pre_of(const mix_arg
     typedef shape<N, KIND> S;
 
     if (KIND == HC) {
-        return a.scale[0] * u[j * S::slot] + a.base[j];
+        return a.scale[0] * kept<N, HC>(u + j * S::slot, 0) + a.base[j];
     }
     return sigmoid(a.scale[0] * (u[j] * u[S::projections]) + a.base[j]) + a.hc_epsilon;
 }
@@ -102,9 +106,11 @@ template <int N> __device__ __forceinline__ void hc_mixing(const mix_args &a, co
     constexpr int slot = shape<N, HC>::slot;
 
     for (int j = 0; j < N; j++) {
-        a.post[token * N + j] = a.scale[1] * u[j * slot + 1] + a.base[N + j];
+        const float *row = u + j * slot;
+
+        a.post[token * N + j] = a.scale[1] * kept<N, HC>(row, 1) + a.base[N + j];
         for (int k = 0; k < N; k++) {
-            a.comb[((size_t)token * N + j) * N + k] = a.scale[2] * u[j * slot + 2 + k] + a.base[2 * N + j * N + k];
+            a.comb[((size_t)token * N + j) * N + k] = a.scale[2] * kept<N, HC>(row, 2 + k) + a.base[2 * N + j * N + k];
         }
     }
 }

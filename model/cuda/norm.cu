@@ -210,7 +210,7 @@ mhp_status rms_norm_gradient_launch(cudaStream_t stream, const mhp_rms_norm_grad
 
     MHP_RETURN_IF_ERROR(mhp_cuda_scratch_get(stream, &scratch));
     (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, rms_norm_gradient_kernel<real, N, VECTORS>, threads, 0);
-    parts = min(args.tokens, multiprocessors() * max(per_processor, 1));
+    parts = min(args.tokens, mhp_cuda_processors() * max(per_processor, 1));
     parts = min(parts, MHP_CUDA_SCRATCH_BYTES / (int)sizeof(float) / args.hidden);
     rms_norm_gradient_kernel<real, N, VECTORS><<<parts, threads, 0, stream>>>(
         args.tokens, args.hidden, static_cast<const real *>(args.x), static_cast<const float *>(args.weight),

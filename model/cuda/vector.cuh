@@ -147,16 +147,6 @@ __device__ __forceinline__ double ordered_sum(const double *partial, int count, 
 
 /* ---- Launches ---- */
 
-/* Of the calling thread's device. */
-inline int multiprocessors()
-{
-    int device = 0, count = 1;
-
-    (void)cudaGetDevice(&device);
-    (void)cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-    return count;
-}
-
 inline bool aligned(const void *pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
 
 template <typename T> constexpr int LANES = 16 / (int)sizeof(T);
