@@ -324,6 +324,7 @@ static void cuda_close(mhp_device *base)
     if (device->clock_stream) {
         (void)cudaStreamDestroy(device->clock_stream);
     }
+    mhp_cuda_detach_all(device);
     while (device->allocations) {
         (void)drop_allocation(device, device->allocations->pointer);
     }
@@ -367,6 +368,7 @@ static const mhp_device_ops cuda_ops = {
     .set_progress = mhp_host_set_progress,
     .wake_comm = mhp_host_wake_comm,
     .poison = mhp_host_poison,
+    .sharing = &mhp_cuda_sharing,
 };
 
 static mhp_status cuda_open(const mhp_device_params *params, mhp_device **device_out)
