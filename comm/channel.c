@@ -1,14 +1,30 @@
 #include "comm/channel.h"
 
 #include <assert.h>
+#include <time.h>
 
 #include "comm/transport.h"
 #include "core/memory.h"
 
+enum { CONNECT_PAUSE_NS = 100000 };
+
 struct mhp_channel {
     const mhp_transport *transport;
     void *state;
+    bool connected;
 };
+
+static const mhp_transport *transport_of(mhp_transport_kind kind)
+{
+    switch (kind) {
+    case MHP_TRANSPORT_IPC:
+        return &mhp_transport_ipc;
+    case MHP_TRANSPORT_NCCL:
+        return mhp_transport_nccl();
+    default:
+        return &mhp_transport_mpi;
+    }
+}
 
 mhp_status mhp_channel_open(mhp_comm *comm, const mhp_channel_params *params, mhp_channel **channel_out)
 {
@@ -17,7 +33,8 @@ mhp_status mhp_channel_open(mhp_comm *comm, const mhp_channel_params *params, mh
 
     assert(params->slot_count > 0 && params->source != params->target);
     MHP_TRY(out, mhp_calloc(&channel, 1, sizeof *channel));
-    channel->transport = &mhp_transport_mpi;
+    channel->transport = transport_of(mhp_comm_transport(comm, params->source, params->target));
+    channel->connected = !channel->transport->connect;
     MHP_TRY(out, channel->transport->open(comm, params, &channel->state));
     *channel_out = channel;
     channel = NULL;
@@ -37,13 +54,50 @@ void mhp_channel_close(mhp_channel *channel)
     mhp_free(channel);
 }
 
+/* Asks each that is not connected once. */
+static mhp_status connect_some(mhp_channel *const *channels, size_t count)
+{
+    mhp_status result = MHP_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        mhp_status status = channels[i]->connected ? MHP_OK : channels[i]->transport->connect(channels[i]->state);
+
+        MHP_RETURN_IF_ERROR(status);
+        channels[i]->connected = status == MHP_OK;
+        result = status == MHP_OK ? result : status;
+    }
+    return result;
+}
+
+mhp_status mhp_channels_connect(mhp_channel *const *channels, size_t count)
+{
+    const struct timespec pause = {0, CONNECT_PAUSE_NS};
+    mhp_status status;
+
+    while ((status = connect_some(channels, count)) == MHP_IN_PROGRESS) {
+        nanosleep(&pause, NULL);
+    }
+    return status;
+}
+
+const char *mhp_channel_transport(const mhp_channel *channel)
+{
+    return channel->transport->name;
+}
+
 mhp_status mhp_channel_send(mhp_channel *channel, const void *buffer, int slot, mhp_event *after, mhp_event *done)
 {
+    if (!channel->connected) {
+        MHP_RETURN_IF_ERROR(mhp_channels_connect(&channel, 1));
+    }
     return channel->transport->send(channel->state, buffer, slot, after, done);
 }
 
 mhp_status mhp_channel_receive(mhp_channel *channel, int slot, mhp_event *after, mhp_event *done)
 {
+    if (!channel->connected) {
+        MHP_RETURN_IF_ERROR(mhp_channels_connect(&channel, 1));
+    }
     return channel->transport->receive(channel->state, slot, after, done);
 }
 

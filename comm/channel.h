@@ -20,9 +20,14 @@ typedef struct mhp_channel_params {
     size_t slot_stride;
 } mhp_channel_params;
 
-/* On both ranks, in any order, no handshake. Close when no message is under way; NULL is allowed. */
+/* On both ranks, in any order; nobody waits. Close when no message is under way; NULL is allowed. */
 mhp_status mhp_channel_open(mhp_comm *comm, const mhp_channel_params *params, mhp_channel **channel_out);
 void mhp_channel_close(mhp_channel *channel);
+/* Waits until the other ends of these channels are open as well and messages can go. Both ranks; optional: the first send or receive does
+ * it for its channel. Call it when all channels that a rank needs are open: the other ends may wait likewise. */
+mhp_status mhp_channels_connect(mhp_channel *const *channels, size_t count);
+/* "ipc", "nccl" or "mpi". */
+const char *mhp_channel_transport(const mhp_channel *channel);
 
 /* Source: sends slot_bytes bytes from `buffer` into slot `slot` of the target once `after` (NULL: at once) is complete. `done`
  * completes when the buffer may be written again. */
@@ -35,7 +40,8 @@ mhp_status mhp_channel_receive(mhp_channel *channel, int slot, mhp_event *after,
  * nothing where the transport cannot. */
 void mhp_channel_corrupt(mhp_channel *channel);
 
-/* Totals since the channel was opened, for reports: messages, bytes, and nanoseconds between posting and completion. */
+/* Totals since the channel was opened, for reports: messages, bytes, and nanoseconds between posting and completion, 0 where no thread of
+ * the host takes part. */
 typedef struct mhp_channel_stats { uint64_t messages, bytes, wait_ns; } mhp_channel_stats;
 void mhp_channel_get_stats(const mhp_channel *channel, mhp_channel_stats *stats_out);
 

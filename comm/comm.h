@@ -17,11 +17,23 @@ mhp_status mhp_comm_open(mhp_device *device, mhp_comm **comm_out);
 /* Leaves it in order. Every rank, after all channels and groups are closed. NULL is allowed. */
 void mhp_comm_close(mhp_comm *comm);
 /* Numbers the ranks of the world anew: this process becomes rank `rank` of 0 .. size - 1, each of which one process takes. Every rank, right
- * after the opening: before channels, groups and whatever else keeps a rank's number. Blocks. MHP_ERR_INVALID if two want the same. */
+ * after the opening: before the transport is chosen and whatever else keeps a rank's number. Blocks. MHP_ERR_INVALID if two want the same. */
 mhp_status mhp_comm_renumber(mhp_comm *comm, int rank);
 int mhp_comm_rank(const mhp_comm *comm);
 int mhp_comm_size(const mhp_comm *comm);
 mhp_device *mhp_comm_device(mhp_comm *comm);
+
+typedef enum mhp_transport_kind { MHP_TRANSPORT_AUTO, MHP_TRANSPORT_IPC, MHP_TRANSPORT_NCCL, MHP_TRANSPORT_MPI } mhp_transport_kind;
+
+/* Finds out where the ranks are and settles what carries messages. Every rank, once, before channels and groups are opened; blocks; all
+ * get the same status. MHP_ERR_CONFIG if the named transport cannot, with what would work. Without this call everything goes over MPI. */
+mhp_status mhp_comm_choose_transport(mhp_comm *comm, mhp_transport_kind kind);
+/* What carries messages from a rank to another: not AUTO. */
+mhp_transport_kind mhp_comm_transport(const mhp_comm *comm, int source, int target);
+const char *mhp_transport_text(mhp_transport_kind kind);
+/* Sums `bytes` over the ranks that use this rank's card, and counts them: itself alone where there are no cards. Every rank, after the
+ * transport was chosen; blocks. */
+mhp_status mhp_comm_sum_on_card(mhp_comm *comm, size_t bytes, size_t *sum_out, int *ranks_out);
 
 /* Agreement: every rank gives its status; all get MHP_OK if all were, else the worst status and the text of the lowest rank that
  * has it, "rank 2: ..." before it unless every rank failed. Blocks; every rank. `failed_rank_out` (may be NULL) is that rank or -1. */

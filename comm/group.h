@@ -17,6 +17,8 @@ mhp_status mhp_group_open(mhp_comm *comm, const char *name, int id, const int *m
 void mhp_group_close(mhp_group *group);
 int mhp_group_size(const mhp_group *group);
 int mhp_group_index(const mhp_group *group);    /* this rank's place among the members */
+/* "ipc", "nccl" or "mpi"; "none" in a group of one. */
+const char *mhp_group_transport(const mhp_group *group);
 
 /* Data is device memory or the host's. dtype is F32, F64 or I64, in an all-gather also BF16. Counts are elements, beyond 2^31 too. */
 /* In place over `count` elements. */

@@ -8,6 +8,8 @@ typedef struct mhp_transport {
     const char *name;
     mhp_status (*open)(mhp_comm *comm, const mhp_channel_params *params, void **state_out);
     void (*close)(void *state);
+    /* MHP_IN_PROGRESS: not yet, ask again. NULL: there is nothing to wait for. The last call comes before the first message. */
+    mhp_status (*connect)(void *state);
     mhp_status (*send)(void *state, const void *buffer, int slot, mhp_event *after, mhp_event *done);
     mhp_status (*receive)(void *state, int slot, mhp_event *after, mhp_event *done);
     void (*stats)(const void *state, mhp_channel_stats *stats_out);
@@ -15,5 +17,7 @@ typedef struct mhp_transport {
 } mhp_transport;
 
 extern const mhp_transport mhp_transport_mpi;
+extern const mhp_transport mhp_transport_ipc;
+const mhp_transport *mhp_transport_nccl(void);      /* NULL in a build without NCCL */
 
 #endif

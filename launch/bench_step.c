@@ -71,7 +71,7 @@ static mhp_status create_store(step_bench *bench)
     one_rank.pipeline = one_rank.data = 1;
     MHP_RETURN_IF_ERROR(create_layout(bench));
     MHP_RETURN_IF_ERROR(mhp_memory_plan_create(&memory, 0, &bench->memory));
-    MHP_RETURN_IF_ERROR(mhp_memory_check_device(bench->memory, bench->device));
+    MHP_RETURN_IF_ERROR(mhp_memory_check_device(bench->memory, bench->device, bench->memory->bytes, 1));
     MHP_RETURN_IF_ERROR(mhp_arena_create(bench->device, bench->memory->bytes, &bench->arena));
     params.plan = bench->layout.plan;
     params.extents = bench->layout.extents;

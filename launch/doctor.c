@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/device.h"
+#include "core/environment.h"
 #include "launch/command.h"
 #include "launch/doctor_cards.h"
 #include "launch/doctor_cluster.h"
@@ -196,7 +197,7 @@ static void check_nccl(doctor *self, int card_count)
     }
     print_fact("NCCL", "not found");
     if (card_count > 1) {
-        add_missing(self, "NCCL: messages between cards are staged in host memory and sent by MPI");
+        add_missing(self, "NCCL: messages between cards of two hosts are staged in host memory and sent by MPI");
     }
 }
 
@@ -274,34 +275,56 @@ static void check_cuda(doctor *self)
 
 /* ---- environment ---- */
 
-static void check_connections(doctor *self)
+/* Those that a run sets where they are not set. */
+static void check_variables(doctor *self)
 {
-    const char *text = getenv("CUDA_DEVICE_MAX_CONNECTIONS");
+    size_t count;
+    const mhp_variable *variables = mhp_environment_variables(&count);
 
-    if (!text) {
-        print_fact("CUDA_DEVICE_MAX_CONNECTIONS", "not set: mhcpipe sets 32");
-        return;
+    for (size_t i = 0; i < count; i++) {
+        const mhp_variable *variable = &variables[i];
+        const char *text = getenv(variable->name);
+
+        if (!text) {
+            print_fact(variable->name, "not set: mhcpipe sets %s", variable->value);
+            continue;
+        }
+        print_fact(variable->name, "%s", text);
+        if (variable->minimum > 0 && atoi(text) < variable->minimum) {
+            add_missing(self, "%s is %s: %s. Unset it or set %s", variable->name, text, variable->reason, variable->value);
+        }
     }
-    print_fact("CUDA_DEVICE_MAX_CONNECTIONS", "%s", text);
-    if (atoi(text) < 8) {
-        add_missing(self, "CUDA_DEVICE_MAX_CONNECTIONS is %s: streams of a card wait for each other. Unset it "
-                          "or set 32", text);
+}
+
+static bool is_set_by_us(const char *text)
+{
+    size_t count;
+    const mhp_variable *variables = mhp_environment_variables(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        size_t length = strlen(variables[i].name);
+
+        if (strncmp(text, variables[i].name, length) == 0 && text[length] == '=') {
+            return true;
+        }
     }
+    return false;
 }
 
 static void check_environment(doctor *self)
 {
-    static const char *const prefixes[] = {"CUDA_VISIBLE_DEVICES=", "CUDA_LAUNCH_BLOCKING=", "CUDA_MODULE_LOADING=", "NCCL_",
+    static const char *const prefixes[] = {"CUDA_VISIBLE_DEVICES=", "CUDA_LAUNCH_BLOCKING=", "NCCL_",
                                            "OMP_NUM_THREADS=", "OPENBLAS_NUM_THREADS=", "OMPI_MCA_", "UCX_"};
     const char *blocking = getenv("CUDA_LAUNCH_BLOCKING");
 
     printf("\nenvironment\n");
     if (*built_cuda) {
-        check_connections(self);
+        check_variables(self);
+        print_fact("cards", "a rank takes the one of its number on its host, in turns, or parallel.gpu");
     }
     for (char **variable = environ; *variable; variable++) {
         for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
-            if (strncmp(*variable, prefixes[i], strlen(prefixes[i])) == 0) {
+            if (strncmp(*variable, prefixes[i], strlen(prefixes[i])) == 0 && !is_set_by_us(*variable)) {
                 printf("  %s\n", *variable);
             }
         }

@@ -87,8 +87,8 @@ mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_ov
 mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides)
 {
     MHP_RETURN_IF_ERROR(mhp_session_join(session, path, overrides));
-    return mhp_comm_agree(session->comm,
-                          mhp_rank_cards_check(session->ranks, mhp_comm_size(session->comm)), NULL);
+    MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, mhp_rank_cards_check(session->ranks, mhp_comm_size(session->comm)), NULL));
+    return mhp_comm_choose_transport(session->comm, (mhp_transport_kind)session->config.parallel.transport);
 }
 
 /* ---- the watch ---- */

@@ -606,6 +606,21 @@ static mhp_status open_channels(mhp_executor *executor)
     return MHP_OK;
 }
 
+/* Waits until the other ends are open too. */
+static mhp_status connect_channels(mhp_executor *executor)
+{
+    mhp_channel **channels;
+    mhp_status status;
+
+    MHP_RETURN_IF_ERROR(mhp_calloc(&channels, executor->channel_count, sizeof *channels));
+    for (size_t i = 0; i < executor->channel_count; i++) {
+        channels[i] = executor->channels[i].channel;
+    }
+    status = mhp_channels_connect(channels, executor->channel_count);
+    mhp_free(channels);
+    return status;
+}
+
 static mhp_status create_stages(mhp_executor *executor)
 {
     const mhp_rank_plan *rank_plan = &executor->params.plan->ranks[executor->rank];
@@ -635,6 +650,7 @@ mhp_status mhp_executor_create(const mhp_executor_params *params, mhp_executor *
     MHP_TRY(out, mhp_flight_reserve(params->flight, MARKS_OF_ACTION * params->plan->ranks[executor->rank].actions.count));
     MHP_TRY(out, create_stages(executor));
     MHP_TRY(out, open_channels(executor));
+    MHP_TRY(out, connect_channels(executor));
     *executor_out = executor;
     executor = NULL;
 out:

@@ -252,18 +252,22 @@ mhp_status mhp_memory_check(const mhp_memory_params *params)
     return status;
 }
 
-mhp_status mhp_memory_check_device(const mhp_memory_plan *plan, mhp_device *device)
+mhp_status mhp_memory_check_device(const mhp_memory_plan *plan, mhp_device *device, size_t bytes, int ranks)
 {
-    char largest[128];
+    char largest[128], sharing[96] = "";
     size_t left, total;
 
     MHP_RETURN_IF_ERROR(mhp_device_memory(device, &left, &total));
-    if (plan->bytes <= left) {
+    if (bytes <= left) {
         return MHP_OK;
     }
     describe_largest(plan, largest, sizeof largest);
+    if (ranks > 1) {
+        snprintf(sharing, sizeof sharing, " for the %d ranks that share it, %.2f MiB for this one", ranks, mib(plan->bytes));
+    }
     return mhp_error_set(MHP_ERR_NO_MEMORY,
-                         "the run needs %.2f MiB on the card (%s) and %.2f of its %.2f MiB are free: expected schedule.recompute, a smaller "
-                         "train.micro_batch_size, or more ranks; mhcpipe plan CONFIG --memory-table --memory-limit %zu says what fits",
-                         mib(plan->bytes), largest, mib(left), mib(total), left);
+                         "the run needs %.2f MiB on the card%s (%s) and %.2f of its %.2f MiB are free, the rest being in use by other "
+                         "processes: expected schedule.recompute, a smaller train.micro_batch_size, more ranks on other cards, or a card "
+                         "to itself; mhcpipe plan CONFIG --memory-table --memory-limit %zu says what fits",
+                         mib(bytes), sharing, largest, mib(left), mib(total), left / (size_t)ranks);
 }

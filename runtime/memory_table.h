@@ -12,7 +12,8 @@ mhp_status mhp_memory_print(const mhp_memory_params *params, FILE *stream);
  * would fit, the cheapest first that does: as --set arguments. */
 mhp_status mhp_memory_check(const mhp_memory_params *params);
 
-/* MHP_ERR_NO_MEMORY, with the largest items and what would help, if the plan does not fit into what is free on the device. */
-mhp_status mhp_memory_check_device(const mhp_memory_plan *plan, mhp_device *device);
+/* MHP_ERR_NO_MEMORY, with the plan's largest items and what would help, if the `bytes` of the `ranks` ranks that share the device, this
+ * one included, do not fit into what is free on it. */
+mhp_status mhp_memory_check_device(const mhp_memory_plan *plan, mhp_device *device, size_t bytes, int ranks);
 
 #endif

@@ -11,6 +11,8 @@
 #define NON_FINITE(name) offsetof(mhp_non_finite_params, name)
 
 static const mhp_option_choice devices[] = {{"cpu", MHP_DEVICE_CPU}, {"test", MHP_DEVICE_TEST}, {"cuda", MHP_DEVICE_CUDA}, {NULL, 0}};
+static const mhp_option_choice transports[] = {{"auto", MHP_TRANSPORT_AUTO}, {"ipc", MHP_TRANSPORT_IPC}, {"nccl", MHP_TRANSPORT_NCCL},
+                                               {"mpi", MHP_TRANSPORT_MPI}, {NULL, 0}};
 static const mhp_option_choice recomputes[] = {
     {"none", MHP_RECOMPUTE_NONE}, {"connections", MHP_RECOMPUTE_CONNECTIONS}, {"full", MHP_RECOMPUTE_FULL}, {NULL, 0}};
 static const mhp_option_choice automatic[] = {{"auto", 0}, {NULL, 0}};
@@ -35,6 +37,9 @@ const mhp_option mhp_parallel_options[] = {
      .help = "auto: every rank keeps to its part of the host's cores, near its card, unless the launcher bound it; none: no binding"},
     {.key = "map", .type = MHP_OPTION_ENUM, .offset = PARALLEL(map), .default_text = "auto", .choices = auto_or_none,
      .help = "auto: ranks that exchange messages share a host where they can; none: the ranks are the launcher's"},
+    {.key = "transport", .type = MHP_OPTION_ENUM, .offset = PARALLEL(transport), .default_text = "mpi", .choices = transports,
+     .help = "what carries messages: ipc between ranks of a host, nccl between cards, mpi by way of the host; auto: ipc where it "
+     "works, else nccl where every rank has a card to itself, else mpi"},
     {.key = "threads", .type = MHP_OPTION_INT, .offset = PARALLEL(threads), .default_text = "1", .minimum = 1, .maximum = 1024,
      .help = "threads of a rank's matrix products"},
     {.key = "memory_limit", .type = MHP_OPTION_INT, .offset = PARALLEL(memory_limit), .default_text = "0", .minimum = 0,

@@ -2,6 +2,7 @@
 #ifndef MHP_RUNTIME_OPTIONS_H
 #define MHP_RUNTIME_OPTIONS_H
 
+#include "comm/comm.h"
 #include "core/device.h"
 #include "core/option.h"
 
@@ -15,6 +16,7 @@ typedef struct mhp_parallel_params {
     int64_t data;                   /* replicas; the world has pipeline * data ranks */
     int device;                     /* mhp_device_kind */
     int64_t gpu;                    /* card of every rank; -1: by the rank's number on its host */
+    int transport;                  /* mhp_transport_kind */
     int64_t threads;                /* of a rank's products */
     int bind, map;                  /* mhp_automatic */
     int64_t memory_limit;           /* bytes of device memory of a rank; 0: none */

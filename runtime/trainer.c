@@ -81,8 +81,17 @@ static mhp_status plan_memory(mhp_trainer *trainer)
     int rank = mhp_comm_rank(trainer->params.comm) % trainer->layout.plan->rank_count;
 
     MHP_RETURN_IF_ERROR(mhp_memory_check(&params));
-    MHP_RETURN_IF_ERROR(mhp_memory_plan_create(&params, rank, &trainer->memory));
-    return mhp_memory_check_device(trainer->memory, trainer->device);
+    return mhp_memory_plan_create(&params, rank, &trainer->memory);
+}
+
+/* Every rank, before any allocates: ranks may share a card. */
+static mhp_status check_card(mhp_trainer *trainer)
+{
+    size_t bytes;
+    int ranks;
+
+    MHP_RETURN_IF_ERROR(mhp_comm_sum_on_card(trainer->params.comm, trainer->memory->bytes, &bytes, &ranks));
+    return mhp_memory_check_device(trainer->memory, trainer->device, bytes, ranks);
 }
 
 static mhp_status create_store(mhp_trainer *trainer)
@@ -228,6 +237,7 @@ mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **tr
     trainer->device = mhp_comm_device(params->comm);
     MHP_TRY(out, mhp_comm_agree(params->comm, create_layout(trainer), NULL));
     MHP_TRY(out, mhp_comm_agree(params->comm, plan_memory(trainer), NULL));
+    MHP_TRY(out, mhp_comm_agree(params->comm, check_card(trainer), NULL));
     MHP_TRY(out, mhp_comm_agree(params->comm, mhp_arena_create(trainer->device, trainer->memory->bytes, &trainer->arena), NULL));
     MHP_TRY(out, create_store(trainer));
     MHP_TRY(out, create_executors(trainer));

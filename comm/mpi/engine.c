@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "comm/edges_internal.h"
 #include "core/memory.h"
 
 enum { NOTICE_TAG = 1, FAIL_WAIT_MS = 1000, FAIL_GRACE_MS = 200 };
@@ -215,7 +216,7 @@ static int progress(void *context)
     poll_operations(comm);
     poll_notice(comm);
     poll_failure(comm);
-    return comm->request_count + (atomic_load(&comm->failing) && !atomic_load(&comm->failed));
+    return comm->request_count + mhp_edges_look(comm->edges, comm) + (atomic_load(&comm->failing) && !atomic_load(&comm->failed));
 }
 
 mhp_status mhp_mpi_call(mhp_comm *comm, mhp_task_fn call, const void *argument, size_t bytes)
@@ -315,6 +316,7 @@ void mhp_comm_close(mhp_comm *comm)
     (void)mhp_stream_synchronize(comm->stream);
     (void)mhp_device_set_progress(comm->device, NULL, NULL);
     (void)mhp_mpi_call(comm, leave_world, &comm, sizeof comm);
+    mhp_edges_close(comm->edges);       /* the comm thread is past its last look at them */
     mhp_stream_destroy(comm->stream);
     mhp_event_destroy(comm->event);
     mhp_free(comm->failure_requests);
@@ -340,6 +342,7 @@ mhp_status mhp_comm_renumber(mhp_comm *comm, int rank)
     renumber_call call = {comm, rank};
     mhp_status status = MHP_OK;
 
+    assert(!comm->edges);
     MHP_RETURN_IF_ERROR(mhp_mpi_call(comm, renumber, &call, sizeof call));
     if (comm->rank != rank) {           /* the world is ordered by what its processes asked for */
         status = mhp_error_set(MHP_ERR_INVALID, "asked for rank %d of %d and became %d: another process asked for it too", rank,

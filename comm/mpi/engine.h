@@ -26,6 +26,7 @@ typedef struct mhp_mpi_operation {
 struct mhp_comm {
     mhp_device *device;
     bool agreed_failure;
+    struct mhp_edges *_Atomic edges;        /* NULL: everything goes over MPI */
     mhp_stream *stream;             /* set-up and agreement */
     mhp_event *event;               /* of calls on `stream` */
     mhp_comm_observer observer;     /* the comm thread's */

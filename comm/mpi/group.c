@@ -5,36 +5,28 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "comm/group.h"
+#include "comm/collectives.h"
 #include "comm/mpi/engine.h"
 #include "comm/mpi/staging.h"
 #include "core/memory.h"
 
 enum { NAME_MAX_BYTES = 64, TRANSFER_TAG = 7, PART_ELEMENTS_MAX = 1 << 27, STAGED_PART_BYTES = 8 << 20, EVERY_MEMBER = -1 };
 
-struct mhp_group {
+typedef struct mpi_group {
     mhp_comm *comm;
     char name[NAME_MAX_BYTES];
     MPI_Comm communicator;
-    mhp_stream *stream;             /* of calls to MPI; in a group of one, of the order of events alone */
-    mhp_event *event;               /* of blocking calls */
+    mhp_stream *stream;             /* of calls to MPI */
+    mhp_event *event;               /* of a gathering */
     bool staged;
     mhp_staging staging;            /* if staged */
     int size, index;
-};
-
-typedef enum group_operation { GROUP_ALL_REDUCE, GROUP_REDUCE_SCATTER, GROUP_ALL_GATHER, GROUP_BROADCAST, GROUP_TRANSFER, GROUP_BARRIER } group_operation;
+} mpi_group;
 
 typedef struct group_call {
-    mhp_group *group;
-    group_operation operation;
-    char *data;
-    int64_t count;                  /* elements; of one chunk where there are chunks; bytes for broadcast and transfer */
-    mhp_dtype dtype;
-    mhp_reduce_op op;
-    int from, to;
+    mpi_group *group;
+    mhp_collective_call what;
     int member;                     /* whose chunk it is, where there are chunks, or EVERY_MEMBER */
-    mhp_event *done;
 } group_call;
 
 static MPI_Datatype mpi_type(mhp_dtype dtype)
@@ -61,22 +53,22 @@ static MPI_Op mpi_op(mhp_reduce_op op)
 /* Posts one part: `count` elements at `data`; `member` is whose chunk it is, where there are chunks. */
 static int post_collective(const group_call *call, char *data, int count, int member, MPI_Request *request)
 {
-    const mhp_group *group = call->group;
-    MPI_Datatype type = mpi_type(call->dtype);
+    const mpi_group *group = call->group;
+    MPI_Datatype type = mpi_type(call->what.dtype);
 
-    switch (call->operation) {
-    case GROUP_ALL_REDUCE:
-        return MPI_Iallreduce(MPI_IN_PLACE, data, count, type, mpi_op(call->op), group->communicator, request);
-    case GROUP_REDUCE_SCATTER:      /* a reduction to each member leaves the sum in its own chunk, in place */
+    switch (call->what.operation) {
+    case MHP_COLLECTIVE_ALL_REDUCE:
+        return MPI_Iallreduce(MPI_IN_PLACE, data, count, type, mpi_op(call->what.op), group->communicator, request);
+    case MHP_COLLECTIVE_REDUCE_SCATTER:      /* a reduction to each member leaves the sum in its own chunk, in place */
         return MPI_Ireduce(member == group->index ? MPI_IN_PLACE : data, data, count, type, MPI_SUM, member, group->communicator, request);
-    case GROUP_ALL_GATHER:
+    case MHP_COLLECTIVE_ALL_GATHER:
         return MPI_Ibcast(data, count, type, member, group->communicator, request);
-    case GROUP_BROADCAST:
-        return MPI_Ibcast(data, count, MPI_BYTE, call->from, group->communicator, request);
-    case GROUP_TRANSFER:
-        return group->index == call->from ? MPI_Isend(data, count, MPI_BYTE, call->to, TRANSFER_TAG, group->communicator, request)
-                                          : MPI_Irecv(data, count, MPI_BYTE, call->from, TRANSFER_TAG, group->communicator, request);
-    case GROUP_BARRIER:
+    case MHP_COLLECTIVE_BROADCAST:
+        return MPI_Ibcast(data, count, MPI_BYTE, call->what.from, group->communicator, request);
+    case MHP_COLLECTIVE_TRANSFER:
+        return group->index == call->what.from ? MPI_Isend(data, count, MPI_BYTE, call->what.to, TRANSFER_TAG, group->communicator, request)
+                                          : MPI_Irecv(data, count, MPI_BYTE, call->what.from, TRANSFER_TAG, group->communicator, request);
+    case MHP_COLLECTIVE_BARRIER:
         return MPI_Ibarrier(group->communicator, request);
     }
     return MPI_ERR_OP;
@@ -85,11 +77,11 @@ static int post_collective(const group_call *call, char *data, int count, int me
 static mhp_status post_range(const group_call *call, mhp_mpi_operation *operation, char *data, int member)
 {
     mhp_comm *comm = call->group->comm;
-    size_t element = mhp_dtype_bytes(call->dtype);
+    size_t element = mhp_dtype_bytes(call->what.dtype);
     int64_t first = 0;
 
     do {
-        int64_t rest = call->count - first;
+        int64_t rest = call->what.count - first;
         int part = (int)(rest < PART_ELEMENTS_MAX ? rest : PART_ELEMENTS_MAX);
         MPI_Request *request;
 
@@ -97,24 +89,24 @@ static mhp_status post_range(const group_call *call, mhp_mpi_operation *operatio
         MHP_RETURN_IF_ERROR(mhp_mpi_check(post_collective(call, data + (size_t)first * element, part, member, request), operation->name));
         mhp_mpi_added(comm, operation, 0);
         first += part;
-    } while (first < call->count);
+    } while (first < call->what.count);
     return MHP_OK;
 }
 
 static mhp_status post_group(void *native, const void *argument)
 {
     const group_call *call = argument;
-    mhp_group *group = call->group;
+    mpi_group *group = call->group;
     mhp_status status = MHP_OK;
     mhp_mpi_operation *operation = NULL;
     int members = call->member == EVERY_MEMBER ? group->size : 1;
 
     (void)native;
-    MHP_RETURN_IF_ERROR(mhp_mpi_begin(group->comm, group->name, call->done, &operation));
+    MHP_RETURN_IF_ERROR(mhp_mpi_begin(group->comm, group->name, call->what.done, &operation));
     for (int i = 0; i < members; i++) {
-        size_t offset = (size_t)i * (size_t)call->count * mhp_dtype_bytes(call->dtype);
+        size_t offset = (size_t)i * (size_t)call->what.count * mhp_dtype_bytes(call->what.dtype);
 
-        MHP_TRY(out, post_range(call, operation, call->data + offset, call->member == EVERY_MEMBER ? i : call->member));
+        MHP_TRY(out, post_range(call, operation, call->what.data + offset, call->member == EVERY_MEMBER ? i : call->member));
     }
 out:
     mhp_mpi_launch(group->comm, operation, status);
@@ -127,7 +119,7 @@ static mhp_status post(const group_call *call, mhp_event *after)
     if (after) {                        /* before the arm: `after` may be the same event */
         MHP_RETURN_IF_ERROR(mhp_stream_wait(call->group->stream, after));
     }
-    MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
+    MHP_RETURN_IF_ERROR(mhp_event_arm(call->what.done));
     return mhp_stream_host_call(call->group->stream, post_group, call, sizeof *call);
 }
 
@@ -145,12 +137,12 @@ static bool gives(const group_call *call, int member)
 {
     int own = call->group->index;
 
-    switch (call->operation) {
-    case GROUP_ALL_GATHER:
+    switch (call->what.operation) {
+    case MHP_COLLECTIVE_ALL_GATHER:
         return own == member;
-    case GROUP_BROADCAST:
-    case GROUP_TRANSFER:
-        return own == call->from;
+    case MHP_COLLECTIVE_BROADCAST:
+    case MHP_COLLECTIVE_TRANSFER:
+        return own == call->what.from;
     default:
         return true;
     }
@@ -160,15 +152,15 @@ static bool takes(const group_call *call, int member)
 {
     int own = call->group->index;
 
-    switch (call->operation) {
-    case GROUP_REDUCE_SCATTER:
+    switch (call->what.operation) {
+    case MHP_COLLECTIVE_REDUCE_SCATTER:
         return own == member;
-    case GROUP_ALL_GATHER:
+    case MHP_COLLECTIVE_ALL_GATHER:
         return own != member;
-    case GROUP_BROADCAST:
-        return own != call->from;
-    case GROUP_TRANSFER:
-        return own == call->to;
+    case MHP_COLLECTIVE_BROADCAST:
+        return own != call->what.from;
+    case MHP_COLLECTIVE_TRANSFER:
+        return own == call->what.to;
     default:
         return true;
     }
@@ -187,16 +179,16 @@ static mhp_status end_part(mhp_stream *copies, staged_part *part)
 static mhp_status begin_part(const group_call *call, int member, int64_t first, int64_t count, staged_part *part)
 {
     mhp_stream *copies = call->group->staging.stream;
-    size_t element = mhp_dtype_bytes(call->dtype);
-    char *data = call->data + (size_t)first * element;
+    size_t element = mhp_dtype_bytes(call->what.dtype);
+    char *data = call->what.data + (size_t)first * element;
     group_call staged = *call;
 
     part->bytes = (size_t)count * element;
     part->target = takes(call, member) ? data : NULL;
-    staged.data = part->buffer->memory;
-    staged.count = count;
+    staged.what.data = part->buffer->memory;
+    staged.what.count = count;
     staged.member = member;
-    staged.done = part->buffer->moved;
+    staged.what.done = part->buffer->moved;
     MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, part->buffer->moved));          /* MPI is done with what it held before */
     if (gives(call, member)) {
         MHP_RETURN_IF_ERROR(mhp_stream_copy(copies, part->buffer->memory, data, part->bytes));
@@ -209,16 +201,16 @@ static mhp_status post_staged(const group_call *call, mhp_event *after)
 {
     mhp_staging *staging = &call->group->staging;
     int members = call->member == EVERY_MEMBER ? call->group->size : 1;
-    int64_t part_count = STAGED_PART_BYTES / (int64_t)mhp_dtype_bytes(call->dtype);
+    int64_t part_count = STAGED_PART_BYTES / (int64_t)mhp_dtype_bytes(call->what.dtype);
     staged_part parts[MHP_STAGING_BUFFERS] = {0};
     unsigned turn = 0;
 
     if (after) {
         MHP_RETURN_IF_ERROR(mhp_stream_wait(staging->stream, after));
     }
-    for (int64_t first = 0; first < call->count * members;) {
-        int member = (int)(first / call->count);
-        int64_t rest = call->count * (member + 1) - first;
+    for (int64_t first = 0; first < call->what.count * members;) {
+        int member = (int)(first / call->what.count);
+        int64_t rest = call->what.count * (member + 1) - first;
         staged_part *part = &parts[turn++ % MHP_STAGING_BUFFERS];
 
         MHP_RETURN_IF_ERROR(end_part(staging->stream, part));
@@ -229,77 +221,23 @@ static mhp_status post_staged(const group_call *call, mhp_event *after)
     for (int i = 0; i < MHP_STAGING_BUFFERS; i++) {
         MHP_RETURN_IF_ERROR(end_part(staging->stream, &parts[turn++ % MHP_STAGING_BUFFERS]));
     }
-    return mhp_event_record(call->done, staging->stream);
+    return mhp_event_record(call->what.done, staging->stream);
 }
 
-/* ---- operations ---- */
-
-static mhp_status start(const group_call *call, mhp_event *after)
+static mhp_status mpi_start(void *state, const mhp_collective_call *what, mhp_event *after)
 {
-    mhp_group *group = call->group;
+    group_call call = {.group = state, .what = *what, .member = EVERY_MEMBER};
 
-    if (group->size == 1) {             /* nothing to do but to keep the order */
-        if (after) {
-            MHP_RETURN_IF_ERROR(mhp_stream_wait(group->stream, after));
-        }
-        return mhp_event_record(call->done, group->stream);
+    if (what->operation != MHP_COLLECTIVE_REDUCE_SCATTER && what->operation != MHP_COLLECTIVE_ALL_GATHER) {
+        call.member = 0;
     }
-    return group->staged && call->operation != GROUP_BARRIER ? post_staged(call, after) : post(call, after);
+    return call.group->staged && what->operation != MHP_COLLECTIVE_BARRIER ? post_staged(&call, after) : post(&call, after);
 }
 
-mhp_status mhp_group_all_reduce(mhp_group *group, void *data, int64_t count, mhp_dtype dtype, mhp_reduce_op op, mhp_event *after,
-                                mhp_event *done)
-{
-    group_call call = {.group = group, .operation = GROUP_ALL_REDUCE, .data = data, .count = count, .dtype = dtype, .op = op, .done = done};
-
-    return start(&call, after);
-}
-
-mhp_status mhp_group_reduce_scatter(mhp_group *group, void *data, int64_t chunk, mhp_dtype dtype, mhp_event *after, mhp_event *done)
-{
-    group_call call = {.group = group, .operation = GROUP_REDUCE_SCATTER, .data = data, .count = chunk, .dtype = dtype,
-                       .member = EVERY_MEMBER, .done = done};
-
-    return start(&call, after);
-}
-
-mhp_status mhp_group_all_gather(mhp_group *group, void *data, int64_t chunk, mhp_dtype dtype, mhp_event *after, mhp_event *done)
-{
-    group_call call = {.group = group, .operation = GROUP_ALL_GATHER, .data = data, .count = chunk, .dtype = dtype,
-                       .member = EVERY_MEMBER, .done = done};
-
-    return start(&call, after);
-}
-
-mhp_status mhp_group_broadcast(mhp_group *group, void *data, size_t bytes, int root, mhp_event *after, mhp_event *done)
-{
-    group_call call = {.group = group, .operation = GROUP_BROADCAST, .data = data, .count = (int64_t)bytes, .dtype = MHP_DTYPE_U8,
-                       .from = root, .done = done};
-
-    return start(&call, after);
-}
-
-mhp_status mhp_group_transfer(mhp_group *group, void *data, size_t bytes, int from, int to, mhp_event *after, mhp_event *done)
-{
-    group_call call = {.group = group, .operation = GROUP_TRANSFER, .data = data, .count = (int64_t)bytes, .dtype = MHP_DTYPE_U8,
-                       .from = from, .to = to, .done = done};
-
-    if (from == to || (group->index != from && group->index != to)) {
-        return MHP_OK;
-    }
-    return start(&call, after);
-}
-
-mhp_status mhp_group_barrier(mhp_group *group)
-{
-    group_call call = {.group = group, .operation = GROUP_BARRIER, .dtype = MHP_DTYPE_U8, .done = group->event};
-
-    MHP_RETURN_IF_ERROR(start(&call, NULL));
-    return mhp_event_synchronize(group->event, 0);
-}
+/* ---- opening and closing ---- */
 
 typedef struct create_call {
-    mhp_group *group;
+    mpi_group *group;
     const int *members;
     int id;
 } create_call;
@@ -307,7 +245,7 @@ typedef struct create_call {
 static mhp_status create_communicator(void *native, const void *argument)
 {
     const create_call *call = argument;
-    mhp_group *group = call->group;
+    mpi_group *group = call->group;
     MPI_Group world = MPI_GROUP_NULL;
     MPI_Group members = MPI_GROUP_NULL;
     mhp_status status = MHP_OK;
@@ -330,7 +268,7 @@ out:
 
 static mhp_status free_communicator(void *native, const void *argument)
 {
-    mhp_group *group;
+    mpi_group *group;
 
     (void)native;
     memcpy(&group, argument, sizeof group);
@@ -340,43 +278,11 @@ static mhp_status free_communicator(void *native, const void *argument)
     return MHP_OK;
 }
 
-mhp_status mhp_group_open(mhp_comm *comm, const char *name, int id, const int *members, int member_count, mhp_group **group_out)
+static void mpi_close(void *state)
 {
-    mhp_status status = MHP_OK;
-    mhp_group *group = NULL;
-    create_call call = {.members = members, .id = id};
+    mpi_group *group = state;
 
-    assert(member_count > 0);
-    MHP_TRY(out, mhp_calloc(&group, 1, sizeof *group));
-    group->comm = comm;
-    group->size = member_count;
-    group->communicator = MPI_COMM_NULL;
-    snprintf(group->name, sizeof group->name, "%s", name);
-    MHP_TRY(out, mhp_event_create(mhp_comm_device(comm), &group->event));
-    group->staged = member_count > 1 && mhp_staging_is_needed(mhp_comm_device(comm));
-    if (group->staged) {
-        MHP_TRY(out, mhp_staging_open(&group->staging, mhp_comm_device(comm), group->name, STAGED_PART_BYTES));
-    }
-    MHP_TRY(out, mhp_stream_create(mhp_comm_device(comm), member_count > 1 ? MHP_STREAM_COMM : MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL,
-                                   group->name, &group->stream));
-    if (member_count > 1) {
-        call.group = group;
-        MHP_TRY(out, mhp_stream_host_call(group->stream, create_communicator, &call, sizeof call));
-        MHP_TRY(out, mhp_stream_synchronize(group->stream));
-    }
-    *group_out = group;
-    group = NULL;
-out:
-    mhp_group_close(group);
-    return status;
-}
-
-void mhp_group_close(mhp_group *group)
-{
-    if (!group) {
-        return;
-    }
-    if (group->stream && group->size > 1) {
+    if (group->stream) {
         (void)mhp_stream_host_call(group->stream, free_communicator, &group, sizeof group);
     }
     mhp_stream_destroy(group->stream);
@@ -385,12 +291,76 @@ void mhp_group_close(mhp_group *group)
     mhp_free(group);
 }
 
-int mhp_group_size(const mhp_group *group)
+static mhp_status mpi_open(mhp_comm *comm, const mhp_collectives_params *params, void **state_out)
 {
-    return group->size;
+    mhp_status status = MHP_OK;
+    mhp_device *device = mhp_comm_device(comm);
+    mpi_group *group = NULL;
+    create_call call = {.members = params->members, .id = params->id};
+
+    MHP_TRY(out, mhp_calloc(&group, 1, sizeof *group));
+    group->comm = comm;
+    group->size = params->size;
+    group->index = params->index;
+    group->communicator = MPI_COMM_NULL;
+    snprintf(group->name, sizeof group->name, "%s", params->name);
+    MHP_TRY(out, mhp_event_create(device, &group->event));
+    group->staged = mhp_staging_is_needed(device);
+    if (group->staged) {
+        MHP_TRY(out, mhp_staging_open(&group->staging, device, group->name, STAGED_PART_BYTES));
+    }
+    MHP_TRY(out, mhp_stream_create(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, group->name, &group->stream));
+    call.group = group;
+    MHP_TRY(out, mhp_stream_host_call(group->stream, create_communicator, &call, sizeof call));
+    MHP_TRY(out, mhp_stream_synchronize(group->stream));
+    *state_out = group;
+    group = NULL;
+out:
+    if (group) {
+        mpi_close(group);
+    }
+    return status;
 }
 
-int mhp_group_index(const mhp_group *group)
+typedef struct gather_call {
+    mpi_group *group;
+    const void *own;
+    void *all;
+    int bytes;
+} gather_call;
+
+static mhp_status post_gather(void *native, const void *argument)
 {
-    return group->index;
+    const gather_call *call = argument;
+    mhp_comm *comm = call->group->comm;
+    mhp_status status = MHP_OK;
+    mhp_mpi_operation *operation = NULL;
+    MPI_Request *request;
+
+    (void)native;
+    MHP_RETURN_IF_ERROR(mhp_mpi_begin(comm, call->group->name, call->group->event, &operation));
+    MHP_TRY(out, mhp_mpi_room(comm, operation, &request));
+    MHP_TRY(out, mhp_mpi_check(MPI_Iallgather(call->own, call->bytes, MPI_BYTE, call->all, call->bytes, MPI_BYTE,
+                                              call->group->communicator, request), call->group->name));
+    mhp_mpi_added(comm, operation, 0);
+out:
+    mhp_mpi_launch(comm, operation, status);
+    return MHP_OK;
 }
+
+mhp_status mhp_mpi_group_gather(void *state, const void *own, size_t bytes, void *all)
+{
+    mpi_group *group = state;
+    gather_call call = {group, own, all, (int)bytes};
+
+    MHP_RETURN_IF_ERROR(mhp_event_arm(group->event));
+    MHP_RETURN_IF_ERROR(mhp_stream_host_call(group->stream, post_gather, &call, sizeof call));
+    return mhp_event_synchronize(group->event, 0);
+}
+
+const mhp_collectives mhp_collectives_mpi = {
+    .name = "mpi",
+    .open = mpi_open,
+    .close = mpi_close,
+    .start = mpi_start,
+};

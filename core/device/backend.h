@@ -3,6 +3,21 @@
 #define MHP_CORE_DEVICE_BACKEND_H
 
 #include "core/device.h"
+#include "core/sharing.h"
+
+/* Contracts: core/sharing.h. */
+typedef struct mhp_sharing_ops {
+    void (*card_id)(mhp_device *device, unsigned char id_out[MHP_CARD_ID_BYTES]);   /* NULL: no card */
+    bool (*owns)(const mhp_device *device, const void *pointer);
+    mhp_status (*share)(mhp_device *device, const void *pointer, mhp_shared_name *name_out, size_t *offset_out);
+    mhp_status (*attach)(mhp_device *device, const mhp_shared_name *name, void **pointer_out);
+    void (*detach)(mhp_device *device, void *pointer);
+    mhp_status (*pin)(mhp_device *device, void *memory, size_t bytes);
+    void (*unpin)(mhp_device *device, void *memory);
+    mhp_status (*write_word)(mhp_stream *stream, mhp_word *word, uint32_t value);
+    mhp_status (*await_word)(mhp_stream *stream, mhp_word *word, uint32_t value);
+    mhp_status (*follow)(mhp_event *event, mhp_word *word, uint32_t value);
+} mhp_sharing_ops;
 
 typedef struct mhp_device_ops {
     int (*count)(void);
@@ -38,6 +53,7 @@ typedef struct mhp_device_ops {
     mhp_status (*set_progress)(mhp_device *device, mhp_progress_fn progress, void *context);
     void (*wake_comm)(mhp_device *device);
     void (*poison)(mhp_device *device, mhp_status status);
+    const mhp_sharing_ops *sharing;     /* NULL: nothing can be shared */
 } mhp_device_ops;
 
 /* Every backend's device, stream and event begin with these. */

@@ -55,16 +55,20 @@ static mhp_status cpu_alloc(mhp_device *base, size_t bytes, void **pointer_out)
 {
     host_device *device = host_of(base);
     size_t whole = (bytes + 2 * MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
-    char *memory = bytes <= SIZE_MAX - 2 * MEMORY_ALIGNMENT ? aligned_alloc(MEMORY_ALIGNMENT, whole) : NULL;
+    char *memory;
 
+    if (base->kind == MHP_DEVICE_TEST) {
+        MHP_RETURN_IF_ERROR(mhp_test_alloc(base, bytes, pointer_out));
+        fill_with_nans(*pointer_out, bytes);
+        mhp_host_add_bytes(device, bytes);
+        return MHP_OK;
+    }
+    memory = bytes <= SIZE_MAX - 2 * MEMORY_ALIGNMENT ? aligned_alloc(MEMORY_ALIGNMENT, whole) : NULL;
     if (!memory) {
         return mhp_error_set(MHP_ERR_NO_MEMORY, "cannot allocate %zu bytes of device memory; %zu are in use", bytes, device->bytes);
     }
     ((memory_header *)(void *)memory)->bytes = bytes;
     *pointer_out = memory + MEMORY_ALIGNMENT;
-    if (base->kind == MHP_DEVICE_TEST) {
-        fill_with_nans(*pointer_out, bytes);
-    }
     mhp_host_add_bytes(device, bytes);
     return MHP_OK;
 }
@@ -73,6 +77,10 @@ static void cpu_free(mhp_device *base, void *pointer)
 {
     char *memory = (char *)pointer - MEMORY_ALIGNMENT;
 
+    if (base->kind == MHP_DEVICE_TEST) {
+        mhp_host_remove_bytes(host_of(base), mhp_test_free(pointer));
+        return;
+    }
     mhp_host_remove_bytes(host_of(base), ((memory_header *)(void *)memory)->bytes);
     free(memory);
 }
@@ -137,4 +145,5 @@ const mhp_device_ops mhp_device_cpu_ops = {
     .set_progress = mhp_host_set_progress,
     .wake_comm = mhp_host_wake_comm,
     .poison = mhp_host_poison,
+    .sharing = &mhp_test_sharing,       /* of the test backend alone */
 };

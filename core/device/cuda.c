@@ -6,6 +6,7 @@
 
 #include "core/device/cuda_internal.h"
 #include "core/device/cuda_stamp.h"
+#include "core/environment.h"
 #include "core/memory.h"
 
 enum { HOST_CALLS = 256, CAPABILITY_MAJOR_MIN = 8 };
@@ -49,26 +50,17 @@ static void check_card(host_device *base)
 
 /* ---- finding the card ---- */
 
-/* CUDA reads this at its first call. With fewer connections than streams - copies have their own - some streams run one after the other. A kernel that is loaded when it is first
- * launched may wait for all streams, some of which wait for messages that only later launches send. */
-static void prepare_environment(void)
-{
-    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
-    setenv("CUDA_DEVICE_MAX_COPY_CONNECTIONS", "32", 0);
-    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
-}
-
 static int cuda_count(void)
 {
     int count = 0;
 
-    prepare_environment();
+    mhp_environment_set();
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
 static void cuda_address(int index, char address[MHP_DEVICE_ADDRESS_MAX])
 {
-    prepare_environment();
+    mhp_environment_set();
     if (cudaDeviceGetPCIBusId(address, MHP_DEVICE_ADDRESS_MAX, index) != cudaSuccess) {
         (void)cudaGetLastError();
         address[0] = '\0';
@@ -127,7 +119,7 @@ static mhp_status open_card(cuda_device *device, int index)
     struct cudaDeviceProp properties;
     int count = 0;
 
-    prepare_environment();
+    mhp_environment_set();
     MHP_RETURN_IF_ERROR(find_driver(&count));
     if (index < 0 || index >= count) {
         return mhp_error_set(MHP_ERR_DEVICE, "card %d is not there: the cards that are visible have the numbers 0 to %d", index, count - 1);
@@ -332,6 +324,7 @@ static void cuda_close(mhp_device *base)
     if (device->clock_stream) {
         (void)cudaStreamDestroy(device->clock_stream);
     }
+    mhp_cuda_detach_all(device);
     while (device->allocations) {
         (void)drop_allocation(device, device->allocations->pointer);
     }
@@ -375,6 +368,7 @@ static const mhp_device_ops cuda_ops = {
     .set_progress = mhp_host_set_progress,
     .wake_comm = mhp_host_wake_comm,
     .poison = mhp_host_poison,
+    .sharing = &mhp_cuda_sharing,
 };
 
 static mhp_status cuda_open(const mhp_device_params *params, mhp_device **device_out)

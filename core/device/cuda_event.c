@@ -71,7 +71,7 @@ mhp_status mhp_cuda_event_record(mhp_event *base, mhp_stream *base_stream)
         return mhp_host_event_record(base, base_stream);
     }
     pthread_mutex_lock(&device->host.lock);
-    generation = ++event->host.issued;
+    generation = mhp_host_issue(&event->host);
     event->host.source = &stream->host;
     pthread_mutex_unlock(&device->host.lock);
     MHP_RETURN_IF_ERROR(mhp_cuda_use(device));

@@ -46,12 +46,21 @@ typedef struct allocation {
 /* The oldest stream operations of the driver that this code may meet are those of CUDA 11.7. */
 typedef PFN_cuStreamWriteValue32_v11070 flag_operation;
 
+/* Another process's memory, mapped once for all who attach it. */
+typedef struct attachment {
+    struct attachment *next;
+    mhp_shared_name name;
+    void *pointer;
+    int count;
+} attachment;
+
 typedef struct cuda_device {
     host_device host;
     int index;
     char name[CARD_NAME_MAX_BYTES];     /* "cuda:0 (NVIDIA H100 80GB HBM3)" */
     flag_operation write_flag, await_flag;
     allocation *allocations;
+    attachment *attachments;
     flag_line *free_flags;
     stamp_ring *free_rings;
     host_call *calls, *free_calls;
@@ -99,6 +108,7 @@ static inline bool is_on_host(const mhp_stream *stream)
 mhp_status mhp_cuda_check(cuda_device *device, cudaError_t code, const char *call);
 mhp_status mhp_cuda_use(cuda_device *device);           /* makes the card the calling thread's */
 mhp_status mhp_cuda_alloc_pinned(cuda_device *device, size_t bytes, void **pointer_out);
+void mhp_cuda_detach_all(cuda_device *device);
 /* Reads the clocks of host and card at one moment. */
 mhp_status mhp_cuda_calibrate(cuda_device *device);
 /* The error that keeps a stream from taking more, or MHP_OK. */
@@ -112,6 +122,8 @@ mhp_status mhp_cuda_host_call(mhp_stream *base, mhp_task_fn call, const void *ar
 mhp_status mhp_cuda_copy(mhp_stream *base, void *target, const void *source, size_t bytes);
 mhp_status mhp_cuda_zero(mhp_stream *base, void *target, size_t bytes);
 mhp_status mhp_cuda_wait(mhp_stream *base, mhp_event *event);
+mhp_status mhp_cuda_await_word(mhp_stream *base, mhp_word *word, uint32_t value);
+mhp_status mhp_cuda_write_word(mhp_stream *base, mhp_word *word, uint32_t value);
 mhp_status mhp_cuda_synchronize(mhp_stream *base);
 mhp_status mhp_cuda_stream_check(mhp_stream *base);
 uint64_t mhp_cuda_busy_ns(const mhp_stream *base);
@@ -119,5 +131,6 @@ mhp_status mhp_cuda_event_create(mhp_device *base, mhp_event **event_out);
 void mhp_cuda_event_destroy(mhp_event *base);
 mhp_status mhp_cuda_event_record(mhp_event *base, mhp_stream *stream);
 uint64_t mhp_cuda_event_time_ns(const mhp_event *base);
+extern const mhp_sharing_ops mhp_cuda_sharing;
 
 #endif

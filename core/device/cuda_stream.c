@@ -259,17 +259,28 @@ static mhp_status stamp(cuda_stream *stream, volatile uint64_t *slot)
     return leave(stream, mhp_cuda_stamp(stream->native, (uint64_t *)slot), "time stamp");
 }
 
-/* An event that a stream of the card completes is awaited as CUDA does it; another by its flag. */
-static mhp_status enqueue_wait(cuda_stream *stream, cuda_event *event, const host_stream *source, uint64_t generation)
+static mhp_status enqueue_await(cuda_stream *stream, _Atomic uint32_t *flag, uint32_t value)
 {
-    cuda_device *device = cuda_of(stream->host.base.device);
-    CUresult code;
+    CUresult code = cuda_of(stream->host.base.device)->await_flag(stream->native, (CUdeviceptr)(uintptr_t)flag, value,
+                                                                  CU_STREAM_WAIT_VALUE_GEQ);
 
-    if (source) {
+    return leave(stream, code == CUDA_SUCCESS ? cudaSuccess : cudaErrorUnknown, "cuStreamWaitValue32");
+}
+
+/* What a wait is for, as it stood when it was asked for. */
+typedef struct wait_target {
+    const host_stream *source;
+    _Atomic uint32_t *flag;             /* if there is no source */
+    uint32_t value;
+} wait_target;
+
+/* An event that a stream of the card completes is awaited as CUDA does it; another by its flag or the word that it follows. */
+static mhp_status enqueue_wait(cuda_stream *stream, cuda_event *event, const wait_target *target)
+{
+    if (target->source) {
         return leave(stream, cudaStreamWaitEvent(stream->native, event->native, 0), "cudaStreamWaitEvent");
     }
-    code = device->await_flag(stream->native, (CUdeviceptr)(uintptr_t)event->host.flag, (uint32_t)generation, CU_STREAM_WAIT_VALUE_GEQ);
-    return leave(stream, code == CUDA_SUCCESS ? cudaSuccess : cudaErrorUnknown, "cuStreamWaitValue32");
+    return enqueue_await(stream, target->flag, target->value);
 }
 
 mhp_status mhp_cuda_wait(mhp_stream *base, mhp_event *base_event)
@@ -277,8 +288,7 @@ mhp_status mhp_cuda_wait(mhp_stream *base, mhp_event *base_event)
     cuda_stream *stream = cuda_stream_of(base);
     cuda_event *event = cuda_event_of(base_event);
     host_device *device = stream->host.device;
-    const host_stream *source;
-    uint64_t generation;
+    wait_target target;
     stamp_pair *pair;
     bool complete;
 
@@ -286,23 +296,45 @@ mhp_status mhp_cuda_wait(mhp_stream *base, mhp_event *base_event)
         return mhp_host_stream_wait(base, base_event);
     }
     pthread_mutex_lock(&device->lock);
-    generation = event->host.issued;
-    source = event->host.source;
-    complete = mhp_host_is_complete(&event->host, generation);
-    if (stream->host.status == MHP_OK && (complete || source)) {
+    target.source = event->host.source;
+    target.flag = event->host.followed ? event->host.followed : event->host.flag;
+    target.value = event->host.followed ? event->host.followed_value : (uint32_t)event->host.issued;
+    complete = mhp_host_is_complete(&event->host, event->host.issued);
+    if (stream->host.status == MHP_OK && (complete || target.source)) {
         stream->host.status = mhp_host_event_error(&event->host);
     }
     pthread_mutex_unlock(&device->lock);
     MHP_RETURN_IF_ERROR(enter(stream));
-    if (complete || source == &stream->host) {
+    if (complete || target.source == &stream->host) {
         return MHP_OK;
     }
-    pair = stream->host.kind == MHP_STREAM_COMPUTE && (!source || source->kind == MHP_STREAM_COPY) ? take_stamps(stream) : NULL;
+    pair = stream->host.kind == MHP_STREAM_COMPUTE && (!target.source || target.source->kind == MHP_STREAM_COPY) ? take_stamps(stream)
+                                                                                                                 : NULL;
     if (pair) {
         MHP_RETURN_IF_ERROR(stamp(stream, &pair->before_ns));
     }
-    MHP_RETURN_IF_ERROR(enqueue_wait(stream, event, source, generation));
+    MHP_RETURN_IF_ERROR(enqueue_wait(stream, event, &target));
     return pair ? stamp(stream, &pair->after_ns) : MHP_OK;
+}
+
+mhp_status mhp_cuda_await_word(mhp_stream *base, mhp_word *word, uint32_t value)
+{
+    cuda_stream *stream = cuda_stream_of(base);
+
+    assert(!is_on_host(base));
+    MHP_RETURN_IF_ERROR(enter(stream));
+    return enqueue_await(stream, word, value);
+}
+
+mhp_status mhp_cuda_write_word(mhp_stream *base, mhp_word *word, uint32_t value)
+{
+    cuda_stream *stream = cuda_stream_of(base);
+    CUresult code;
+
+    assert(!is_on_host(base));
+    MHP_RETURN_IF_ERROR(enter(stream));
+    code = cuda_of(base->device)->write_flag(stream->native, (CUdeviceptr)(uintptr_t)word, value, CU_STREAM_WRITE_VALUE_DEFAULT);
+    return leave(stream, code == CUDA_SUCCESS ? cudaSuccess : cudaErrorUnknown, "cuStreamWriteValue32");
 }
 
 mhp_status mhp_cuda_synchronize(mhp_stream *base)

@@ -15,8 +15,10 @@ typedef enum item_kind { ITEM_TASK, ITEM_WAIT, ITEM_RECORD } item_kind;
 typedef struct queue_item {
     item_kind kind;
     mhp_task_fn task;
-    mhp_event *event;
+    mhp_event *event;                   /* NULL in a wait for a word alone */
     uint64_t generation;                /* of the event: what is waited for, or what is completed */
+    mhp_word *word;                     /* waited for instead of the event if not NULL */
+    uint32_t value;
     _Alignas(16) char argument[MHP_TASK_ARGUMENT_MAX];
 } queue_item;
 
@@ -37,7 +39,8 @@ typedef struct host_stream {
 } host_stream;
 
 /* `flag` is the low half of the last completed generation. The threads of the host write it, and streams that run on a card write and
- * await it by themselves: then it lies in memory that both see, and `source` says which stream completes the last generation. */
+ * await it by themselves: then it lies in memory that both see, and `source` says which stream completes the last generation. An event
+ * may also follow a word: then the last generation is complete when the word has reached `followed_value`. */
 typedef struct host_event {
     mhp_event base;
     host_device *device;
@@ -45,7 +48,9 @@ typedef struct host_event {
     uint64_t issued;                    /* generations */
     _Atomic uint32_t own_flag;
     _Atomic uint32_t *flag;
-    const host_stream *source;          /* NULL: a thread of the host completes it */
+    const host_stream *source;          /* NULL: a thread of the host or the followed word completes it */
+    mhp_word *followed;
+    uint32_t followed_value;
     mhp_status status;                  /* of the completed generation, unless it is source's */
     uint64_t time_ns;                   /* likewise */
 } host_event;
@@ -102,6 +107,10 @@ void mhp_host_wait(host_device *device, uint64_t until_ns, bool on_card, uint64_
 bool mhp_host_is_complete(const host_event *event, uint64_t generation);
 mhp_status mhp_host_event_error(const host_event *event);
 void mhp_host_complete_event(host_event *event, uint64_t generation, mhp_status status);
+/* The next generation of an event, which then follows no word. */
+uint64_t mhp_host_issue(host_event *event);
+/* Whether it completes without waking anybody: on a card, or by a word. */
+bool mhp_host_is_silent(const host_event *event);
 
 /* The parts of a device, a stream and an event; the memory is the backend's. */
 mhp_status mhp_host_device_init(host_device *device, const mhp_device_params *params, const mhp_device_ops *ops);
@@ -137,9 +146,17 @@ mhp_status mhp_host_event_query(mhp_event *base);
 mhp_status mhp_host_event_synchronize(mhp_event *base, uint64_t timeout_ns);
 uint64_t mhp_host_event_time_ns(const mhp_event *base);
 uint64_t mhp_host_event_count(const mhp_event *base);
+mhp_status mhp_host_write_word(mhp_stream *stream, mhp_word *word, uint32_t value);
+mhp_status mhp_host_await_word(mhp_stream *stream, mhp_word *word, uint32_t value);
+mhp_status mhp_host_follow(mhp_event *base, mhp_word *word, uint32_t value);
 size_t mhp_host_bytes(const mhp_device *base, bool peak);
 mhp_status mhp_host_set_progress(mhp_device *base, mhp_progress_fn progress, void *context);
 void mhp_host_wake_comm(mhp_device *base);
 void mhp_host_poison(mhp_device *base, mhp_status status);
+
+/* Memory of the test backend: mappings that other processes can map as well. */
+mhp_status mhp_test_alloc(mhp_device *base, size_t bytes, void **pointer_out);
+size_t mhp_test_free(void *pointer);                    /* returns its size */
+extern const mhp_sharing_ops mhp_test_sharing;
 
 #endif

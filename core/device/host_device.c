@@ -47,7 +47,7 @@ void mhp_host_wait(host_device *device, uint64_t until_ns, bool on_card, uint64_
 {
     uint64_t wake_ns;
 
-    if (!device->check) {
+    if (!device->check && !on_card) {
         if (until_ns == 0) {
             pthread_cond_wait(&device->host_wake, &device->lock);
         } else {
@@ -65,9 +65,11 @@ void mhp_host_wait(host_device *device, uint64_t until_ns, bool on_card, uint64_
     }
     wake_ns = mhp_time_ns() + *pause_ns;
     wait_until(device, until_ns > 0 && until_ns < wake_ns ? until_ns : wake_ns);
-    pthread_mutex_unlock(&device->lock);
-    device->check(device);
-    pthread_mutex_lock(&device->lock);
+    if (device->check) {
+        pthread_mutex_unlock(&device->lock);
+        device->check(device);
+        pthread_mutex_lock(&device->lock);
+    }
 }
 
 mhp_status mhp_host_device_init(host_device *device, const mhp_device_params *params, const mhp_device_ops *ops)
@@ -165,6 +167,7 @@ void mhp_host_poison(mhp_device *base, mhp_status status)
     for (host_event *event = device->events; event; event = event->next) {
         if (!mhp_host_is_complete(event, event->issued)) {
             event->source = NULL;
+            event->followed = NULL;
             mhp_host_complete_event(event, event->issued, device->poison);
         }
     }

@@ -9,7 +9,26 @@ static uint64_t completed_generation(const host_event *event)
 
 bool mhp_host_is_complete(const host_event *event, uint64_t generation)
 {
+    if (event->followed && generation == event->issued) {
+        return mhp_word_has_reached(event->followed, event->followed_value);
+    }
     return completed_generation(event) >= generation;
+}
+
+/* A followed generation counts as complete from here on: who still waits for it waits for the word. */
+uint64_t mhp_host_issue(host_event *event)
+{
+    if (event->followed) {
+        atomic_store_explicit(event->flag, (uint32_t)event->issued, memory_order_release);
+        event->followed = NULL;
+    }
+    event->source = NULL;
+    return ++event->issued;
+}
+
+bool mhp_host_is_silent(const host_event *event)
+{
+    return event->source || event->followed;
 }
 
 mhp_status mhp_host_event_error(const host_event *event)
@@ -76,10 +95,28 @@ mhp_status mhp_host_event_arm(mhp_event *base)
     host_event *event = host_event_of(base);
 
     pthread_mutex_lock(&event->device->lock);
-    event->issued++;
-    event->source = NULL;
+    mhp_host_issue(event);
     pthread_mutex_unlock(&event->device->lock);
     return MHP_OK;
+}
+
+mhp_status mhp_host_follow(mhp_event *base, mhp_word *word, uint32_t value)
+{
+    host_event *event = host_event_of(base);
+    mhp_status status;
+
+    pthread_mutex_lock(&event->device->lock);
+    mhp_host_issue(event);
+    event->status = event->device->poison;
+    status = mhp_host_surface(event->device, event->device->poison);
+    if (status == MHP_OK) {
+        event->followed = word;
+        event->followed_value = value;
+    } else {
+        mhp_host_complete_event(event, event->issued, status);
+    }
+    pthread_mutex_unlock(&event->device->lock);
+    return status;
 }
 
 void mhp_host_event_signal(mhp_event *base, mhp_status status)
@@ -127,7 +164,7 @@ mhp_status mhp_host_event_synchronize(mhp_event *base, uint64_t timeout_ns)
             status = mhp_error_set(MHP_ERR_TIMEOUT, "an event did not complete within %.3f s", (double)timeout_ns * 1e-9);
             break;
         }
-        mhp_host_wait(event->device, until_ns, event->source != NULL, &pause_ns);
+        mhp_host_wait(event->device, until_ns, mhp_host_is_silent(event), &pause_ns);
     }
     pthread_mutex_unlock(&event->device->lock);
     return status;

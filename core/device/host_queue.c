@@ -87,14 +87,16 @@ static mhp_status append(host_stream *stream, const queue_item *head, const void
     item->kind = head->kind;
     item->task = head->task;
     item->event = head->event;
+    item->word = head->word;
+    item->value = head->value;
     if (head->event) {
         host_event *event = host_event_of(head->event);
 
-        if (issue) {
-            event->issued++;
-            event->source = NULL;
+        item->generation = issue ? mhp_host_issue(event) : event->issued;
+        if (!issue && event->followed) {
+            item->word = event->followed;
+            item->value = event->followed_value;
         }
-        item->generation = event->issued;
     }
     if (bytes > 0) {
         memcpy(item->argument, argument, bytes);
@@ -110,14 +112,44 @@ static mhp_status append(host_stream *stream, const queue_item *head, const void
     return status;
 }
 
+/* Fills in all but the argument, which is large. */
+static void head_of(queue_item *item, item_kind kind, mhp_event *event)
+{
+    item->kind = kind;
+    item->task = NULL;
+    item->event = event;
+    item->word = NULL;
+    item->value = 0;
+}
+
 mhp_status mhp_host_submit(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes)
 {
     queue_item item;
 
-    item.kind = ITEM_TASK;
+    head_of(&item, ITEM_TASK, NULL);
     item.task = task;
-    item.event = NULL;
     return append(host_stream_of(stream), &item, argument, bytes, false);
+}
+
+typedef struct word_arguments {
+    mhp_word *word;
+    uint32_t value;
+} word_arguments;
+
+static mhp_status run_write_word(void *native, const void *argument)
+{
+    const word_arguments *write = argument;
+
+    (void)native;
+    atomic_store_explicit(write->word, write->value, memory_order_release);
+    return MHP_OK;
+}
+
+mhp_status mhp_host_write_word(mhp_stream *stream, mhp_word *word, uint32_t value)
+{
+    word_arguments write = {word, value};
+
+    return mhp_host_submit(stream, run_write_word, &write, sizeof write);
 }
 
 typedef struct copy_arguments {
@@ -162,9 +194,17 @@ mhp_status mhp_host_stream_wait(mhp_stream *stream, mhp_event *event)
 {
     queue_item item;
 
-    item.kind = ITEM_WAIT;
-    item.task = NULL;
-    item.event = event;
+    head_of(&item, ITEM_WAIT, event);
+    return append(host_stream_of(stream), &item, NULL, 0, false);
+}
+
+mhp_status mhp_host_await_word(mhp_stream *stream, mhp_word *word, uint32_t value)
+{
+    queue_item item;
+
+    head_of(&item, ITEM_WAIT, NULL);
+    item.word = word;
+    item.value = value;
     return append(host_stream_of(stream), &item, NULL, 0, false);
 }
 
@@ -172,9 +212,7 @@ mhp_status mhp_host_event_record(mhp_event *event, mhp_stream *stream)
 {
     queue_item item;
 
-    item.kind = ITEM_RECORD;
-    item.task = NULL;
-    item.event = event;
+    head_of(&item, ITEM_RECORD, event);
     return append(host_stream_of(stream), &item, NULL, 0, true);
 }
 

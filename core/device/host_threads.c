@@ -10,6 +10,7 @@
 enum {
     COMM_SLEEP_MIN_NS = 20000,
     COMM_SLEEP_MAX_NS = 200000,
+    WORD_SLEEP_NS = 50000,
     COMM_TIMER_SLACK_NS = 2000,
     TEST_DELAY_MAX_NS = 100000,
 };
@@ -28,8 +29,11 @@ static bool is_runnable(const host_stream *stream)
     if (stream->count == 0 || stream->running) {
         return false;
     }
-    return item->kind != ITEM_WAIT || stream->status < 0 || stream->device->poison < 0 ||
-           mhp_host_is_complete(host_event_of(item->event), item->generation);
+    if (item->kind != ITEM_WAIT || stream->status < 0 || stream->device->poison < 0) {
+        return true;
+    }
+    return item->word ? mhp_word_has_reached(item->word, item->value)
+                      : mhp_host_is_complete(host_event_of(item->event), item->generation);
 }
 
 /* The stream to serve next: highest priority, or any for the test backend. */
@@ -108,7 +112,7 @@ static void serve(host_stream *stream)
         }
         break;
     case ITEM_WAIT:
-        if (stream->status == MHP_OK) {
+        if (stream->status == MHP_OK && item->event) {
             stream->status = mhp_host_event_error(host_event_of(item->event));
         }
         break;
@@ -117,6 +121,33 @@ static void serve(host_stream *stream)
         break;
     }
     pop(stream);
+}
+
+/* Whether a stream waits for what a card or a word completes, which wakes nobody. */
+static bool waits_in_silence(const host_device *device, mhp_stream_kind kind)
+{
+    for (const host_stream *stream = device->streams; stream; stream = stream->next) {
+        const queue_item *item = stream->items + stream->head;
+
+        if (stream->kind == kind && stream->count > 0 && !stream->running && item->kind == ITEM_WAIT &&
+            (item->word || mhp_host_is_silent(host_event_of(item->event)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void sleep_at_most(host_device *device, pthread_cond_t *wake, long sleep_ns)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += sleep_ns;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    pthread_cond_timedwait(wake, &device->lock, &until);
 }
 
 static void *compute_main(void *context)
@@ -131,6 +162,8 @@ static void *compute_main(void *context)
 
         if (stream) {
             serve(stream);
+        } else if (waits_in_silence(device, MHP_STREAM_COMPUTE)) {
+            sleep_at_most(device, &device->compute_wake, WORD_SLEEP_NS);
         } else {
             pthread_cond_wait(&device->compute_wake, &device->lock);
         }
@@ -139,36 +172,16 @@ static void *compute_main(void *context)
     return NULL;
 }
 
-/* Whether a comm stream waits for what a card completes, which wakes nobody. */
-static bool waits_for_card(const host_device *device)
-{
-    for (const host_stream *stream = device->streams; stream; stream = stream->next) {
-        const queue_item *item = stream->items + stream->head;
-
-        if (stream->kind == MHP_STREAM_COMM && stream->count > 0 && !stream->running && item->kind == ITEM_WAIT &&
-            host_event_of(item->event)->source) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void sleep_comm(host_device *device, int outstanding, long *sleep_ns)
 {
-    struct timespec until;
+    long now_ns = *sleep_ns;
 
-    if (outstanding <= 0 && !waits_for_card(device)) {
+    if (outstanding <= 0 && !waits_in_silence(device, MHP_STREAM_COMM)) {
         pthread_cond_wait(&device->comm_wake, &device->lock);
         return;
     }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += *sleep_ns;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
-    *sleep_ns = *sleep_ns * 2 < COMM_SLEEP_MAX_NS ? *sleep_ns * 2 : COMM_SLEEP_MAX_NS;
-    pthread_cond_timedwait(&device->comm_wake, &device->lock, &until);
+    *sleep_ns = now_ns * 2 < COMM_SLEEP_MAX_NS ? now_ns * 2 : COMM_SLEEP_MAX_NS;
+    sleep_at_most(device, &device->comm_wake, now_ns);
 }
 
 static void fail_comm_streams(host_device *device, mhp_status status, const char *text)

@@ -80,6 +80,11 @@ echo "== devices"
 expect 'model.dtype is bf16 and parallel.device a CPU' launch 2 train config.yaml --set model.dtype=bf16
 expect 'model.dtype is f64 and parallel.device is cuda' launch 2 train config.yaml --set model.dtype=f64 --set parallel.device=cuda
 expect 'model.hidden_size is 20 .* multiple of 8' launch 2 train config.yaml --set model.hidden_size=20 --set parallel.device=cuda
+expect 'parallel.transport is ipc and rank 0 computes on a processor: .*; expected auto or mpi' \
+    launch 2 train config.yaml --set parallel.transport=ipc
+expect 'parallel.transport is nccl and rank 0 computes on a processor: .*; expected auto or mpi' \
+    launch 2 train config.yaml --set parallel.transport=nccl
+expect 'transport.*auto, ipc, nccl' launch 2 train config.yaml --set parallel.transport=sockets
 CUDA_VISIBLE_DEVICES= expect 'no CUDA backend\|no NVIDIA' launch 2 train config.yaml --set parallel.device=cuda
 
 echo "== data"

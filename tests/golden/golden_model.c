@@ -1,5 +1,5 @@
 /* mpirun -n P golden_model DIR --schedule KIND|FILE [--chunks V] [--dtype f64|f32|bf16] [--data R] [--layers-per-stage a,b,...]
- * [--micro-batch-size N] [--device cpu|test|cuda] [--threads N]
+ * [--micro-batch-size N] [--device cpu|test|cuda] [--transport auto|ipc|nccl|mpi] [--threads N]
  *
  * Trains each of DIR/model_*.safetensors for its steps on P = pipeline x R ranks and compares logits, losses, gradients, norms and
  * final parameters with the file; the micro-batch losses of step 0 must be the same bits as those of one rank without a plan. A file
@@ -22,7 +22,7 @@
 
 typedef struct golden_settings {
     char *folder, *schedule, *layers;
-    int dtype, device, recompute, weight_gradients;
+    int dtype, device, transport, recompute, weight_gradients;
     int64_t block;
     int64_t data, micro_batch_size, threads, chunks;
     int run_count, off_count;       /* files that the ranks could run, and of them those that are off */
@@ -450,6 +450,7 @@ static const struct argp_option options[] = {
     {"layers-per-stage", 'l', "a,b,...", 0, "length of every stage", 0},
     {"micro-batch-size", 'm', "N", 0, "sequences of a micro-batch (1)", 0},
     {"device", 'D', "cpu|test|cuda", 0, "backend (cpu)", 0},
+    {"transport", 'x', "auto|ipc|nccl|mpi", 0, "what carries messages (mpi)", 0},
     {"threads", 'T', "N", 0, "threads of a rank (1)", 0},
     {"recompute", 'r', "none|connections|full", 0, "what is made again (none)", 0},
     {"block", 'b', "N", 0, "sublayers of a block (the optimum)", 0},
@@ -487,6 +488,12 @@ static error_t parse(int key, char *argument, struct argp_state *state)
                     : strcmp(argument, "test") == 0 ? MHP_DEVICE_TEST
                                                     : MHP_DEVICE_CPU;
         return 0;
+    case 'x':
+        s->transport = strcmp(argument, "ipc") == 0    ? MHP_TRANSPORT_IPC
+                       : strcmp(argument, "nccl") == 0 ? MHP_TRANSPORT_NCCL
+                       : strcmp(argument, "auto") == 0 ? MHP_TRANSPORT_AUTO
+                                                       : MHP_TRANSPORT_MPI;
+        return 0;
     case 'r':
         s->recompute = strcmp(argument, "full") == 0          ? MHP_RECOMPUTE_FULL
                        : strcmp(argument, "connections") == 0 ? MHP_RECOMPUTE_CONNECTIONS
@@ -514,19 +521,29 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     }
 }
 
+/* The ranks of a host take its cards in turns. */
+static int choose_card(int device)
+{
+    const char *local = getenv("OMPI_COMM_WORLD_LOCAL_RANK");
+    int count = mhp_device_count((mhp_device_kind)device);
+
+    return local && device == MHP_DEVICE_CUDA && count > 0 ? atoi(local) % count : 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct argp argp = {options, parse, "DIR", NULL, NULL, NULL, NULL};
     static golden_files files;
-    golden_settings settings = {.schedule = "1f1b", .dtype = MHP_DTYPE_F64, .device = MHP_DEVICE_CPU, .data = 1, .micro_batch_size = 1,
-                         .threads = 1, .chunks = 2};
+    golden_settings settings = {.schedule = "1f1b", .dtype = MHP_DTYPE_F64, .device = MHP_DEVICE_CPU, .transport = MHP_TRANSPORT_MPI,
+                                .data = 1, .micro_batch_size = 1, .threads = 1, .chunks = 2};
     mhp_device_params device_params = {0};
     mhp_device *device = NULL;
     mhp_comm *comm = NULL;
     mhp_status status = MHP_OK;
 
     argp_parse(&argp, argc, argv, 0, NULL, &settings);
-    device_params = (mhp_device_params){.kind = (mhp_device_kind)settings.device, .threads = (int)settings.threads, .seed = 1};
+    device_params = (mhp_device_params){.kind = (mhp_device_kind)settings.device, .index = choose_card(settings.device),
+                                        .threads = (int)settings.threads, .seed = 1};
     if (settings.device == MHP_DEVICE_CUDA && mhp_device_count(MHP_DEVICE_CUDA) == 0) {
         printf("skipped: no card\n");
         return NO_CARD;
@@ -536,6 +553,7 @@ int main(int argc, char **argv)
     }
     MHP_TRY(out, mhp_device_open(&device_params, &device));
     MHP_TRY(out, mhp_comm_open(device, &comm));
+    MHP_TRY(out, mhp_comm_choose_transport(comm, (mhp_transport_kind)settings.transport));
     for (int i = 0; i < files.count; i++) {
         MHP_TRY(out, run_file(&settings, comm, files.paths[i]));
     }

@@ -1,5 +1,5 @@
-/* mpirun -n P test_comm [test|cuda]: channels, groups, agreement and the failure notice, on the CPU device, the test device, or one card
- * for all ranks; without a card it exits with 77.
+/* mpirun -n P test_comm [cpu|test|cuda] [ipc]: channels, groups, agreement and the failure notice, on the CPU device, the test device, or
+ * one card for all ranks, over MPI or by ipc; without a card it exits with 77.
  *
  * A check that fails ends its rank, and with it the whole launch: the others may wait for it. */
 #include <math.h>
@@ -19,6 +19,7 @@ typedef struct world {
     mhp_comm *comm;
     mhp_stream *compute;
     int rank, size;
+    bool ipc;
     int channels, groups; /* ids given away */
 } world;
 
@@ -83,6 +84,7 @@ static pipe_end open_end(world *w, int source, int target, size_t bytes, int id)
     CHECK_OK(mhp_device_alloc(w->device, SLOTS * bytes, (void **)&end.memory));
     params.slots = w->rank == target ? end.memory : NULL;
     CHECK_OK(mhp_channel_open(w->comm, &params, &end.channel));
+    CHECK(strcmp(mhp_channel_transport(end.channel), w->ipc ? "ipc" : "mpi") == 0);
     for (int i = 0; i < SLOTS; i++) {
         end.done[i] = make_event(w);
     }
@@ -195,7 +197,7 @@ static void messages_travel_while_compute_runs(world *w)
     gate_argument gate;
     char *bytes;
 
-    if (w->size == 1) {
+    if (w->size == 1 || (w->ipc && mhp_device_is_host_memory(w->device))) {     /* of the host, the compute thread is the copy engine */
         return;
     }
     out = open_end(w, w->rank, next, LONG_BYTES, w->channels + w->rank);
@@ -283,6 +285,7 @@ static mhp_group *open_group(world *w, const int *members, int count)
     mhp_group *group = NULL;
 
     CHECK_OK(mhp_group_open(w->comm, "test", w->groups, members, count, &group));
+    CHECK(strcmp(mhp_group_transport(group), count == 1 ? "none" : w->ipc ? "ipc" : "mpi") == 0);
     return group;
 }
 
@@ -415,10 +418,19 @@ static void ranks_are_numbered_anew(world *w)
     w->rank = wanted;
 }
 
+/* After the numbers are settled. */
+static void the_transport_is_chosen(world *w)
+{
+    mhp_transport_kind kind = w->ipc ? MHP_TRANSPORT_IPC : MHP_TRANSPORT_MPI;
+
+    CHECK_OK(mhp_comm_choose_transport(w->comm, kind));
+    CHECK(w->size == 1 || mhp_comm_transport(w->comm, 0, 1) == kind);
+}
+
 int main(int argc, char **argv)
 {
     static void (*const cases[])(world *) = {
-        ranks_are_numbered_anew,
+        ranks_are_numbered_anew,          the_transport_is_chosen,
         channels_keep_their_order,        messages_travel_while_compute_runs, sends_wait_for_their_event,
         waiting_does_not_spin,            groups_reduce_every_type,           groups_scatter_gather_and_broadcast,
         groups_of_some_ranks_do_not_meet, ranks_agree_on_the_worst,
@@ -432,6 +444,7 @@ int main(int argc, char **argv)
         printf("skipped: no card\n");
         return EXIT_SKIPPED;
     }
+    w->ipc = argc > 2;
     if (mhp_device_open(&params, &w->device) != MHP_OK || mhp_comm_open(w->device, &w->comm) != MHP_OK) {
         fprintf(stderr, "%s\n", mhp_error_text());
         return 1;

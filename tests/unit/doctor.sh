@@ -8,6 +8,10 @@ for line in '^machine$' '^  hwloc .* cores' '^  MPI ' '^  BLAS .*OpenBLAS' '^  k
     grep -q -- "$line" <<<"$report" || { echo "no line \"$line\" in: $report" >&2; exit 1; }
 done
 CUDA_LAUNCH_BLOCKING=1 "$mhcpipe" doctor | grep -q '^  CUDA_LAUNCH_BLOCKING is 1: '
+if grep -q '^  CUDA_DEVICE_MAX_CONNECTIONS ' <<<"$report"; then        # a build with CUDA
+    grep -q '^  CUDA_DEVICE_MAX_CONNECTIONS not set: mhcpipe sets 32$' <<<"$(env -u CUDA_DEVICE_MAX_CONNECTIONS "$mhcpipe" doctor)"
+    CUDA_DEVICE_MAX_CONNECTIONS=1 "$mhcpipe" doctor | grep -q '^  CUDA_DEVICE_MAX_CONNECTIONS is 1: '
+fi
 
 # Without a card that works, --device cuda fails and says what would help; with one it does not.
 if card=$("$mhcpipe" doctor --device cuda); then

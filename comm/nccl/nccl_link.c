@@ -1,0 +1,200 @@
+#include "comm/nccl/nccl_link.h"
+
+#include <dlfcn.h>
+#include <string.h>
+#include <time.h>
+
+/* CTAs are multiprocessors that a message takes from the stages' kernels. */
+enum { CTAS_MIN = 1, CTAS_MAX = 4, POLL_PAUSE_NS = 10000 };
+
+static mhp_nccl_api found_api;
+static const mhp_nccl_api *found;
+
+static bool load(void *library, mhp_nccl_api *api)
+{
+    const struct {
+        const char *name;
+        void *target;
+    } functions[] = {
+        {"ncclGetUniqueId", &api->get_unique_id},
+        {"ncclCommInitRankConfig", &api->init},
+        {"ncclCommFinalize", &api->finalize},
+        {"ncclCommDestroy", &api->destroy},
+        {"ncclCommAbort", &api->abort},
+        {"ncclCommGetAsyncError", &api->async_error},
+        {"ncclGetErrorString", &api->error_text},
+        {"ncclGetLastError", &api->last_error},
+        {"ncclGroupStart", &api->group_start},
+        {"ncclGroupEnd", &api->group_end},
+        {"ncclSend", &api->send},
+        {"ncclRecv", &api->receive},
+        {"ncclAllReduce", &api->all_reduce},
+        {"ncclReduceScatter", &api->reduce_scatter},
+        {"ncclAllGather", &api->all_gather},
+        {"ncclBroadcast", &api->broadcast},
+    };
+
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        void *symbol = dlsym(library, functions[i].name);
+
+        if (!symbol) {
+            return false;
+        }
+        memcpy(functions[i].target, &symbol, sizeof symbol);
+    }
+    return true;
+}
+
+static void find_once(void)
+{
+    static const char *const names[] = {"libnccl.so.2", MHP_NCCL_LIBRARY, NULL};       /* the loader's, then the build's */
+
+    for (const char *const *name = names; *name && !found; name++) {
+        void *library = dlopen(*name, RTLD_NOW | RTLD_LOCAL);
+
+        if (library && load(library, &found_api)) {
+            found = &found_api;
+        }
+    }
+}
+
+const mhp_nccl_api *mhp_nccl_find(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, find_once);
+    return found;
+}
+
+/* The lock is held. */
+static mhp_status explain(const mhp_nccl_link *link, ncclResult_t result)
+{
+    const char *detail = link->comm ? link->api->last_error(link->comm) : "";
+
+    if (result == ncclSuccess) {
+        return MHP_OK;
+    }
+    if (result == ncclInProgress) {
+        return MHP_IN_PROGRESS;
+    }
+    return mhp_error_set(MHP_ERR_COMM, "%s: NCCL: %s%s%s", link->name, link->api->error_text(result), detail && *detail ? ": " : "",
+                         detail ? detail : "");
+}
+
+/* On the comm thread: an error of NCCL's own threads fails the device, and a failed device ends the communicator, so that its kernels
+ * and whoever waits for it end. */
+static void look(mhp_watch *watch, bool failed)
+{
+    mhp_nccl_link *link = (mhp_nccl_link *)(void *)watch;
+    ncclResult_t result = ncclSuccess;
+    mhp_status status = MHP_OK;
+
+    pthread_mutex_lock(&link->lock);
+    if (link->comm && !link->aborted && failed) {
+        link->aborted = true;
+        (void)link->api->abort(link->comm);
+    } else if (link->comm && !link->aborted && link->api->async_error(link->comm, &result) == ncclSuccess) {
+        status = explain(link, result);
+    }
+    pthread_mutex_unlock(&link->lock);
+    if (status < 0) {
+        mhp_device_poison(mhp_comm_device(link->world), status);
+    }
+}
+
+mhp_status mhp_nccl_link_init(mhp_nccl_link *link, mhp_comm *world, const char *name)
+{
+    link->world = world;
+    link->name = name;
+    link->api = mhp_nccl_find();
+    link->watch.look = look;
+    link->watch.always = true;
+    pthread_mutex_init(&link->lock, NULL);
+    mhp_edges_watch(world, &link->watch);
+    link->watched = true;
+    return MHP_OK;
+}
+
+mhp_status mhp_nccl_link_make_id(mhp_nccl_link *link)
+{
+    return explain(link, link->api->get_unique_id(&link->id));
+}
+
+mhp_status mhp_nccl_link_begin(mhp_nccl_link *link)
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    mhp_status status;
+
+    config.blocking = 0;
+    config.minCTAs = CTAS_MIN;
+    config.maxCTAs = CTAS_MAX;
+    pthread_mutex_lock(&link->lock);
+    status = explain(link, link->api->init(&link->comm, link->size, link->id, link->rank, &config));
+    pthread_mutex_unlock(&link->lock);
+    return status < 0 ? status : MHP_OK;
+}
+
+static mhp_status refuse_aborted(const mhp_nccl_link *link)
+{
+    mhp_status status = mhp_comm_check(link->world);
+
+    return status < 0 ? status : mhp_error_set(MHP_ERR_COMM, "%s: NCCL: given up", link->name);
+}
+
+mhp_status mhp_nccl_link_poll(mhp_nccl_link *link)
+{
+    ncclResult_t result = ncclSuccess;
+    mhp_status status;
+
+    pthread_mutex_lock(&link->lock);
+    if (link->aborted) {
+        status = refuse_aborted(link);
+    } else {
+        status = explain(link, link->api->async_error(link->comm, &result));
+        status = status == MHP_OK ? explain(link, result) : status;
+    }
+    pthread_mutex_unlock(&link->lock);
+    return status;
+}
+
+mhp_status mhp_nccl_link_start(mhp_nccl_link *link, mhp_nccl_call call, cudaStream_t stream, const void *argument)
+{
+    mhp_status status;
+
+    pthread_mutex_lock(&link->lock);
+    status = link->aborted ? refuse_aborted(link) : explain(link, call(link, stream, argument));
+    pthread_mutex_unlock(&link->lock);
+    return status;
+}
+
+mhp_status mhp_nccl_link_run(mhp_nccl_link *link, mhp_nccl_call call, cudaStream_t stream, const void *argument)
+{
+    const struct timespec pause = {0, POLL_PAUSE_NS};
+    mhp_status status = mhp_nccl_link_start(link, call, stream, argument);
+
+    while (status == MHP_IN_PROGRESS) {
+        nanosleep(&pause, NULL);
+        status = mhp_nccl_link_poll(link);
+    }
+    return status;
+}
+
+void mhp_nccl_link_close(mhp_nccl_link *link)
+{
+    const struct timespec pause = {0, POLL_PAUSE_NS};
+
+    if (!link->watched) {
+        return;
+    }
+    if (link->comm && !link->aborted && link->api->finalize(link->comm) <= ncclSuccess) {
+        while (mhp_nccl_link_poll(link) == MHP_IN_PROGRESS) {
+            nanosleep(&pause, NULL);
+        }
+    }
+    mhp_edges_unwatch(link->world, &link->watch);       /* from here on nobody else looks */
+    if (link->comm && !link->aborted) {
+        (void)link->api->destroy(link->comm);
+    }
+    pthread_mutex_destroy(&link->lock);
+    link->watched = false;
+}

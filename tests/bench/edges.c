@@ -1,0 +1,211 @@
+/* mpirun -n 2 edges cpu|test|cuda ipc|nccl|mpi: what a message of each size costs between two ranks. `alone`: half of a round trip, the
+ * time until the receiver's compute stream may read the message; `many`: one after the other, as many as there are slots under way. Medians
+ * of several rounds. The ranks of a host take its cards in turns. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/channel.h"
+#include "comm/group.h"
+
+enum { SLOTS = 2, ROUNDS = 5, ALONE = 20, LARGEST_SHIFT = 28, SMALLEST_SHIFT = 10, EXIT_SKIPPED = 77 };
+
+typedef struct bench {
+    mhp_device *device;
+    mhp_comm *comm;
+    mhp_stream *compute;
+    mhp_group *both;
+    int rank;
+    size_t bytes;
+    mhp_channel *out, *in;
+    char *sent, *slots;             /* [bytes], [SLOTS][bytes] */
+    mhp_event *given[SLOTS], *taken[SLOTS], *there[SLOTS], *read[SLOTS];
+} bench;
+
+static mhp_status open_channels(bench *b)
+{
+    mhp_channel *channels[2];
+
+    for (int source = 0; source < 2; source++) {
+        mhp_channel_params params = {.name = source == 0 ? "0 to 1" : "1 to 0", .id = source, .source = source, .target = 1 - source,
+                                     .slot_bytes = b->bytes, .slot_count = SLOTS, .slot_stride = b->bytes,
+                                     .slots = source == b->rank ? NULL : b->slots};
+
+        MHP_RETURN_IF_ERROR(mhp_channel_open(b->comm, &params, source == b->rank ? &b->out : &b->in));
+    }
+    channels[0] = b->out;
+    channels[1] = b->in;
+    return mhp_channels_connect(channels, 2);
+}
+
+static mhp_status open_size(bench *b)
+{
+    MHP_RETURN_IF_ERROR(mhp_device_alloc(b->device, b->bytes, (void **)&b->sent));
+    MHP_RETURN_IF_ERROR(mhp_device_alloc(b->device, SLOTS * b->bytes, (void **)&b->slots));
+    for (int i = 0; i < SLOTS; i++) {
+        MHP_RETURN_IF_ERROR(mhp_event_create(b->device, &b->given[i]));
+        MHP_RETURN_IF_ERROR(mhp_event_create(b->device, &b->taken[i]));
+        MHP_RETURN_IF_ERROR(mhp_event_create(b->device, &b->there[i]));
+        MHP_RETURN_IF_ERROR(mhp_event_create(b->device, &b->read[i]));
+    }
+    return open_channels(b);
+}
+
+static void close_size(bench *b)
+{
+    mhp_channel_close(b->out);
+    mhp_channel_close(b->in);
+    for (int i = 0; i < SLOTS; i++) {
+        mhp_event_destroy(b->given[i]);
+        mhp_event_destroy(b->taken[i]);
+        mhp_event_destroy(b->there[i]);
+        mhp_event_destroy(b->read[i]);
+    }
+    mhp_device_free(b->device, b->sent);
+    mhp_device_free(b->device, b->slots);
+}
+
+static mhp_status submit_send(bench *b, int message)
+{
+    int slot = message % SLOTS;
+
+    MHP_RETURN_IF_ERROR(mhp_event_record(b->given[slot], b->compute));
+    return mhp_channel_send(b->out, b->sent, slot, b->given[slot], b->taken[slot]);
+}
+
+static mhp_status submit_receive(bench *b, int message)
+{
+    int slot = message % SLOTS;
+
+    MHP_RETURN_IF_ERROR(mhp_channel_receive(b->in, slot, b->read[slot], b->there[slot]));
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(b->compute, b->there[slot]));
+    return mhp_event_record(b->read[slot], b->compute);
+}
+
+/* Every message goes there and back before the next. */
+static mhp_status run_alone(bench *b, int count)
+{
+    for (int m = 0; m < count; m++) {
+        if (b->rank == 0) {
+            MHP_RETURN_IF_ERROR(submit_send(b, m));
+            MHP_RETURN_IF_ERROR(submit_receive(b, m));
+        } else {
+            MHP_RETURN_IF_ERROR(submit_receive(b, m));
+            MHP_RETURN_IF_ERROR(submit_send(b, m));
+        }
+    }
+    return MHP_OK;
+}
+
+static mhp_status run_many(bench *b, int count)
+{
+    for (int m = 0; m < count; m++) {
+        MHP_RETURN_IF_ERROR(b->rank == 0 ? submit_send(b, m) : submit_receive(b, m));
+    }
+    return MHP_OK;
+}
+
+static mhp_status finish(bench *b)
+{
+    MHP_RETURN_IF_ERROR(mhp_stream_synchronize(b->compute));
+    for (int i = 0; i < SLOTS; i++) {
+        MHP_RETURN_IF_ERROR(mhp_event_synchronize(b->taken[i], 0));
+    }
+    return mhp_group_barrier(b->both);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double difference = *(const double *)a - *(const double *)b;
+
+    return (difference > 0) - (difference < 0);
+}
+
+/* The median round's time of one message; the first round warms up. */
+static mhp_status measure(bench *b, mhp_status (*run)(bench *b, int count), int count, double *us_out)
+{
+    double rounds[ROUNDS + 1];
+
+    for (int round = 0; round <= ROUNDS; round++) {
+        uint64_t start_ns;
+
+        MHP_RETURN_IF_ERROR(mhp_group_barrier(b->both));
+        start_ns = mhp_time_ns();
+        MHP_RETURN_IF_ERROR(run(b, count));
+        MHP_RETURN_IF_ERROR(finish(b));
+        rounds[round] = (double)(mhp_time_ns() - start_ns) / 1e3 / count;
+    }
+    qsort(rounds + 1, ROUNDS, sizeof *rounds, compare);
+    *us_out = rounds[1 + ROUNDS / 2];
+    return MHP_OK;
+}
+
+static mhp_status run_size(bench *b)
+{
+    int many = b->bytes >= (size_t)64 << 20 ? 8 : 64;
+    double alone_us, many_us;
+
+    MHP_RETURN_IF_ERROR(open_size(b));
+    MHP_RETURN_IF_ERROR(mhp_stream_zero(b->compute, b->sent, b->bytes));
+    MHP_RETURN_IF_ERROR(measure(b, run_alone, ALONE, &alone_us));
+    MHP_RETURN_IF_ERROR(measure(b, run_many, many, &many_us));
+    if (b->rank == 0) {
+        printf("%10zu %12.1f %12.1f %10.2f\n", b->bytes, alone_us / 2, many_us, (double)b->bytes / many_us / 1e3);
+        fflush(stdout);
+    }
+    close_size(b);
+    return MHP_OK;
+}
+
+static mhp_status join(bench *b, const char *kind, const char *transport)
+{
+    const int members[] = {0, 1};
+    const char *local = getenv("OMPI_COMM_WORLD_LOCAL_RANK");
+    mhp_device_params params = {.kind = MHP_DEVICE_CPU, .threads = 1, .seed = 1};
+    mhp_transport_kind chosen = strcmp(transport, "ipc") == 0    ? MHP_TRANSPORT_IPC
+                                : strcmp(transport, "nccl") == 0 ? MHP_TRANSPORT_NCCL
+                                                                 : MHP_TRANSPORT_MPI;
+
+    params.kind = strcmp(kind, "test") == 0 ? MHP_DEVICE_TEST : strcmp(kind, "cuda") == 0 ? MHP_DEVICE_CUDA : MHP_DEVICE_CPU;
+    if (mhp_device_count(params.kind) == 0) {
+        printf("skipped: no card\n");
+        exit(EXIT_SKIPPED);
+    }
+    params.index = (local ? atoi(local) : 0) % mhp_device_count(params.kind);
+    MHP_RETURN_IF_ERROR(mhp_device_open(&params, &b->device));
+    MHP_RETURN_IF_ERROR(mhp_comm_open(b->device, &b->comm));
+    b->rank = mhp_comm_rank(b->comm);
+    if (mhp_comm_size(b->comm) != 2) {
+        return mhp_error_set(MHP_ERR_CONFIG, "started with %d ranks: expected 2", mhp_comm_size(b->comm));
+    }
+    MHP_RETURN_IF_ERROR(mhp_comm_choose_transport(b->comm, chosen));
+    MHP_RETURN_IF_ERROR(mhp_group_open(b->comm, "both", 0, members, 2, &b->both));
+    return mhp_stream_create(b->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "compute", &b->compute);
+}
+
+int main(int argc, char **argv)
+{
+    const char *kind = argc > 1 ? argv[1] : "cpu", *transport = argc > 2 ? argv[2] : "mpi";
+    bench b = {0};
+    mhp_status status = join(&b, kind, transport);
+
+    if (status == MHP_OK && b.rank == 0) {
+        printf("%s, %s\n%10s %12s %12s %10s\n", kind, transport, "bytes", "alone us", "many us", "GB/s");
+    }
+    for (int shift = SMALLEST_SHIFT; status == MHP_OK && shift <= LARGEST_SHIFT; shift += 2) {
+        b.bytes = (size_t)1 << shift;
+        status = run_size(&b);
+    }
+    if (status < 0) {
+        fprintf(stderr, "rank %d: %s\n", b.rank, mhp_error_text());
+        if (b.comm) {
+            mhp_comm_abort(b.comm);
+        }
+        return 1;
+    }
+    mhp_stream_destroy(b.compute);
+    mhp_group_close(b.both);
+    mhp_comm_close(b.comm);
+    mhp_device_close(b.device);
+    return 0;
+}
