@@ -86,7 +86,7 @@ void mhp_stream_destroy(mhp_stream *stream);
 /* Appends a task; `bytes` of `argument` are copied (at most MHP_TASK_ARGUMENT_MAX). */
 mhp_status mhp_stream_submit(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes);
 /* Appends a function that runs on the host in stream order (on a comm stream: on the comm thread). It calls nothing of this header but
- * mhp_event_signal, mhp_time_ns, mhp_stream_busy_ns and the byte counts. */
+ * mhp_event_signal, mhp_time_ns, mhp_stream_busy_ns and the byte counts, on a CPU also mhp_event_time_ns. */
 mhp_status mhp_stream_host_call(mhp_stream *stream, mhp_task_fn call, const void *argument, size_t bytes);
 /* Appends a copy between any two of host and device memory; on a comm stream of a CUDA device between host memory alone. Host memory
  * that mhp_device_alloc_host did not give may block the host meanwhile. */
@@ -119,7 +119,7 @@ void mhp_event_signal(mhp_event *event, mhp_status status);
 mhp_status mhp_event_query(mhp_event *event);
 /* Blocks the calling thread until complete, at most `timeout_ns` (0: for ever); MHP_ERR_TIMEOUT. Never spins. */
 mhp_status mhp_event_synchronize(mhp_event *event, uint64_t timeout_ns);
-/* Time of completion on mhp_time_ns's clock; the event must be complete. Host thread. */
+/* Time of completion on mhp_time_ns's clock; the event must be complete. Host thread; on a CPU also host calls. */
 uint64_t mhp_event_time_ns(const mhp_event *event);
 /* How many of its records and arms are complete so far: where a stream is that records it again and again. Any thread; does not wait. */
 uint64_t mhp_event_count(const mhp_event *event);

@@ -27,6 +27,7 @@ int mhp_command_bench(int argc, char **argv);
 int mhp_command_doctor(int argc, char **argv);
 int mhp_command_checkpoint(int argc, char **argv);
 int mhp_command_top(int argc, char **argv);
+int mhp_command_report(int argc, char **argv);
 int mhp_command_diagnose(int argc, char **argv);
 
 enum { MHP_EXIT_ERROR = 1, MHP_EXIT_USAGE = 2, MHP_OVERRIDES_MAX = 256 };

@@ -25,6 +25,7 @@ const mhp_option mhp_config_options[] = {
     SECTION(checkpoint, mhp_checkpoint_options, "when the run's state is saved"),
     SECTION(log, mhp_log_options, "where the run's files go and what is printed"),
     SECTION(report, mhp_report_options, "what is told of the run"),
+    SECTION(profile, mhp_profile_options, "recording of some steps"),
     {.key = "fault", .type = MHP_OPTION_SECTION_LIST, .offset = offsetof(mhp_config, fault), .default_text = "[]",
      .section = mhp_fault_options, .section_bytes = sizeof(mhp_fault), .help = "faults on order, for tests"},
     {.key = NULL},

@@ -20,6 +20,7 @@ typedef struct mhp_config {
     mhp_checkpoint_params checkpoint;
     mhp_log_params log;
     mhp_report_params report;
+    mhp_profile_params profile;
     mhp_section_list fault; /* of mhp_fault */
 } mhp_config;
 

@@ -23,6 +23,7 @@ static const mhp_command commands[] = {
     {"bench", "times a model's step, or kernels, on this machine", mhp_command_bench},
     {"doctor", "says what this machine has, what is missing and what that costs", mhp_command_doctor},
     {"top", "shows a running job: what every rank does", mhp_command_top},
+    {"report", "says where a profiled run's time went, in a table and a page", mhp_command_report},
     {"checkpoint", "checks a checkpoint and says what it is", mhp_command_checkpoint},
     {"diagnose", "says which rank of a run that stood still waits for what from whom", mhp_command_diagnose},
 };

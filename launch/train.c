@@ -11,13 +11,22 @@
 #include "runtime/run.h"
 #include "scheduler/table.h"
 
-enum { RESUME_KEY = 'r', DRY_RUN_KEY = 'n' };
+enum { RESUME_KEY = 'r', DRY_RUN_KEY = 'n', PROFILE_KEY = 'p' };
 
 typedef struct arguments {
     const char *path, *resume;
     bool dry_run;
+    char profile[32];
     mhp_overrides overrides;
 } arguments;
+
+/* The same as --set profile.steps=STEPS. */
+static void add_profile(arguments *given, const char *text, struct argp_state *state)
+{
+    mhp_parse_integer(state, "--profile", text, 0, 10000);
+    snprintf(given->profile, sizeof given->profile, "profile.steps=%s", text);
+    mhp_overrides_add(&given->overrides, given->profile, state);
+}
 
 static error_t parse_option(int key, char *text, struct argp_state *state)
 {
@@ -29,6 +38,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         return 0;
     case DRY_RUN_KEY:
         given->dry_run = true;
+        return 0;
+    case PROFILE_KEY:
+        add_profile(given, text, state);
         return 0;
     case MHP_MEMORY_LIMIT_KEY:
         mhp_overrides_add_memory_limit(&given->overrides, text, state);
@@ -57,6 +69,9 @@ static const struct argp_option options[] = {
      "Continue from a checkpoint: auto (the newest intact one in log.dir, or from the start if "
      "there is none), latest, never (the default), or the PATH of a checkpoint or of a run's "
      "folder",
+     0},
+    {"profile", PROFILE_KEY, "STEPS", 0,
+     "Record what every stream does in so many steps, behind the first profile.start, for mhcpipe report",
      0},
     {"dry-run", DRY_RUN_KEY, NULL, 0,
      "Show plan, memory and data, and check them, without training; needs no mpirun", 0},
@@ -229,6 +244,8 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
                     .schedule = &config->schedule,
                     .optimizer = &config->optimizer,
                     .train = &config->train,
+                    .profile = &config->profile,
+                    .directory = config->log.dir,
                     .watchdog = session->watchdog,
                     .faults = session->faults},
         .data = &config->data,

@@ -30,6 +30,7 @@ typedef struct channel_entry {
     channel_kind kind;
     int source_stage, source_rank, target_rank;     /* pipeline ranks */
     mhp_channel *channel;
+    mhp_watch *watch;                               /* of a recorded channel's receiver */
     mhp_seals *seals;                               /* NULL: messages carry no checksums */
 } channel_entry;
 
@@ -219,8 +220,11 @@ static mhp_status await_messages(mhp_executor *executor, action_half *half)
                            : gradient_output_place(executor, half->stage, half->microbatch);
     MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_INPUT, rank_of_stage(executor, before, half->microbatch)));
     MHP_RETURN_IF_ERROR(wait_for(executor->params.compute, source ? source->is_ready : NULL));
+    MHP_RETURN_IF_ERROR(mhp_recorder_arrived(executor->params.recorder, source ? source->is_ready : NULL));
     MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_SLOT, rank_of_stage(executor, behind, half->microbatch)));
-    return wait_free(executor, half->target);
+    MHP_RETURN_IF_ERROR(wait_free(executor, half->target));
+    return mhp_recorder_wait(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch,
+                             slot_of(half->stage, forward ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT, half->microbatch));
 }
 
 static mhp_status begin_half(mhp_executor *executor, action_half *half, int stage, int microbatch, mhp_pass pass,
@@ -287,7 +291,11 @@ static mhp_status end_half(mhp_executor *executor, action_half *half)
 
 static mhp_status step_half(mhp_executor *executor, action_half *half)
 {
+    mhp_step_part part = mhp_cursor_next_part(&half->cursor);
+
     MHP_RETURN_IF_ERROR(mhp_cursor_step(&half->cursor, executor->params.compute));
+    MHP_RETURN_IF_ERROR(
+        mhp_recorder_group(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch, part));
     return mhp_cursor_done(&half->cursor) ? end_half(executor, half) : MHP_OK;
 }
 
@@ -400,15 +408,26 @@ static mhp_status run_receive(mhp_executor *executor, const mhp_action *action, 
     channel_entry *entry = find_channel(executor, kind, source_stage, source_rank, executor->rank);
     held_slots *stage = find_stage(executor, action->stage);
     slot_events *events = slot_events_of(stage, target_class_of(kind), action->microbatch);
-    int slot = slot_of(stage, target_class_of(kind), action->microbatch);
+    mhp_trace_span message = {
+        .kind = MHP_TRACE_MESSAGE,
+        .cause = kind == CHANNEL_STATE ? MHP_CAUSE_STATE : MHP_CAUSE_GRADIENT,
+        .stage = action->stage,
+        .microbatch = action->microbatch,
+        .slot = slot_of(stage, target_class_of(kind), action->microbatch),
+        .peer = executor->params.store->replica * executor->params.plan->rank_count + source_rank,
+        .bytes = (int64_t)mhp_slot_bytes(&stage->held->memory->sizes, target_class_of(kind)),
+    };
 
     MHP_RETURN_IF_ERROR(hit(executor));
-    if (!entry->seals) {
-        return mhp_channel_receive(entry->channel, slot, events->is_free, events->is_ready);
+    if (entry->seals) {
+        MHP_RETURN_IF_ERROR(
+            mhp_channel_receive(entry->channel, message.slot, events->is_free, mhp_seals_landed(entry->seals, message.slot)));
+        MHP_RETURN_IF_ERROR(mhp_seals_check(entry->seals, slot_memory(stage, target_class_of(kind), action->microbatch), message.slot,
+                                            message_label(inputs, action->microbatch), events->is_ready));
+    } else {
+        MHP_RETURN_IF_ERROR(mhp_channel_receive(entry->channel, message.slot, events->is_free, events->is_ready));
     }
-    MHP_RETURN_IF_ERROR(mhp_channel_receive(entry->channel, slot, events->is_free, mhp_seals_landed(entry->seals, slot)));
-    return mhp_seals_check(entry->seals, slot_memory(stage, target_class_of(kind), action->microbatch), slot,
-                           message_label(inputs, action->microbatch), events->is_ready);
+    return mhp_recorder_transfer(executor->params.recorder, entry->watch, message, events->is_free, events->is_ready);
 }
 
 static mhp_status run_reduce(mhp_executor *executor, int stage)
@@ -481,7 +500,9 @@ mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *i
 
         executor->fault = due_fault(executor, i, action);
         executor->is_hit = false;
+        mhp_recorder_begin_action(executor->params.recorder, i, action);
         status = run_action(executor, action, inputs);
+        mhp_recorder_end_action(executor->params.recorder);
         if (status < 0) {
             char text[64];
 
@@ -578,6 +599,9 @@ static mhp_status open_channel(mhp_executor *executor, channel_kind kind, int so
     *entry = (channel_entry){.kind = kind, .source_stage = source_stage, .source_rank = source_rank, .target_rank = target_rank};
     executor->channel_count++;
     MHP_RETURN_IF_ERROR(mhp_channel_open(store->params.comm, &params, &entry->channel));
+    if (target) {
+        MHP_RETURN_IF_ERROR(mhp_recorder_add_watch(executor->params.recorder, name, &entry->watch));
+    }
     return executor->params.verify_messages ? mhp_seals_create(&seals, &entry->seals) : MHP_OK;
 }
 
@@ -651,6 +675,7 @@ mhp_status mhp_executor_create(const mhp_executor_params *params, mhp_executor *
     MHP_TRY(out, create_stages(executor));
     MHP_TRY(out, open_channels(executor));
     MHP_TRY(out, connect_channels(executor));
+    mhp_recorder_reserve_actions(params->recorder, params->store, &params->plan->ranks[executor->rank].actions);
     *executor_out = executor;
     executor = NULL;
 out:

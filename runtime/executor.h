@@ -6,6 +6,7 @@
 
 #include "comm/channel.h"
 #include "runtime/live.h"
+#include "runtime/profile/recorder.h"
 #include "runtime/fault.h"
 #include "runtime/flight.h"
 #include "runtime/store.h"
@@ -22,6 +23,7 @@ typedef struct mhp_executor_params {
     mhp_memory_phase phase;         /* whose memory it uses; executors of one store differ in it */
     mhp_reduce_fn reduce;           /* may be NULL */
     void *reduce_context;
+    mhp_recorder *recorder;         /* not ready yet; may be NULL */
     bool verify_messages;           /* they carry checksums; on every rank alike */
     mhp_flight *flight;             /* gets a mark at every pass and wait; NULL: none */
     mhp_faults *faults;             /* done where they are due; NULL: none */

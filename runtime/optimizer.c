@@ -20,6 +20,7 @@ typedef struct stage_state {
     mhp_event *reduced;
     mhp_event *updated;
     mhp_event *gathered;
+    mhp_watch *reduce_watch, *gather_watch;     /* of a recorder */
 } stage_state;
 
 struct mhp_optimizer {
@@ -30,6 +31,7 @@ struct mhp_optimizer {
     stage_state *stages;
     int stage_count;
     double *scalars;                /* device: norm, scale */
+    mhp_recorder *recorder;         /* or NULL */
 };
 
 enum { SCALAR_NORM, SCALAR_SCALE };
@@ -165,6 +167,58 @@ static stage_state *find_state(mhp_optimizer *optimizer, const mhp_held_stage *h
     return NULL;
 }
 
+/* ---- recording ---- */
+
+mhp_status mhp_optimizer_set_recorder(mhp_optimizer *optimizer, mhp_recorder *recorder)
+{
+    optimizer->recorder = recorder;
+    for (int i = 0; i < optimizer->stage_count; i++) {
+        stage_state *state = &optimizer->stages[i];
+
+        mhp_recorder_reserve(recorder, 5, 2);   /* wait for the reduction, squares, update, wait for the gathering, copy; both of them */
+        if (mhp_group_size(state->held->group) > 1) {
+            MHP_RETURN_IF_ERROR(mhp_recorder_add_watch(recorder, "reduction", &state->reduce_watch));
+            MHP_RETURN_IF_ERROR(mhp_recorder_add_watch(recorder, "gathering", &state->gather_watch));
+        }
+    }
+    return MHP_OK;
+}
+
+static mhp_trace_span span_of(mhp_trace_kind kind, mhp_trace_cause cause, const mhp_held_stage *held)
+{
+    return (mhp_trace_span){.kind = (uint8_t)kind,
+                            .cause = (uint8_t)cause,
+                            .stage = held ? held->index : -1,
+                            .microbatch = -1,
+                            .slot = -1,
+                            .peer = -1};
+}
+
+static mhp_status record_wait(const mhp_optimizer *optimizer, mhp_trace_cause cause, const mhp_held_stage *held)
+{
+    return mhp_recorder_mark(optimizer->recorder, span_of(MHP_TRACE_WAIT, cause, held));
+}
+
+static mhp_status record_phase(const mhp_optimizer *optimizer, mhp_trace_phase phase, const mhp_held_stage *held)
+{
+    mhp_trace_span span = span_of(MHP_TRACE_PHASE, MHP_CAUSE_STATE, held);
+
+    span.part = (uint8_t)phase;
+    return mhp_recorder_mark(optimizer->recorder, span);
+}
+
+static mhp_status record_collective(const mhp_optimizer *optimizer, mhp_trace_cause cause, const stage_state *state)
+{
+    bool reduces = cause == MHP_CAUSE_REDUCE;
+    mhp_trace_span span = span_of(MHP_TRACE_COLLECTIVE, cause, state->held);
+
+    span.bytes = (int64_t)part_bytes(optimizer, state->held) * mhp_group_size(state->held->group);
+    return mhp_recorder_transfer(optimizer->recorder, reduces ? state->reduce_watch : state->gather_watch, span,
+                                 reduces ? state->complete : state->updated, reduces ? state->reduced : state->gathered);
+}
+
+/* ---- a step ---- */
+
 mhp_status mhp_optimizer_zero(mhp_optimizer *optimizer)
 {
     for (int i = 0; i < optimizer->stage_count; i++) {
@@ -197,8 +251,9 @@ mhp_status mhp_optimizer_reduce(void *context, mhp_held_stage *held)
         return MHP_OK;
     }
     MHP_RETURN_IF_ERROR(mhp_event_record(state->complete, optimizer->compute));
-    return mhp_group_reduce_scatter(held->group, held->gradients, held->chunk, optimizer->store->kernels->full_dtype, state->complete,
-                                    state->reduced);
+    MHP_RETURN_IF_ERROR(mhp_group_reduce_scatter(held->group, held->gradients, held->chunk, optimizer->store->kernels->full_dtype,
+                                                 state->complete, state->reduced));
+    return record_collective(optimizer, MHP_CAUSE_REDUCE, state);
 }
 
 static void *at_element(const mhp_optimizer *optimizer, void *base, int64_t element)
@@ -209,7 +264,11 @@ static void *at_element(const mhp_optimizer *optimizer, void *base, int64_t elem
 mhp_status mhp_optimizer_await(mhp_optimizer *optimizer)
 {
     for (int i = 0; i < optimizer->stage_count; i++) {
-        MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->stages[i].reduced));
+        const stage_state *state = &optimizer->stages[i];
+
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, state->reduced));
+        MHP_RETURN_IF_ERROR(mhp_recorder_arrived(optimizer->recorder, state->reduced));
+        MHP_RETURN_IF_ERROR(record_wait(optimizer, MHP_CAUSE_REDUCE, state->held));
     }
     return MHP_OK;
 }
@@ -230,6 +289,7 @@ mhp_status mhp_optimizer_add_squares(mhp_optimizer *optimizer, double *sum)
 
             MHP_RETURN_IF_ERROR(mhp_stream_submit(optimizer->compute, kernels->square_sum, &args, sizeof args));
         }
+        MHP_RETURN_IF_ERROR(record_phase(optimizer, MHP_TRACE_NORM, state->held));
     }
     return MHP_OK;
 }
@@ -279,12 +339,14 @@ static mhp_status update_stage(mhp_optimizer *optimizer, stage_state *state, int
 
         MHP_RETURN_IF_ERROR(mhp_stream_submit(optimizer->compute, kernels->adamw, &args, sizeof args));
     }
+    MHP_RETURN_IF_ERROR(record_phase(optimizer, MHP_TRACE_UPDATE, held));
     if (mhp_group_size(held->group) == 1) {
         return MHP_OK;
     }
     MHP_RETURN_IF_ERROR(mhp_event_record(state->updated, optimizer->compute));
-    return mhp_group_all_gather(held->group, held->parameters, held->chunk, optimizer->store->kernels->full_dtype, state->updated,
-                                state->gathered);
+    MHP_RETURN_IF_ERROR(mhp_group_all_gather(held->group, held->parameters, held->chunk, optimizer->store->kernels->full_dtype,
+                                             state->updated, state->gathered));
+    return record_collective(optimizer, MHP_CAUSE_GATHER, state);
 }
 
 mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step)
@@ -297,7 +359,10 @@ mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step)
 
         if (mhp_group_size(held->group) > 1) {
             MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->stages[i].gathered));
+            MHP_RETURN_IF_ERROR(mhp_recorder_arrived(optimizer->recorder, optimizer->stages[i].gathered));
+            MHP_RETURN_IF_ERROR(record_wait(optimizer, MHP_CAUSE_GATHER, held));
             MHP_RETURN_IF_ERROR(mhp_store_cast_weights(optimizer->store, held, optimizer->compute));
+            MHP_RETURN_IF_ERROR(record_phase(optimizer, MHP_TRACE_UPDATE, held));
         }
     }
     return MHP_OK;

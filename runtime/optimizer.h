@@ -3,8 +3,7 @@
 #ifndef MHP_RUNTIME_OPTIMIZER_H
 #define MHP_RUNTIME_OPTIMIZER_H
 
-#include "runtime/options.h"
-#include "runtime/store.h"
+#include "runtime/profile/recorder.h"
 
 typedef struct mhp_optimizer mhp_optimizer;
 
@@ -12,6 +11,8 @@ typedef struct mhp_optimizer mhp_optimizer;
 mhp_status mhp_optimizer_create(mhp_store *store, const mhp_optimizer_params *params, int64_t total_steps, mhp_stream *compute,
                                 mhp_optimizer **optimizer_out);
 void mhp_optimizer_destroy(mhp_optimizer *optimizer);
+/* Records its steps from now on. The recorder is not ready yet, and outlives the optimizer. */
+mhp_status mhp_optimizer_set_recorder(mhp_optimizer *optimizer, mhp_recorder *recorder);
 
 /* The learning rate of a step, counted from 0. */
 double mhp_learning_rate(const mhp_optimizer_params *params, int64_t total_steps, int64_t step);

@@ -191,3 +191,12 @@ const mhp_option mhp_report_options[] = {
      .help = "what the energy of the run emits"},
     {.key = NULL},
 };
+
+const mhp_option mhp_profile_options[] = {
+    {.key = "steps", .type = MHP_OPTION_INT, .offset = offsetof(mhp_profile_params, steps), .default_text = "0", .minimum = 0,
+     .maximum = 10000, .unit = "steps", .help = "steps whose spans are recorded for mhcpipe report; 0: none"},
+    {.key = "start", .type = MHP_OPTION_INT, .offset = offsetof(mhp_profile_params, start), .default_text = "3", .minimum = 0,
+     .maximum = 1e12, .unit = "steps", .help = "steps that run before the first recorded one, counted from where this run starts; "
+     "fewer if there are not so many"},
+    {.key = NULL},
+};

@@ -1,4 +1,4 @@
-/* Parameters of a run: how it is laid out over ranks, its schedule, optimizer, length, evaluation, checkpoints and log. */
+/* Parameters of a run: how it is laid out over ranks, its schedule, optimizer, length, evaluation, checkpoints, log and profile. */
 #ifndef MHP_RUNTIME_OPTIONS_H
 #define MHP_RUNTIME_OPTIONS_H
 
@@ -102,6 +102,11 @@ typedef struct mhp_report_params {
     mhp_emissions_params emissions;
 } mhp_report_params;
 
+typedef struct mhp_profile_params {
+    int64_t steps;                  /* that are recorded; 0: none */
+    int64_t start;                  /* steps of this start of the program before the first of them */
+} mhp_profile_params;
+
 extern const mhp_option mhp_parallel_options[];
 extern const mhp_option mhp_schedule_options[];
 extern const mhp_option mhp_optimizer_options[];
@@ -111,5 +116,6 @@ extern const mhp_option mhp_eval_options[];
 extern const mhp_option mhp_checkpoint_options[];
 extern const mhp_option mhp_log_options[];
 extern const mhp_option mhp_report_options[];
+extern const mhp_option mhp_profile_options[];
 
 #endif

@@ -31,6 +31,7 @@ struct mhp_trainer {
     mhp_arena arena;
     mhp_store *store;
     mhp_stream *compute;
+    mhp_recorder *recorder;         /* NULL: nothing is recorded */
     mhp_executor *executor, *evaluator;
     mhp_optimizer *optimizer;
     mhp_batch *batches[2];          /* the one that runs and the one that is read meanwhile */
@@ -113,6 +114,26 @@ static mhp_status create_store(mhp_trainer *trainer)
     return mhp_stream_create(trainer->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "compute", &trainer->compute);
 }
 
+static mhp_status create_recorder(mhp_trainer *trainer)
+{
+    mhp_recorder_params params = {
+        .comm = trainer->params.comm,
+        .compute = trainer->compute,
+        .profile = trainer->params.profile,
+        .directory = trainer->params.directory,
+        .total_steps = trainer->params.train->steps,
+        .pipeline_ranks = trainer->layout.plan->rank_count,
+        .streams = (int)trainer->params.model->connections.streams,
+    };
+
+    if (!params.profile || params.profile->steps == 0 || !params.directory) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_recorder_create(&params, &trainer->recorder));
+    mhp_recorder_reserve(trainer->recorder, 7, 0);      /* around the plan: record_phase, record_wait */
+    return MHP_OK;
+}
+
 static mhp_status create_executors(mhp_trainer *trainer)
 {
     mhp_executor_params params = {
@@ -121,6 +142,7 @@ static mhp_status create_executors(mhp_trainer *trainer)
         .compute = trainer->compute,
         .phase = MHP_PHASE_TRAINING,
         .reduce = mhp_optimizer_reduce,
+        .recorder = trainer->recorder,
         .verify_messages = trainer->params.parallel->verify == MHP_VERIFY_MESSAGES,
         .flight = mhp_watchdog_flight(trainer->params.watchdog),
         .faults = trainer->params.faults,
@@ -128,11 +150,13 @@ static mhp_status create_executors(mhp_trainer *trainer)
 
     MHP_RETURN_IF_ERROR(mhp_optimizer_create(trainer->store, trainer->params.optimizer, trainer->params.train->steps,
                                              trainer->compute, &trainer->optimizer));
+    MHP_RETURN_IF_ERROR(mhp_optimizer_set_recorder(trainer->optimizer, trainer->recorder));
     params.reduce_context = trainer->optimizer;
     MHP_RETURN_IF_ERROR(mhp_executor_create(&params, &trainer->executor));
     params.plan = trainer->layout.evaluation_plan;
     params.phase = MHP_PHASE_EVALUATION;
     params.reduce = NULL;
+    params.recorder = NULL;
     params.faults = NULL;
     return mhp_executor_create(&params, &trainer->evaluator);
 }
@@ -240,11 +264,13 @@ mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **tr
     MHP_TRY(out, mhp_comm_agree(params->comm, check_card(trainer), NULL));
     MHP_TRY(out, mhp_comm_agree(params->comm, mhp_arena_create(trainer->device, trainer->memory->bytes, &trainer->arena), NULL));
     MHP_TRY(out, create_store(trainer));
+    MHP_TRY(out, create_recorder(trainer));
     MHP_TRY(out, create_executors(trainer));
     MHP_TRY(out, create_batches(trainer));
     MHP_TRY(out, create_statistics(trainer));
     MHP_TRY(out, create_replay(trainer));
     MHP_TRY(out, warm_up(trainer));
+    MHP_TRY(out, mhp_comm_agree(params->comm, mhp_recorder_ready(trainer->recorder), NULL));
     MHP_TRY(out, sum_flops(trainer));
     *trainer_out = trainer;
     trainer = NULL;
@@ -270,6 +296,7 @@ void mhp_trainer_destroy(mhp_trainer *trainer)
     mhp_batch_destroy(trainer->evaluation_batch);
     mhp_batch_destroy(trainer->batches[1]);
     mhp_batch_destroy(trainer->batches[0]);
+    mhp_recorder_destroy(trainer->recorder);
     mhp_executor_destroy(trainer->evaluator);
     mhp_executor_destroy(trainer->executor);
     mhp_optimizer_destroy(trainer->optimizer);
@@ -407,6 +434,28 @@ static mhp_status mark_busy(void *native, const void *argument)
     return MHP_OK;
 }
 
+/* What stood on the compute stream since the last mark that is not the plan's: a phase, or the wait for a sum over the world. */
+static mhp_trace_span span_of(mhp_trace_kind kind)
+{
+    return (mhp_trace_span){.kind = (uint8_t)kind, .stage = -1, .microbatch = -1, .slot = -1, .peer = -1};
+}
+
+static mhp_status record_phase(const mhp_trainer *trainer, mhp_trace_phase phase)
+{
+    mhp_trace_span span = span_of(MHP_TRACE_PHASE);
+
+    span.part = (uint8_t)phase;
+    return mhp_recorder_mark(trainer->recorder, span);
+}
+
+static mhp_status record_wait(const mhp_trainer *trainer, mhp_trace_cause cause)
+{
+    mhp_trace_span span = span_of(MHP_TRACE_WAIT);
+
+    span.cause = (uint8_t)cause;
+    return mhp_recorder_mark(trainer->recorder, span);
+}
+
 /* Tells the flight recorder of what is not the executor's. */
 static mhp_status mark(const mhp_trainer *trainer, mhp_mark_kind kind, mhp_work work)
 {
@@ -416,14 +465,15 @@ static mhp_status mark(const mhp_trainer *trainer, mhp_mark_kind kind, mhp_work 
 }
 
 /* Submits the sum over the world of the statistics [first, end). */
-static mhp_status sum_statistics(mhp_trainer *trainer, size_t first, size_t end)
+static mhp_status sum_statistics(mhp_trainer *trainer, size_t first, size_t end, mhp_trace_cause cause)
 {
     step_statistics *statistics = &trainer->statistics;
 
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, trainer->compute));
     MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->memory + first, (int64_t)(end - first), MHP_DTYPE_F64,
                                              MHP_REDUCE_SUM, statistics->filled, statistics->summed));
-    return mhp_stream_wait(trainer->compute, statistics->summed);
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(trainer->compute, statistics->summed));
+    return record_wait(trainer, cause);
 }
 
 /* Submits the copy of the statistics to the host, and waits for it and all before. */
@@ -433,6 +483,7 @@ static mhp_status fetch_statistics(mhp_trainer *trainer)
     size_t bytes = statistics->at.count * sizeof(double);
 
     MHP_RETURN_IF_ERROR(mhp_stream_copy(trainer->compute, statistics->host, statistics->memory, bytes));
+    MHP_RETURN_IF_ERROR(record_phase(trainer, MHP_TRACE_REPORT));
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, trainer->compute));
     MHP_RETURN_IF_ERROR(mhp_event_synchronize(statistics->filled, 0));
     return mhp_stream_check(trainer->compute);
@@ -562,6 +613,7 @@ static mhp_status submit_gradients(mhp_trainer *trainer, int64_t step, mhp_batch
     MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
     MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->at.count * sizeof(double)));
     MHP_RETURN_IF_ERROR(mhp_optimizer_zero(trainer->optimizer));
+    MHP_RETURN_IF_ERROR(record_phase(trainer, MHP_TRACE_PREPARE));
     MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->executor, &inputs));
     MHP_RETURN_IF_ERROR(mhp_optimizer_await(trainer->optimizer));
     return trainer->params.tamper ? trainer->params.tamper(trainer->params.tamper_context, step) : MHP_OK;
@@ -596,9 +648,11 @@ static mhp_status submit_judgement(mhp_trainer *trainer, int64_t targets)
     int watch_count = mhp_health_watch(&trainer->health, &sums, watches);
 
     MHP_RETURN_IF_ERROR(mhp_optimizer_add_squares(trainer->optimizer, memory + statistics->at.squares));
-    MHP_RETURN_IF_ERROR(sum_statistics(trainer, 0, statistics->at.own));
+    MHP_RETURN_IF_ERROR(sum_statistics(trainer, 0, statistics->at.own, MHP_CAUSE_NORM));
     MHP_RETURN_IF_ERROR(mhp_optimizer_clip(trainer->optimizer, memory + statistics->at.squares, watches, watch_count));
-    return mhp_stream_copy(trainer->compute, trainer->judgement, judgement, MHP_OPTIMIZER_SCALARS * sizeof(double));
+    MHP_RETURN_IF_ERROR(
+        mhp_stream_copy(trainer->compute, trainer->judgement, judgement, MHP_OPTIMIZER_SCALARS * sizeof(double)));
+    return record_phase(trainer, MHP_TRACE_NORM);
 }
 
 /* Runs forward and backward passes a second time, and compares; a difference on any rank is an error on all. */
@@ -624,6 +678,7 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     mhp_batch *batch, *next;
     int64_t targets;
 
+    MHP_RETURN_IF_ERROR(mhp_recorder_begin_step(trainer->recorder, step, start_ns));
     trainer->done = step + 1;
     mhp_watchdog_enter(trainer->params.watchdog, MHP_SECTION_STEP, step + 1);
     mhp_faults_enter(trainer->params.faults, step + 1);
@@ -631,7 +686,10 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     MHP_RETURN_IF_ERROR(count_targets(trainer, batch, &targets));
     MHP_RETURN_IF_ERROR(submit_gradients(trainer, step, batch, targets));
     if (trainer->replay && (step + 1) % trainer->params.train->verify_replay == 0) {
+        mhp_recorder_pause(trainer->recorder);
         MHP_RETURN_IF_ERROR(verify_replay(trainer, step, batch, targets));
+        mhp_recorder_resume(trainer->recorder);
+        MHP_RETURN_IF_ERROR(record_phase(trainer, MHP_TRACE_REPORT));
     }
     MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_NORM));
     MHP_RETURN_IF_ERROR(submit_judgement(trainer, targets));
@@ -643,9 +701,11 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
     if (update && step + 1 < trainer->params.train->steps) {
         MHP_RETURN_IF_ERROR(batch_of_step(trainer, step + 1, &next));
     }
+    MHP_RETURN_IF_ERROR(record_phase(trainer, MHP_TRACE_REPORT));
     MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_STATISTICS));
-    MHP_RETURN_IF_ERROR(sum_statistics(trainer, at->own, at->count));
+    MHP_RETURN_IF_ERROR(sum_statistics(trainer, at->own, at->count, MHP_CAUSE_STATISTICS));
     MHP_RETURN_IF_ERROR(fetch_statistics(trainer));
+    MHP_RETURN_IF_ERROR(mhp_recorder_end_step(trainer->recorder));
     report_step(trainer, step, targets, report);
     report->step_s = (double)(mhp_time_ns() - start_ns) * 1e-9;
     if (report->fault != MHP_STEP_GOOD) {
@@ -695,7 +755,7 @@ mhp_status mhp_trainer_evaluate(mhp_trainer *trainer, uint64_t count, double *lo
         MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->at.count * sizeof(double)));
         MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->evaluator, &inputs));
         MHP_RETURN_IF_ERROR(mark(trainer, MHP_MARK_ALL, MHP_WORK_STATISTICS));
-        MHP_RETURN_IF_ERROR(sum_statistics(trainer, 0, statistics->at.own));
+        MHP_RETURN_IF_ERROR(sum_statistics(trainer, 0, statistics->at.own, MHP_CAUSE_NORM));
         MHP_RETURN_IF_ERROR(fetch_statistics(trainer));
         bad_loss = find_bad_loss(trainer);
         if (bad_loss >= 0) {

@@ -22,6 +22,8 @@ typedef struct mhp_trainer_params {
     const mhp_schedule_params *schedule;
     const mhp_optimizer_params *optimizer;
     const mhp_train_params *train;
+    const mhp_profile_params *profile;          /* NULL: nothing is recorded */
+    const char *directory;                      /* the run's folder, for what is recorded; with profile */
     mhp_sample_source samples;                  /* of training */
     mhp_sample_source held_out;                 /* of evaluation; fill may be NULL if it is never called */
     mhp_watchdog *watchdog;                     /* NULL: none; these outlive the trainer too */

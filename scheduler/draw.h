@@ -25,6 +25,9 @@ typedef enum mhp_box_kind { MHP_BOX_LIST(MHP_BOX_ENUM) MHP_BOX_KIND_COUNT } mhp_
 
 const char *mhp_box_letter(mhp_box_kind kind);
 const char *mhp_box_words(mhp_box_kind kind);
+/* Colours of a box and of the text in it, as CSS has them; shade is 0 or 1. */
+const char *mhp_box_fill(mhp_box_kind kind, int shade);
+const char *mhp_box_text_fill(mhp_box_kind kind, int shade);
 
 typedef struct mhp_draw_box {
     mhp_box_kind kind;

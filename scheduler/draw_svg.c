@@ -37,6 +37,16 @@ static const colour colours[MHP_BOX_KIND_COUNT][2] = {
     [MHP_BOX_OPTIMIZER] = {{"#333", "#fff"}, {"#333", "#fff"}},
 };
 
+const char *mhp_box_fill(mhp_box_kind kind, int shade)
+{
+    return colours[kind][shade].fill;
+}
+
+const char *mhp_box_text_fill(mhp_box_kind kind, int shade)
+{
+    return colours[kind][shade].text;
+}
+
 static const char *escape_of(char c)
 {
     static const char characters[] = "&<>\"";

@@ -54,11 +54,16 @@ static host_stream *pick_stream(host_device *device, mhp_stream_kind kind)
     return best;
 }
 
+/* Whoever waits for room or for the end is woken; waking up for every item would cost the stream more than most items do. */
 static void pop(host_stream *stream)
 {
+    bool full = stream->count == stream->capacity;
+
     stream->head = (stream->head + 1) % stream->capacity;
     stream->count--;
-    pthread_cond_broadcast(&stream->device->host_wake);
+    if (full || stream->count == 0) {
+        pthread_cond_broadcast(&stream->device->host_wake);
+    }
 }
 
 /* The test backend holds an item back, so that code which relies on an early run fails. */

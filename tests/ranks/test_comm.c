@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "comm/channel.h"
+#include "comm/clock.h"
 #include "comm/group.h"
 #include "core/memory.h"
 
@@ -380,6 +381,21 @@ static void groups_of_some_ranks_do_not_meet(world *w)
     mhp_group_close(group);
 }
 
+/* ---- clocks ---- */
+
+/* All ranks of one machine have one clock, so the two times of a reading may differ by its own error alone. */
+static void clocks_are_read_within_their_error(world *w)
+{
+    mhp_clock_reading first, second;
+
+    CHECK_OK(mhp_comm_read_clock(w->comm, &first));
+    CHECK_OK(mhp_comm_read_clock(w->comm, &second));
+    CHECK(llabs(first.local_ns - first.reference_ns) <= first.error_ns);
+    CHECK(llabs(second.local_ns - second.reference_ns) <= second.error_ns);
+    CHECK(first.error_ns >= 0 && (w->rank > 0 || first.error_ns == 0));
+    CHECK(second.local_ns > first.local_ns && second.session_ns > first.session_ns);
+}
+
 /* ---- agreement ---- */
 
 static void ranks_agree_on_the_worst(world *w)
@@ -433,7 +449,7 @@ int main(int argc, char **argv)
         ranks_are_numbered_anew,          the_transport_is_chosen,
         channels_keep_their_order,        messages_travel_while_compute_runs, sends_wait_for_their_event,
         waiting_does_not_spin,            groups_reduce_every_type,           groups_scatter_gather_and_broadcast,
-        groups_of_some_ranks_do_not_meet, ranks_agree_on_the_worst,
+        groups_of_some_ranks_do_not_meet, clocks_are_read_within_their_error, ranks_agree_on_the_worst,
     };
     const char *kind = argc > 1 ? argv[1] : "cpu";
     mhp_device_params params = {.kind = MHP_DEVICE_CPU, .threads = 1, .seed = 3};

@@ -1,0 +1,8 @@
+/* Named ranges on the calling thread for a profiler that listens (NVTX); nothing in a build without CUDA. Pushes and pops nest. */
+#ifndef MHP_CORE_RANGE_H
+#define MHP_CORE_RANGE_H
+
+void mhp_range_push(const char *name);
+void mhp_range_pop(void);
+
+#endif

@@ -1,0 +1,69 @@
+/* Records when this rank's streams did what, for some steps of a run, and writes the trace.
+ *
+ * NULL is a recorder that is off: every function takes it and returns at once. Everything is allocated before the first
+ * step. Inside a step the host thread only submits marks: on a CPU a mark reads the clock on the thread that runs the
+ * stream; on CUDA it is an event of the stream. They are read between steps. */
+#ifndef MHP_RUNTIME_PROFILE_RECORDER_H
+#define MHP_RUNTIME_PROFILE_RECORDER_H
+
+#include "runtime/options.h"
+#include "runtime/profile/trace.h"
+#include "runtime/store.h"
+
+typedef struct mhp_recorder mhp_recorder;
+/* On a card: streams beside those of a channel or group, on which the begin and end of its transfers are awaited. On a CPU,
+ * where events can be asked when they were completed, there is none: NULL. */
+typedef struct mhp_watch mhp_watch;
+
+typedef struct mhp_recorder_params {
+    mhp_comm *comm;
+    mhp_stream *compute;
+    const mhp_profile_params *profile; /* steps > 0 */
+    const char *directory;             /* the run's folder: the trace goes to its subfolder `profile`; copied */
+    int64_t total_steps;               /* of the run */
+    int pipeline_ranks;
+    int streams; /* residual streams */
+} mhp_recorder_params;
+
+mhp_status mhp_recorder_create(const mhp_recorder_params *params, mhp_recorder **recorder_out);
+/* Before the events and streams that it recorded go. */
+void mhp_recorder_destroy(mhp_recorder *recorder);
+
+/* Before the first step: who records says how much of it there will be in one step, ... */
+void mhp_recorder_reserve(mhp_recorder *recorder, size_t spans, size_t transfers);
+/* The same for all actions of a list, whose stages the store holds. */
+void mhp_recorder_reserve_actions(mhp_recorder *recorder, mhp_store *store, const mhp_action_list *actions);
+mhp_status mhp_recorder_add_watch(mhp_recorder *recorder, const char *name, mhp_watch **watch_out);
+/* ... and the room is made. MHP_ERR_LIMIT if the steps are too many for their size. Measures what a mark costs. */
+mhp_status mhp_recorder_ready(mhp_recorder *recorder);
+
+/* Around every step; every rank. The first recorded step reads the clocks before it; the last one reads them again and
+ * writes the trace. `start_ns`: when the host began the step. */
+mhp_status mhp_recorder_begin_step(mhp_recorder *recorder, int64_t step, uint64_t start_ns);
+mhp_status mhp_recorder_end_step(mhp_recorder *recorder);
+
+/* What is submitted between these two, inside a step, is not recorded; the next mark tells how long it took. */
+void mhp_recorder_pause(mhp_recorder *recorder);
+void mhp_recorder_resume(mhp_recorder *recorder);
+
+/* Names the action whose work is submitted until it ends; position is its place in the rank's list. */
+void mhp_recorder_begin_action(mhp_recorder *recorder, size_t position, const mhp_action *action);
+void mhp_recorder_end_action(mhp_recorder *recorder);
+
+/* A mark behind all that is on the compute stream: what passed since the mark before it is `what`, a group, a wait or a
+ * phase. Step, action and times are filled in. */
+mhp_status mhp_recorder_mark(mhp_recorder *recorder, mhp_trace_span what);
+/* What stood still before the pass that a cursor is in: until its input was there and the output slot free that it fills
+ * for another rank, or -1. */
+mhp_status mhp_recorder_wait(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch, int slot);
+/* A step that a cursor was moved by, and the part that it was of. */
+mhp_status mhp_recorder_group(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch,
+                              mhp_step_part part);
+
+/* A transfer that begins with `after` and ends with `done`, as these stand now; those of one watch follow each other. */
+mhp_status mhp_recorder_transfer(mhp_recorder *recorder, mhp_watch *watch, mhp_trace_span what, mhp_event *after,
+                                 mhp_event *done);
+/* Directly behind the compute stream's wait for the end of a transfer, which may not be a recorded one; once for each. */
+mhp_status mhp_recorder_arrived(mhp_recorder *recorder, const mhp_event *done);
+
+#endif

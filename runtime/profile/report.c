@@ -1,0 +1,225 @@
+#include "runtime/profile/report.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+const mhp_definition mhp_profile_definitions[] = {
+    {"window", "of a rank, from the host's begin of a step to the host's last result of it, on rank 0's clock; "
+               "averages are over all "
+               "recorded steps"},
+    {"compute", "the rank's compute stream worked: kernels of the model, gradient norm, optimizer"},
+    {"transfer", "of what a rank received: from the moment when the message was made, its receive was posted and the "
+                 "message before it on "
+                 "its channel had arrived, until it had arrived; of a collective, from the last member's entry. "
+                 "Waiting for the other side "
+                 "is no part of it. Measured where streams wait, so copies by a card's copy engines count"},
+    {"hidden share", "transfer time during which the receiving rank computed, over transfer time"},
+    {"exposed", "the compute stream stood still, and all that it waited for had been made but was still under way"},
+    {"bubble", "the compute stream stood still because something that it waited for was not made yet"},
+    {"other", "the rest of the window: the host before and behind the stream's work, preparation and reporting, and "
+              "the time between an "
+              "arrival and the stream's going on. compute + exposed + bubble + other = window"},
+    {"critical path", "from the end of the step back to its begin, always to what was awaited last"},
+    {"waited for", "bubbles of other ranks in which this rank's work was what they waited for"},
+    {NULL, NULL},
+};
+
+/* ---- what if ---- */
+
+static mhp_status simulate_us(const mhp_plan *plan, const mhp_costs *costs, double *step_us_out)
+{
+    mhp_simulate_params params = {.costs = costs, .early_gradient = true};
+    mhp_simulation simulation;
+    mhp_status status = mhp_simulate(plan, &params, &simulation);
+
+    *step_us_out = simulation.makespan_us;
+    mhp_simulation_release(&simulation);
+    return status;
+}
+
+static double busiest_us(const mhp_simulation *simulation)
+{
+    double most_us = 0;
+
+    for (int r = 0; r < simulation->rank_count; r++) {
+        most_us = fmax(most_us, simulation->ranks[r].busy_us);
+    }
+    return most_us;
+}
+
+static void sort_what_if(mhp_what_if *items)
+{
+    for (int i = 1; i < MHP_WHAT_IF_COUNT; i++) {
+        for (int k = i; k > 0 && items[k].saves_us > items[k - 1].saves_us; k--) {
+            mhp_what_if item = items[k];
+
+            items[k] = items[k - 1];
+            items[k - 1] = item;
+        }
+    }
+}
+
+static mhp_status ask_what_if(mhp_profile_report *report)
+{
+    const mhp_costs *costs = &report->measured.costs;
+    mhp_costs no_messages = *costs, no_optimizer = *costs;
+    mhp_what_if *items = report->what_if;
+
+    no_messages.links = (mhp_section_list){0};
+    no_optimizer.all_reduce_us = no_optimizer.optimizer_us = 0;
+    items[0] = (mhp_what_if){.name = "messages", .words = "messages took no time"};
+    items[1] = (mhp_what_if){.name = "bubble",
+                             .words = "no rank ever waited: the busiest one's work alone",
+                             .step_us = busiest_us(&report->planned)};
+    items[2] = (mhp_what_if){.name = "connections", .words = "the connections' kernels took no time"};
+    items[3] = (mhp_what_if){.name = "optimizer", .words = "reductions and optimizer took no time"};
+    MHP_RETURN_IF_ERROR(simulate_us(report->plan, &no_messages, &items[0].step_us));
+    MHP_RETURN_IF_ERROR(simulate_us(report->plan, &report->measured.without_connections, &items[2].step_us));
+    MHP_RETURN_IF_ERROR(simulate_us(report->plan, &no_optimizer, &items[3].step_us));
+    for (int i = 0; i < MHP_WHAT_IF_COUNT; i++) {
+        items[i].saves_us = report->planned.makespan_us - items[i].step_us;
+    }
+    sort_what_if(items);
+    return MHP_OK;
+}
+
+mhp_status mhp_profile_report_create(const mhp_analysis *analysis, const mhp_plan *plan, const mhp_costs *sizes,
+                                     mhp_profile_report *report_out)
+{
+    mhp_simulate_params params = {.costs = &report_out->measured.costs, .early_gradient = true};
+
+    *report_out = (mhp_profile_report){.analysis = analysis, .plan = plan};
+    MHP_RETURN_IF_ERROR(mhp_measured_check(analysis, plan));
+    MHP_RETURN_IF_ERROR(mhp_measured_create(analysis, plan, sizes, &report_out->measured));
+    MHP_RETURN_IF_ERROR(mhp_simulate(plan, &params, &report_out->planned));
+    return ask_what_if(report_out);
+}
+
+void mhp_profile_report_release(mhp_profile_report *report)
+{
+    mhp_simulation_release(&report->planned);
+    mhp_measured_release(&report->measured);
+    *report = (mhp_profile_report){0};
+}
+
+mhp_status mhp_profile_report_step(const mhp_profile_report *report, const mhp_step_analysis *step,
+                                   mhp_simulation *simulation_out)
+{
+    MHP_RETURN_IF_ERROR(mhp_measured_simulation(step, report->plan, simulation_out));
+    for (int r = 0; r < simulation_out->rank_count;
+         r++) { /* what a rank keeps follows from the order of its actions alone */
+        simulation_out->ranks[r].bytes_base = report->planned.ranks[r].bytes_base;
+        simulation_out->ranks[r].bytes_peak = report->planned.ranks[r].bytes_peak;
+    }
+    return MHP_OK;
+}
+
+/* ---- the table ---- */
+
+static double share(double part, double whole)
+{
+    return whole > 0 ? 100 * part / whole : 0;
+}
+
+static void write_head(const mhp_profile_report *report, FILE *stream)
+{
+    const mhp_analysis *analysis = report->analysis;
+    const mhp_trace *trace = &analysis->set->ranks[0];
+
+    fprintf(stream, "%s on %d ranks, %d stages, %d micro-batches; steps %lld to %lld, mean %.3f ms\n",
+            report->plan->name, analysis->rank_count, report->plan->stage_count, report->plan->microbatch_count,
+            (long long)trace->first_step + 1, (long long)trace->first_step + trace->step_count,
+            1e-3 * analysis->mean_step_us);
+    fprintf(stream,
+            "simulated       %.3f ms from the first action to the last update with the measured costs; measured %.3f "
+            "ms (%+.1f %%)\n",
+            1e-3 * report->planned.makespan_us, 1e-3 * report->measured.plan_us,
+            share(report->measured.plan_us - report->planned.makespan_us, report->planned.makespan_us));
+    fprintf(stream, "clocks          right within %.1f us; drift %.2f ppm; moved by messages %.1f us at most",
+            analysis->clocks.error_us, analysis->clocks.drift_ppm, analysis->clocks.shift_most_us);
+    if (analysis->clocks.clamped_count > 0) {
+        fprintf(stream, "; %zu links of ranks do not fit, by %.1f us", analysis->clocks.clamped_count,
+                analysis->clocks.clamped_most_us);
+    }
+    fprintf(stream, "\nrecording       %lld marks a step, %.3f %% of it; reading them between steps %.3f %%\n\n",
+            (long long)trace->mark_count, 100 * analysis->marks_share, 100 * analysis->resolve_share);
+}
+
+static void write_ranks(const mhp_analysis *analysis, FILE *stream)
+{
+    fprintf(stream, "%5s %10s %9s %9s %9s %9s %12s %8s %12s\n", "rank", "step ms", "compute", "exposed", "bubble",
+            "other", "transfer ms", "hidden", "waited for");
+    for (int rank = 0; rank < analysis->rank_count; rank++) {
+        const mhp_rank_figures *figures = &analysis->mean[rank];
+
+        fprintf(stream, "%5d %10.3f %7.1f %% %7.1f %% %7.1f %% %7.1f %% %12.3f %6.1f %% %10.1f %%\n", rank,
+                1e-3 * figures->step_us, share(figures->compute_us, figures->step_us),
+                share(figures->exposed_us, figures->step_us), share(figures->bubble_us, figures->step_us),
+                share(figures->other_us, figures->step_us), 1e-3 * mhp_figures_transfer_us(figures),
+                100 * mhp_figures_hidden_share(figures), share(figures->waited_for_us, figures->step_us));
+    }
+}
+
+static void write_parts(const mhp_analysis *analysis, FILE *stream)
+{
+    fprintf(stream, "\n%-16s", "compute, ms");
+    for (int part = 0; part < MHP_PART_COUNT; part++) {
+        fprintf(stream, " %13s", mhp_part_text((mhp_step_part)part));
+    }
+    fputc('\n', stream);
+    for (int pass = 0; pass < MHP_PASS_COUNT; pass++) {
+        double sums_us[MHP_PART_COUNT] = {0}, sum_us = 0;
+
+        for (int rank = 0; rank < analysis->rank_count; rank++) {
+            for (int part = 0; part < MHP_PART_COUNT; part++) {
+                sums_us[part] += analysis->mean[rank].group_us[pass][part];
+                sum_us += analysis->mean[rank].group_us[pass][part];
+            }
+        }
+        if (sum_us > 0) {
+            fprintf(stream, "%-16s", mhp_pass_text((mhp_pass)pass));
+            for (int part = 0; part < MHP_PART_COUNT; part++) {
+                fprintf(stream, " %13.3f", 1e-3 * sums_us[part]);
+            }
+            fputc('\n', stream);
+        }
+    }
+}
+
+static void write_path(const mhp_path_figures *path, FILE *stream)
+{
+    fprintf(stream, "\ncritical path  ");
+    for (int pass = 0; pass < MHP_PASS_COUNT; pass++) {
+        double sum_us = 0;
+
+        for (int part = 0; part < MHP_PART_COUNT; part++) {
+            sum_us += path->group_us[pass][part];
+        }
+        if (sum_us > 0) {
+            fprintf(stream, " %s %.1f %%,", mhp_pass_letter((mhp_pass)pass), share(sum_us, path->length_us));
+        }
+    }
+    for (int cause = 0; cause < MHP_CAUSE_COUNT; cause++) {
+        if (path->transfer_us[cause] > 0) {
+            fprintf(stream, " %s %.1f %%,", mhp_trace_cause_text((mhp_trace_cause)cause),
+                    share(path->transfer_us[cause], path->length_us));
+        }
+    }
+    fprintf(stream, " optimizer %.1f %%, other %.1f %%\n", share(path->phase_us, path->length_us),
+            share(path->other_us, path->length_us));
+}
+
+mhp_status mhp_profile_report_table(const mhp_profile_report *report, FILE *stream)
+{
+    write_head(report, stream);
+    write_ranks(report->analysis, stream);
+    write_parts(report->analysis, stream);
+    write_path(&report->analysis->mean_path, stream);
+    fprintf(stream, "\nwhat would help most, by the simulator\n");
+    for (int i = 0; i < MHP_WHAT_IF_COUNT; i++) {
+        fprintf(stream, "%6.1f %%  if %s\n", share(report->what_if[i].saves_us, report->planned.makespan_us),
+                report->what_if[i].words);
+    }
+    return ferror(stream) ? mhp_error_set(MHP_ERR_IO, "cannot write the report: %s", strerror(errno)) : MHP_OK;
+}

@@ -1,0 +1,337 @@
+/* What must hold of a report's files, found out by reading them:
+ *   check_report figures REPORT_JSON          every rank's parts add up to its step, shares are shares
+ *   check_report trace TRACE_JSON             events of a thread nest, flows have both ends in that order, counters
+ * never fall below 0 check_report page REPORT_JSON DOM         every figure that the page shows is the report's, and
+ * what it draws as idle as well Prints what it looked at; the first thing that does not hold ends it. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+
+enum { FILE_BYTES_MAX = 1 << 28, PATH_MAX_BYTES = 256 };
+
+#define CHECK(condition, ...)                                                                                          \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "check_report: " __VA_ARGS__);                                                             \
+            fprintf(stderr, " (%s)\n", #condition);                                                                    \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+
+static json_t *read_json(const char *path)
+{
+    json_error_t error;
+    json_t *root = json_load_file(path, 0, &error);
+
+    CHECK(root, "%s: line %d: %s", path, error.line, error.text);
+    return root;
+}
+
+static double number_at(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+
+    CHECK(json_is_number(value), "%s is no number", key);
+    return json_number_value(value);
+}
+
+/* ---- figures ---- */
+
+static double sum_of(const json_t *object)
+{
+    const char *key;
+    json_t *value;
+    double sum = 0;
+
+    json_object_foreach((json_t *)(uintptr_t)object, key, value)
+    {
+        sum += json_is_object(value) ? sum_of(value) : json_number_value(value);
+    }
+    return sum;
+}
+
+static void check_rank(const json_t *rank, size_t index)
+{
+    double step = number_at(rank, "step_us"), compute = number_at(rank, "compute_us"),
+           hidden = number_at(rank, "hidden_share");
+    double sum = compute + number_at(rank, "exposed_us") + number_at(rank, "bubble_us") + number_at(rank, "other_us");
+    double parts =
+        sum_of(json_object_get(rank, "groups_us")) + number_at(rank, "norm_us") + number_at(rank, "update_us");
+    const json_t *transfers = json_object_get(rank, "transfers");
+    const char *key;
+    json_t *transfer;
+
+    CHECK(step > 0 && compute > 0, "rank %zu did nothing", index);
+    CHECK(fabs(sum - step) <= 1e-3 * step, "rank %zu: %.3f us are accounted for of %.3f", index, sum, step);
+    CHECK(fabs(parts - compute) <= 1e-6 * step, "rank %zu: parts of %.3f us, compute of %.3f", index, parts, compute);
+    CHECK(hidden >= 0 && hidden <= 1, "rank %zu: a hidden share of %.3f", index, hidden);
+    json_object_foreach((json_t *)(uintptr_t)transfers, key, transfer)
+    {
+        CHECK(number_at(transfer, "hidden_us") <= number_at(transfer, "transfer_us") + 1e-6 &&
+                  number_at(transfer, "hidden_us") >= 0,
+              "rank %zu: more of %s is hidden than there is", index, key);
+    }
+}
+
+static void check_figures(const char *path)
+{
+    json_t *root = read_json(path), *ranks = json_object_get(root, "ranks"), *rank,
+           *words = json_object_get(root, "definitions");
+    const json_t *critical = json_object_get(root, "critical_path");
+    double length = number_at(critical, "length_us");
+    double sum = sum_of(json_object_get(critical, "groups_us")) + sum_of(json_object_get(critical, "transfers_us")) +
+                 number_at(critical, "optimizer_us") + number_at(critical, "other_us");
+    size_t i;
+
+    CHECK(json_array_size(ranks) > 0, "no rank in %s", path);
+    json_array_foreach(ranks, i, rank)
+    {
+        check_rank(rank, i);
+    }
+    CHECK(fabs(sum - length) <= 1e-6 * length, "the critical path has parts of %.3f us, and is %.3f long", sum, length);
+    CHECK(fabs(length - number_at(root, "mean_step_us")) <= 1e-6 * length,
+          "the critical path is not as long as the step");
+    CHECK(number_at(json_object_get(root, "recording"), "marks_share") < 0.2,
+          "recording took a fifth of a step, and the steps are small");
+    CHECK(json_object_size(words) >= 8, "terms without definitions");
+    printf("%zu ranks add up\n", json_array_size(ranks));
+    json_decref(root);
+}
+
+/* ---- the trace ---- */
+
+typedef struct slice {
+    int rank, thread;
+    int64_t start_ns, end_ns;
+} slice;
+
+static int compare_slices(const void *left, const void *right)
+{
+    const slice *a = left, *b = right;
+
+    if (a->rank != b->rank || a->thread != b->thread) {
+        return a->rank != b->rank ? a->rank - b->rank : a->thread - b->thread;
+    }
+    if (a->start_ns != b->start_ns) {
+        return a->start_ns < b->start_ns ? -1 : 1;
+    }
+    return (a->end_ns < b->end_ns) - (a->end_ns > b->end_ns); /* the longer one encloses */
+}
+
+/* Each slice of a thread begins behind the end of those before it, or ends inside the one that it begins in. */
+static void check_nesting(slice *slices, size_t count)
+{
+    slice *open = NULL;
+    size_t depth = 0;
+
+    CHECK(mhp_calloc(&open, count, sizeof *open) == MHP_OK, "%s", mhp_error_text());
+    qsort(slices, count, sizeof *slices, compare_slices);
+    for (size_t i = 0; i < count; i++) {
+        bool same = i > 0 && slices[i].rank == slices[i - 1].rank && slices[i].thread == slices[i - 1].thread;
+
+        depth = same ? depth : 0;
+        while (depth > 0 && open[depth - 1].end_ns <= slices[i].start_ns) {
+            depth--;
+        }
+        CHECK(depth == 0 || slices[i].end_ns <= open[depth - 1].end_ns,
+              "rank %d, thread %d: the event from %lld to %lld ns crosses another's end", slices[i].rank,
+              slices[i].thread, (long long)slices[i].start_ns, (long long)slices[i].end_ns);
+        open[depth++] = slices[i];
+    }
+    mhp_free(open);
+}
+
+typedef struct flow {
+    json_int_t id;
+    double start, end; /* -1: not seen */
+} flow;
+
+static int compare_flows(const void *left, const void *right)
+{
+    const flow *a = left, *b = right;
+
+    return (a->id > b->id) - (a->id < b->id);
+}
+
+/* Both ends of a flow are apart in the list. */
+static void check_flows(flow *flows, size_t count)
+{
+    CHECK(count > 0 && count % 2 == 0, "%zu ends of flows", count);
+    qsort(flows, count, sizeof *flows, compare_flows);
+    for (size_t i = 0; i < count; i += 2) {
+        double start = fmax(flows[i].start, flows[i + 1].start), end = fmax(flows[i].end, flows[i + 1].end);
+
+        CHECK(flows[i].id == flows[i + 1].id && (i + 2 == count || flows[i + 2].id != flows[i].id),
+              "flow %lld has not two ends", (long long)flows[i].id);
+        CHECK(start >= 0 && end >= start, "flow %lld ends before it starts", (long long)flows[i].id);
+    }
+}
+
+static void check_counter(const json_t *event)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(json_object_get(event, "args"), key, value)
+    {
+        CHECK(json_is_number(value) && json_number_value(value) >= 0, "counter %s is below 0", key);
+    }
+}
+
+static void check_trace(const char *path)
+{
+    json_t *root = read_json(path), *events = json_object_get(root, "traceEvents"), *event;
+    size_t i, slice_count = 0, flow_count = 0, counter_count = 0, name_count = 0;
+    slice *slices = NULL;
+    flow *flows = NULL;
+
+    CHECK(mhp_calloc(&slices, json_array_size(events), sizeof *slices) == MHP_OK, "%s", mhp_error_text());
+    CHECK(mhp_calloc(&flows, json_array_size(events), sizeof *flows) == MHP_OK, "%s", mhp_error_text());
+    json_array_foreach(events, i, event)
+    {
+        const char *phase = json_string_value(json_object_get(event, "ph"));
+        int rank = (int)number_at(event, "pid"), thread = (int)number_at(event, "tid");
+
+        CHECK(phase && json_string_value(json_object_get(event, "name")), "event %zu has no phase or name", i);
+        if (*phase == 'M') {
+            name_count++;
+            continue;
+        }
+        CHECK(number_at(event, "ts") >= 0, "event %zu stands before the begin", i);
+        if (*phase == 'X') {
+            CHECK(number_at(event, "dur") >= 0, "event %zu takes negative time", i);
+            slices[slice_count++] =
+                (slice){rank, thread, llround(1e3 * number_at(event, "ts")),
+                        llround(1e3 * number_at(event, "ts")) + llround(1e3 * number_at(event, "dur"))};
+        } else if (*phase == 's' || *phase == 'f') {
+            flows[flow_count++] =
+                (flow){json_integer_value(json_object_get(event, "id")), *phase == 's' ? number_at(event, "ts") : -1,
+                       *phase == 'f' ? number_at(event, "ts") : -1};
+        } else {
+            CHECK(*phase == 'C', "event %zu is of the unknown phase %s", i, phase);
+            check_counter(event);
+            counter_count++;
+        }
+    }
+    check_nesting(slices, slice_count);
+    check_flows(flows, flow_count);
+    CHECK(counter_count > 0 && name_count > 0, "no counters or no names");
+    printf("%zu events nest, %zu messages, %zu counts\n", slice_count, flow_count / 2, counter_count);
+    mhp_free(slices);
+    mhp_free(flows);
+    json_decref(root);
+}
+
+/* ---- the page ---- */
+
+/* The value of an attribute from `at` on, unescaped into `text`; NULL if there is none. */
+static const char *read_attribute(const char *at, const char *name, char *text, size_t size)
+{
+    char wanted[64];
+    size_t length = 0;
+
+    snprintf(wanted, sizeof wanted, " %s=\"", name);
+    at = at ? strstr(at, wanted) : NULL;
+    if (!at) {
+        return NULL;
+    }
+    for (at += strlen(wanted); *at && *at != '"' && length + 1 < size; length++) {
+        bool quote = strncmp(at, "&quot;", 6) == 0;
+
+        text[length] = quote ? '"' : *at;
+        at += quote ? 6 : 1;
+    }
+    text[length] = '\0';
+    return at;
+}
+
+static double find_figure(const json_t *root, const char *path)
+{
+    char copy[PATH_MAX_BYTES], *rest = NULL;
+    const json_t *at = root;
+
+    snprintf(copy, sizeof copy, "%s", path);
+    for (char *key = strtok_r(copy, "/", &rest); key && at; key = strtok_r(NULL, "/", &rest)) {
+        at = json_is_array(at) ? json_array_get(at, (size_t)atoi(key)) : json_object_get(at, key);
+    }
+    CHECK(json_is_number(at), "the page shows %s, which the report has not", path);
+    return json_number_value(at);
+}
+
+static size_t check_shown(const json_t *report, const char *dom)
+{
+    char key[PATH_MAX_BYTES], value[PATH_MAX_BYTES];
+    size_t count = 0;
+
+    while ((dom = read_attribute(dom, "data-key", key, sizeof key)) != NULL) {
+        double expected = find_figure(report, key);
+
+        dom = read_attribute(dom, "data-value", value, sizeof value);
+        CHECK(dom && fabs(strtod(value, NULL) - expected) <= 1e-9 * fabs(expected),
+              "the page shows %s for %s: expected %.15g", value, key, expected);
+        count++;
+    }
+    return count;
+}
+
+/* With one recorded step what is drawn is what is averaged. */
+static void check_drawn(const json_t *report, const char *dom)
+{
+    static char text[1 << 20];
+    static const char *const kinds[] = {"exposed", "bubble"};
+    const json_t *ranks = json_object_get(report, "ranks");
+    json_t *drawn;
+
+    CHECK(read_attribute(strstr(dom, "<body"), "data-idle", text, sizeof text), "the page's script did not end");
+    drawn = json_loads(text, 0, NULL);
+    CHECK(json_is_object(drawn), "the page's body says %s", text);
+    for (size_t r = 0; r < json_array_size(ranks); r++) {
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+            char drawn_key[64], key[64];
+            double shown, expected;
+
+            snprintf(drawn_key, sizeof drawn_key, "%zu %s", r, kinds[k]);
+            snprintf(key, sizeof key, "%s_us", kinds[k]);
+            shown = json_number_value(json_object_get(drawn, drawn_key));
+            expected = number_at(json_array_get(ranks, r), key);
+            CHECK(fabs(shown - expected) <= 1e-6 * number_at(report, "mean_step_us"),
+                  "rank %zu: %s of %.3f us is drawn: expected %.3f", r, kinds[k], shown, expected);
+        }
+    }
+    json_decref(drawn);
+}
+
+static void check_page(const char *report_path, const char *dom_path)
+{
+    json_t *report = read_json(report_path);
+    char *dom = NULL;
+    size_t size, shown;
+
+    CHECK(mhp_file_read_all(dom_path, FILE_BYTES_MAX, &dom, &size) == MHP_OK, "%s", mhp_error_text());
+    shown = check_shown(report, dom);
+    CHECK(shown >= 7 * json_array_size(json_object_get(report, "ranks")), "the page shows %zu figures only", shown);
+    check_drawn(report, dom);
+    printf("%zu figures are the report's\n", shown);
+    mhp_free(dom);
+    json_decref(report);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "figures") == 0) {
+        check_figures(argv[2]);
+    } else if (argc == 3 && strcmp(argv[1], "trace") == 0) {
+        check_trace(argv[2]);
+    } else if (argc == 4 && strcmp(argv[1], "page") == 0) {
+        check_page(argv[2], argv[3]);
+    } else {
+        fprintf(stderr, "usage: check_report figures|trace|page FILE [DOM]\n");
+        return 2;
+    }
+    return 0;
+}

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# run.sh MHCPIPE CHECK_REPORT: profiled runs whose reports add up, whose costs plan and tune read, and what is refused.
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+check=$(realpath "$2")
+make_data
+write_config
+
+# refused WORDS COMMAND...: one message with these words, and no success.
+refused() {
+    local words=$1
+    shift
+    if "$mhcpipe" "$@" >out 2>err; then
+        fail "$* succeeded"
+    fi
+    grep -qF -- "$words" err || fail "$*: expected \"$words\", got $(cat err)"
+    [ "$(wc -l <err)" -eq 1 ] || fail "$*: more than one line: $(cat err)"
+}
+
+echo "== a run without and with --profile: the same bits"
+launch 4 train config.yaml --set parallel.pipeline=4 --set schedule.microbatches=8 --set log.dir=plain >/dev/null
+launch 4 train config.yaml --set parallel.pipeline=4 --set schedule.microbatches=8 --set log.dir=run --profile 3 >/dev/null
+cmp <("$mhcpipe" checkpoint --tensors plain/checkpoints/step-00000012) <("$mhcpipe" checkpoint --tensors run/checkpoints/step-00000012) ||
+    fail "recording changes what is trained"
+[ ! -e plain/profile ] || fail "a run without --profile left a trace"
+[ "$(ls run/profile)" = "$(printf 'rank-000%d.trace\n' 0 1 2 3)" ] || fail "the traces are $(ls run/profile)"
+
+echo "== the report"
+"$mhcpipe" report run --costs costs.yaml >out
+grep -q '^dualpipe on 4 ranks, 4 stages, 8 micro-batches; steps 4 to 6' out || fail "the table begins with $(head -1 out)"
+grep -q 'report        run/report.html' out || fail "the table does not say where the report is"
+"$check" figures run/report.json
+"$check" trace run/profile/trace.json
+
+echo "== other schedules, replicas, recompute, the test device, and runs that are short or go on"
+for case in "1f1b 2 1 4" "gpipe 1 2 4" "zb-v 2 1 4 --set=schedule.recompute.what=full" "dualpipev 2 2 4" "interleaved 2 1 4 --set=parallel.device=test"; do
+    read -r kind pipeline data microbatches more <<<"$case"
+    # shellcheck disable=SC2086
+    launch $((pipeline * data)) train config.yaml --set schedule.kind="$kind" --set parallel.pipeline="$pipeline" --set parallel.data="$data" \
+        --set schedule.microbatches="$microbatches" --set train.steps=3 --set log.dir="$kind" --profile 9 $more >/dev/null
+    "$mhcpipe" report "$kind" >out || fail "$case: $(cat out)"
+    grep -q 'steps 1 to 3' out || fail "$case: $(head -1 out)"
+    "$check" figures "$kind/report.json"
+    [ "$kind" = gpipe ] || "$check" trace "$kind/profile/trace.json"
+done
+launch 2 train config.yaml --set schedule.kind=1f1b --set schedule.microbatches=4 --set train.steps=8 --set log.dir=1f1b --resume 1f1b \
+    --profile 2 --set profile.start=1 >/dev/null
+"$mhcpipe" report 1f1b | grep -q 'steps 5 to 6' || fail "a resumed run records other steps"
+
+echo "== measured costs"
+"$mhcpipe" plan run/config.resolved.yaml --costs costs.yaml >out
+simulated=$(grep -o '"simulated_plan_us":[^,]*' <(tr -d ' ' <run/report.json) | cut -d: -f2)
+makespan=$(awk '/^makespan  / { print $2 }' out)
+awk -v a="$simulated" -v b="$makespan" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-8 * a * a) }' || fail "plan says $makespan us, the report $simulated"
+nice "$mhcpipe" tune run/config.resolved.yaml --costs costs.yaml --iterations 200 -o best.yaml >out || fail "tune refuses the costs: $(cat out)"
+
+echo "== refused"
+refused "there is no plain/profile/rank-0000.trace" report plain
+refused "there is no nowhere/config.resolved.yaml" report nowhere
+copy() {
+    rm -rf bad
+    mkdir bad
+    cp -r run/config.resolved.yaml run/profile bad
+}
+copy
+truncate -s -100 bad/profile/rank-0002.trace
+refused "rank-0002.trace has" report bad
+copy
+truncate -s 5G bad/profile/rank-0002.trace
+refused "rank-0002.trace has 5368709120 bytes" report bad
+copy
+cp config.yaml bad/profile/rank-0001.trace
+refused "rank-0001.trace is no trace" report bad
+copy
+cp bad/profile/rank-0000.trace bad/profile/rank-0001.trace
+refused "is of another run" report bad
+copy
+rm bad/profile/rank-0003.trace
+refused "rank-0003.trace" report bad
+copy
+sed -i 's/kind: dualpipe/kind: 1f1b/' bad/config.resolved.yaml
+refused "belongs to no action of it" report bad
+launch 2 train config.yaml --set profile.steps=10001 >/dev/null 2>err && fail "too many steps are accepted"
+grep -q "10000" err || fail "too many steps: $(cat err)"
