@@ -105,7 +105,8 @@ check_cause() {
 
 # kill_once RANKS FOLDER: false if the run came to its end first.
 kill_once() {
-    local ranks=$1 folder=$2 victim since before
+    local ranks=$1 folder=$2 victim since before began
+    began=$(now_ms)
     before=$(last_step "$folder")
     start "$ranks" "$folder"
     find_ranks "$ranks"
@@ -114,6 +115,7 @@ kill_once() {
     since=$(now_ms)
     if [ "$victim" -eq 0 ] || ! kill -KILL "$victim" 2>/dev/null; then
         wait "$launcher" || fail "a launch failed by itself: $(cat out err)"
+        [ -n "$before" ] || whole_ms[$ranks]=$(($(now_ms) - began))     # of a whole run: the machine has less to do than before
         return 1
     fi
     await_end "$since" "$ranks"
