@@ -140,7 +140,7 @@ static void gather_reasons(mhp_run_energy *energy)
             const char *reason = energy->places[rank].reason[k];
 
             if (reason[0] != '\0' && energy->size > 1) {
-                snprintf(text, size, "rank %d: %s", rank, reason);
+                snprintf(text, size, "rank %d: %.*s", rank, MHP_ENERGY_REASON_MAX - 1, reason);
             } else {
                 snprintf(text, size, "%s", reason);
             }

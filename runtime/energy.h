@@ -25,7 +25,7 @@ double mhp_joules_sum(const mhp_joules *joules);
 typedef struct mhp_energy_total {
     mhp_joules steps, run;
     int64_t step_count;
-    char reason[MHP_ENERGY_KINDS][MHP_ENERGY_REASON_MAX + 16];      /* why a kind is not readable; "" if it is */
+    char reason[MHP_ENERGY_KINDS][MHP_ENERGY_REASON_MAX + 24];      /* why a kind is not readable; "" if it is */
 } mhp_energy_total;
 
 typedef struct mhp_run_energy_params {

@@ -246,7 +246,9 @@ bool mhp_watchdog_fail(mhp_watchdog *watchdog, bool agreed)
     watchdog->failure_agreed = agreed;
     atomic_store(&watchdog->failed, 1);
     wake(watchdog);
-    (void)await(&watchdog->failure_told, told_s);
+    if (await(&watchdog->failure_told, told_s) && watchdog->failure_is_late) {
+        return false;
+    }
     if (!agreed && watchdog->rank != MHP_WATCHDOG_ROOT) {
         nanosleep(&wait, NULL);         /* of several ranks that fail at once the lowest reports */
     }

@@ -373,7 +373,8 @@ static void tell_failure(mhp_watchdog *watchdog)
 {
     char said[TEXT_BYTES];
 
-    if (watchdog->ended_ns == 0) {
+    watchdog->failure_is_late = watchdog->ended_ns != 0;
+    if (!watchdog->failure_is_late) {
         if (!watchdog->failure_agreed) {
             watchdog->ended_ns = mhp_time_ns();
             snprintf(said, sizeof said, "%d %.*s", watchdog->rank, TEXT_BYTES - 32, watchdog->failure);

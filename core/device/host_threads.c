@@ -10,6 +10,7 @@
 enum {
     COMM_SLEEP_MIN_NS = 20000,
     COMM_SLEEP_MAX_NS = 200000,
+    COMM_IDLE_NS = 20000000,
     WORD_SLEEP_NS = 50000,
     COMM_TIMER_SLACK_NS = 2000,
     TEST_DELAY_MAX_NS = 100000,
@@ -182,7 +183,11 @@ static void sleep_comm(host_device *device, int outstanding, long *sleep_ns)
     long now_ns = *sleep_ns;
 
     if (outstanding <= 0 && !waits_in_silence(device, MHP_STREAM_COMM)) {
-        pthread_cond_wait(&device->comm_wake, &device->lock);
+        if (device->progress) {         /* nothing is under way, but another rank may tell that it failed */
+            sleep_at_most(device, &device->comm_wake, COMM_IDLE_NS);
+        } else {
+            pthread_cond_wait(&device->comm_wake, &device->lock);
+        }
         return;
     }
     *sleep_ns = now_ns * 2 < COMM_SLEEP_MAX_NS ? now_ns * 2 : COMM_SLEEP_MAX_NS;
