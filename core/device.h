@@ -125,7 +125,7 @@ uint64_t mhp_event_time_ns(const mhp_event *event);
 uint64_t mhp_event_count(const mhp_event *event);
 
 /* Called on the comm thread, again and again while it returns a positive number of operations under way (with back-off between
- * calls), and once after every comm item. A negative value is an error: it sticks to every comm stream. NULL to remove. */
+ * calls), once after every comm item, and some fifty times a second when there is nothing else. A negative value is an error: it sticks to every comm stream. NULL to remove. */
 typedef int (*mhp_progress_fn)(void *context);
 mhp_status mhp_device_set_progress(mhp_device *device, mhp_progress_fn progress, void *context);
 /* Wakes the comm thread so that the progress function runs again soon. Any thread. */

@@ -361,34 +361,48 @@ static void copies_and_fills_run_in_stream_order(void **state)
     mhp_device_close(device);
 }
 
+typedef struct polled {
+    atomic_int left, calls;
+} polled;
+
 static int count_progress(void *context)
 {
-    int left = atomic_load((atomic_int *)context);
+    polled *self = context;
+    int left = atomic_load(&self->left);
 
+    atomic_fetch_add(&self->calls, 1);
     if (left > 0) {
-        atomic_store((atomic_int *)context, left - 1);
+        atomic_store(&self->left, left - 1);
     }
     return left > 0 ? left - 1 : 0;
 }
 
-/* The comm thread polls while operations are under way, and stops polling when there are none. */
+/* The comm thread polls while operations are under way, and looks now and then when there are none. */
 static void progress_is_polled_until_nothing_is_left(void **state)
 {
     mhp_device *device = open_device(kind_under_test, 0, 0);
     mhp_stream *stream = make_stream(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL);
-    atomic_int left = 50;
+    polled self = {.left = 50};
     struct timespec pause = {0, 1000000};
+    uint64_t start_ns;
+    int calls;
 
     (void)state;
-    assert_int_equal(mhp_device_set_progress(device, count_progress, &left), MHP_OK);
+    assert_int_equal(mhp_device_set_progress(device, count_progress, &self), MHP_OK);
     mhp_device_wake_comm(device);
-    for (int i = 0; i < 5000 && atomic_load(&left) > 0; i++) {
+    for (int i = 0; i < 5000 && atomic_load(&self.left) > 0; i++) {
         nanosleep(&pause, NULL);
     }
-    assert_int_equal(atomic_load(&left), 0);
-    atomic_store(&left, 3); /* nobody woke it */
-    nanosleep(&(struct timespec){0, 20000000}, NULL);
-    assert_int_equal(atomic_load(&left), 3);
+    assert_int_equal(atomic_load(&self.left), 0);
+    calls = atomic_load(&self.calls);
+    for (int i = 0; i < 5000 && atomic_load(&self.calls) == calls; i++) {       /* nobody wakes it */
+        nanosleep(&pause, NULL);
+    }
+    assert_true(atomic_load(&self.calls) > calls);
+    calls = atomic_load(&self.calls);
+    start_ns = mhp_time_ns();
+    nanosleep(&(struct timespec){0, 100000000}, NULL);
+    assert_true((uint64_t)(atomic_load(&self.calls) - calls) <= 2 + (mhp_time_ns() - start_ns) / 10000000);
     assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
     mhp_device_set_progress(device, NULL, NULL);
     mhp_device_close(device);
