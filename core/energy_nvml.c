@@ -1,35 +1,29 @@
 /* NVML: the driver's library, found at run time, so that nothing links to it. Its counter of a card's energy does not go round. */
 #include <dlfcn.h>
-#include <string.h>
 
 #include "core/energy_internal.h"
+#include "core/library.h"
 #include "core/memory.h"
 
 mhp_status mhp_nvml_load(mhp_nvml *nvml)
 {
     void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    const struct {
-        const char *name;
-        void *target;
-    } functions[] = {
+    const mhp_library_symbol functions[] = {
         {"nvmlInit_v2", &nvml->init},
         {"nvmlShutdown", &nvml->shutdown},
         {"nvmlErrorString", &nvml->error_text},
         {"nvmlDeviceGetHandleByPciBusId_v2", &nvml->find},
         {"nvmlDeviceGetTotalEnergyConsumption", &nvml->energy_mj},
     };
+    const char *missing;
 
     if (!library) {
         return mhp_error_set(MHP_ERR_UNSUPPORTED, "no libnvidia-ml.so.1: it comes with NVIDIA's driver");
     }
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        void *found = dlsym(library, functions[i].name);
-
-        if (!found) {
-            dlclose(library);
-            return mhp_error_set(MHP_ERR_UNSUPPORTED, "libnvidia-ml.so.1 has no %s: install a newer driver", functions[i].name);
-        }
-        memcpy(functions[i].target, &found, sizeof found);
+    missing = mhp_library_bind(library, functions, sizeof functions / sizeof *functions);
+    if (missing) {
+        dlclose(library);
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "libnvidia-ml.so.1 has no %s: install a newer driver", missing);
     }
     return MHP_OK;
 }

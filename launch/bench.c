@@ -88,10 +88,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case ARGP_KEY_ARG:
         if (!given->what) {
             given->what = text;
-        } else if (!given->path) {
-            given->path = text;
         } else {
-            argp_error(state, "one CONFIG expected, not also \"%s\"", text);
+            mhp_take_argument(state, "CONFIG", text, &given->path);
         }
         return 0;
     case ARGP_KEY_END:

@@ -11,10 +11,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_ARG:
-        if (*path) {
-            argp_error(state, "one FILE expected, not also \"%s\"", text);
-        }
-        *path = text;
+        mhp_take_argument(state, "FILE", text, path);
         return 0;
     case ARGP_KEY_END:
         if (!*path) {

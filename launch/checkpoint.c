@@ -22,10 +22,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         given->tensors = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (given->path) {
-            argp_error(state, "one PATH expected, not also \"%s\"", text);
-        }
-        given->path = text;
+        mhp_take_argument(state, "PATH", text, &given->path);
         return 0;
     case ARGP_KEY_NO_ARGS:
         argp_error(state, "a PATH expected");

@@ -30,6 +30,14 @@ void mhp_parse_arguments(const struct argp *parser, const char *name, int argc, 
     }
 }
 
+void mhp_take_argument(struct argp_state *state, const char *what, char *text, const char **value)
+{
+    if (*value) {
+        argp_error(state, "one %s expected, not also \"%s\"", what, text);
+    }
+    *value = text;
+}
+
 int64_t mhp_parse_bytes(struct argp_state *state, const char *option, const char *text)
 {
     static const char units[] = "KMGT";

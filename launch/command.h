@@ -52,6 +52,9 @@ void mhp_overrides_add(mhp_overrides *overrides, char *text, struct argp_state *
 void mhp_parse_arguments(const struct argp *parser, const char *name, int argc, char **argv,
                          void *arguments);
 
+/* Takes the command's one argument, which errors call `what`; another one is a usage error. */
+void mhp_take_argument(struct argp_state *state, const char *what, char *text, const char **value);
+
 /* Reads a whole number of an option, or ends with a usage error that names the range. */
 int mhp_parse_integer(struct argp_state *state, const char *option, const char *text, int minimum,
                       int maximum);

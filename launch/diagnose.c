@@ -15,10 +15,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_ARG:
-        if (given->run) {
-            argp_error(state, "one RUN_DIR expected, not also \"%s\"", text);
-        }
-        given->run = text;
+        mhp_take_argument(state, "RUN_DIR", text, &given->run);
         return 0;
     case ARGP_KEY_NO_ARGS:
         argp_error(state, "a RUN_DIR expected");

@@ -11,6 +11,7 @@
 
 #include "core/device.h"
 #include "core/environment.h"
+#include "core/library.h"
 #include "launch/command.h"
 #include "launch/doctor_cards.h"
 #include "launch/doctor_cluster.h"
@@ -142,14 +143,10 @@ static void *open_library(const char *const *names)
 static size_t library_version(const char *const *names, const char *function)
 {
     void *library = open_library(names);
-    void *symbol = library ? dlsym(library, function) : NULL;
     size_t (*version)(void);
+    const mhp_library_symbol symbol = {function, &version};
 
-    if (!symbol) {
-        return 0;
-    }
-    memcpy(&version, &symbol, sizeof symbol);
-    return version();
+    return library && !mhp_library_bind(library, &symbol, 1) ? version() : 0;
 }
 
 static void check_cublas(void)
@@ -185,12 +182,11 @@ static void check_nccl(doctor *self, int card_count)
 {
     static const char *const names[] = {"libnccl.so.2", NULL};
     void *library = open_library(names);
-    void *symbol = library ? dlsym(library, "ncclGetVersion") : NULL;
     int (*get_version)(int *version);
+    const mhp_library_symbol symbol = {"ncclGetVersion", &get_version};
     int version = 0;
 
-    if (symbol) {
-        memcpy(&get_version, &symbol, sizeof symbol);
+    if (library && !mhp_library_bind(library, &symbol, 1)) {
         (void)get_version(&version);
         print_fact("NCCL", "%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
         return;
@@ -355,10 +351,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         mhp_overrides_add(&self->overrides, text, state);
         return 0;
     case ARGP_KEY_ARG:
-        if (self->path) {
-            argp_error(state, "one CONFIG expected, not also \"%s\"", text);
-        }
-        self->path = text;
+        mhp_take_argument(state, "CONFIG", text, &self->path);
         return 0;
     case ARGP_KEY_END:
         if (!self->cluster && (self->path || self->overrides.count > 0)) {

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/library.h"
+
 /* The part of nvml.h that is used here: its binary interface is fixed by the versions in the names. */
 enum { NVML_NVLINKS_MAX = 18, NVML_P2P_NVLINK = 2 };
 typedef struct nvml_device *nvml_handle;
@@ -29,10 +31,7 @@ typedef struct nvml_api {
 /* False if a function is not in the library. */
 static bool load(void *library, nvml_api *api)
 {
-    const struct {
-        const char *name;
-        void *target;
-    } functions[] = {
+    const mhp_library_symbol functions[] = {
         {"nvmlInit_v2", &api->init},
         {"nvmlShutdown", &api->shutdown},
         {"nvmlErrorString", &api->error_text},
@@ -47,15 +46,7 @@ static bool load(void *library, nvml_api *api)
         {"nvmlDeviceGetP2PStatus", &api->peer_status},
     };
 
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        void *found = dlsym(library, functions[i].name);
-
-        if (!found) {
-            return false;
-        }
-        memcpy(functions[i].target, &found, sizeof found);
-    }
-    return true;
+    return !mhp_library_bind(library, functions, sizeof functions / sizeof *functions);
 }
 
 static void describe(const nvml_api *api, nvml_handle handle, mhp_card *card)

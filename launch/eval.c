@@ -24,10 +24,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         mhp_overrides_add(&given->overrides, text, state);
         return 0;
     case ARGP_KEY_ARG:
-        if (given->path) {
-            argp_error(state, "one CONFIG expected, not also \"%s\"", text);
-        }
-        given->path = text;
+        mhp_take_argument(state, "CONFIG", text, &given->path);
         return 0;
     case ARGP_KEY_END:
         if (!given->path || !given->model) {

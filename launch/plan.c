@@ -210,10 +210,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         mhp_overrides_add(&request->overrides, text, state);
         return 0;
     case ARGP_KEY_ARG:
-        if (request->file) {
-            argp_error(state, "one FILE expected, not also \"%s\"", text);
-        }
-        request->file = text;
+        mhp_take_argument(state, "FILE", text, &request->file);
         return 0;
     case ARGP_KEY_END:
         check_given(given, state);

@@ -103,20 +103,25 @@ static mhp_status spread(mhp_costs *costs, int stage_count)
     return MHP_OK;
 }
 
-/* What the configuration's stages keep with another recompute. */
-static mhp_status measure(const mhp_config *config, int what, bool held_once, mhp_costs *sizes_out)
+/* What the configuration's stages keep. Another recompute than the plan's own needs another plan. */
+static mhp_status measure(const mhp_planning *planning, int what, bool held_once, mhp_costs *sizes_out)
 {
+    const mhp_config *config = &planning->config;
     mhp_schedule_params schedule = config->schedule;
-    mhp_layout layout = {0};
-    mhp_memory_params memory = {&layout, &config->model, &config->parallel, &schedule,
-                                &config->train};
-    mhp_status status;
+    mhp_layout own = planning->layout, other = {0};
+    bool is_own = what == schedule.recompute.what;
+    mhp_memory_params memory = {is_own ? &own : &other, &config->model, &config->parallel,
+                                &schedule, &config->train};
+    mhp_status status = MHP_OK;
 
+    own.plan = planning->plan;
     schedule.recompute.what = what;
-    MHP_TRY(out, mhp_layout_create(&config->model, &config->parallel, &schedule, &layout));
+    if (!is_own) {
+        MHP_TRY(out, mhp_layout_create(&config->model, &config->parallel, &schedule, &other));
+    }
     MHP_TRY(out, mhp_memory_costs(&memory, held_once, sizes_out));
 out:
-    mhp_layout_release(&layout);
+    mhp_layout_release(&other);
     return status;
 }
 
@@ -126,14 +131,15 @@ static int64_t larger(int64_t a, int64_t b)
 }
 
 /* Activations as they are without R, and what stays of them with it. */
-static mhp_status measure_both(const mhp_config *config, mhp_costs *sizes_out)
+static mhp_status measure_both(const mhp_planning *planning, mhp_costs *sizes_out)
 {
-    int what = config->schedule.recompute.what;
+    int what = planning->config.schedule.recompute.what;
     mhp_costs rebuilt = {0};
     mhp_status status;
 
-    MHP_TRY(out, measure(config, MHP_RECOMPUTE_NONE, true, sizes_out));
-    MHP_TRY(out, measure(config, what == MHP_RECOMPUTE_NONE ? MHP_RECOMPUTE_FULL : what, true, &rebuilt));
+    MHP_TRY(out, measure(planning, MHP_RECOMPUTE_NONE, true, sizes_out));
+    MHP_TRY(out, measure(planning, what == MHP_RECOMPUTE_NONE ? MHP_RECOMPUTE_FULL : what, true,
+                         &rebuilt));
     for (size_t s = 0; s < sizes_out->stages.count; s++) {
         mhp_stage_bytes *bytes = &((mhp_stage_costs *)sizes_out->stages.items)[s].bytes;
         const mhp_stage_bytes *other = &mhp_costs_stage(&rebuilt, (int)s)->bytes;
@@ -151,12 +157,12 @@ out:
 /* What the file leaves open and the configuration says. */
 static mhp_status add_sizes(const mhp_planning_request *request, mhp_planning *planning)
 {
-    const mhp_config *config = &planning->config;
+    int what = planning->config.schedule.recompute.what;
     mhp_costs sizes = {0};
     mhp_status status;
 
-    MHP_TRY(out, request->may_rebuild ? measure_both(config, &sizes)
-                                      : measure(config, config->schedule.recompute.what, false, &sizes));
+    MHP_TRY(out, request->may_rebuild ? measure_both(planning, &sizes)
+                                      : measure(planning, what, false, &sizes));
     if (planning->costs.message_bytes == 0) {
         planning->costs.message_bytes = sizes.message_bytes;
     }

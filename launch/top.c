@@ -45,10 +45,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         given->once = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (given->directory) {
-            argp_error(state, "one RUN_DIR expected, not also \"%s\"", text);
-        }
-        given->directory = text;
+        mhp_take_argument(state, "RUN_DIR", text, &given->directory);
         return 0;
     case ARGP_KEY_NO_ARGS:
         argp_error(state, "a RUN_DIR expected");

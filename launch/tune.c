@@ -127,10 +127,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         mhp_overrides_add(&given->request.overrides, text, state);
         return 0;
     case ARGP_KEY_ARG:
-        if (given->request.file) {
-            argp_error(state, "one CONFIG expected, not also \"%s\"", text);
-        }
-        given->request.file = text;
+        mhp_take_argument(state, "CONFIG", text, &given->request.file);
         return 0;
     case ARGP_KEY_END:
         check_given(given, state);

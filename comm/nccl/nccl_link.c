@@ -1,8 +1,9 @@
 #include "comm/nccl/nccl_link.h"
 
 #include <dlfcn.h>
-#include <string.h>
 #include <time.h>
+
+#include "core/library.h"
 
 /* CTAs are multiprocessors that a message takes from the stages' kernels. */
 enum { CTAS_MIN = 1, CTAS_MAX = 4, POLL_PAUSE_NS = 10000 };
@@ -12,10 +13,7 @@ static const mhp_nccl_api *found;
 
 static bool load(void *library, mhp_nccl_api *api)
 {
-    const struct {
-        const char *name;
-        void *target;
-    } functions[] = {
+    const mhp_library_symbol functions[] = {
         {"ncclGetUniqueId", &api->get_unique_id},
         {"ncclCommInitRankConfig", &api->init},
         {"ncclCommFinalize", &api->finalize},
@@ -34,15 +32,7 @@ static bool load(void *library, mhp_nccl_api *api)
         {"ncclBroadcast", &api->broadcast},
     };
 
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        void *symbol = dlsym(library, functions[i].name);
-
-        if (!symbol) {
-            return false;
-        }
-        memcpy(functions[i].target, &symbol, sizeof symbol);
-    }
-    return true;
+    return !mhp_library_bind(library, functions, sizeof functions / sizeof *functions);
 }
 
 static void find_once(void)

@@ -12,6 +12,7 @@
 #include "comm/clock.h"
 #include "comm/group.h"
 #include "core/memory.h"
+#include "tests/ranks/check.h"
 
 enum { SLOTS = 3, MESSAGES = 60, MESSAGE_VALUES = 500, LONG_BYTES = 9 << 20, PATIENCE_S = 60, EXIT_SKIPPED = 77 };
 
@@ -23,17 +24,6 @@ typedef struct world {
     bool ipc;
     int channels, groups; /* ids given away */
 } world;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "rank %d, %s:%d: %s does not hold (%s)\n", w->rank, __FILE__, __LINE__, \
-                    #condition, mhp_error_text());                                                 \
-            mhp_comm_abort(w->comm);                                                               \
-        }                                                                                          \
-    } while (0)
-
-#define CHECK_OK(expression) CHECK((expression) == MHP_OK)
 
 static mhp_event *make_event(world *w)
 {

@@ -11,6 +11,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "runtime/energy.h"
+#include "tests/ranks/check.h"
 
 enum { STEPS = 5, NOT_SUPPORTED = 3 };
 
@@ -22,17 +23,6 @@ typedef struct world {
     const char *folder;
     int rank, size;
 } world;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "rank %d, %s:%d: %s does not hold (%s)\n", w->rank, __FILE__, __LINE__, \
-                    #condition, mhp_error_text());                                                 \
-            mhp_comm_abort(w->comm);                                                               \
-        }                                                                                          \
-    } while (0)
-
-#define CHECK_OK(expression) CHECK((expression) == MHP_OK)
 
 /* ---- counters ---- */
 

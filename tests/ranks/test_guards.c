@@ -17,6 +17,7 @@
 #include "core/memory.h"
 #include "runtime/data/indexed.h"
 #include "runtime/run.h"
+#include "tests/ranks/check.h"
 
 enum { STEPS = 8, LENGTH = 12, VOCABULARY = 19, DOCUMENTS = 40, DOCUMENT_TOKENS = 50, CHECKPOINT_EVERY = 3, PATH_BYTES = 256 };
 enum { EVERY_STEP = -1, NO_STEP = -2 };
@@ -39,17 +40,6 @@ typedef struct world {
     int bad_times;                  /* how often it is still to be bad */
     float bad_value;
 } world;
-
-#define CHECK(condition)                                                                            \
-    do {                                                                                            \
-        if (!(condition)) {                                                                         \
-            fprintf(stderr, "rank %d, %s:%d: %s does not hold (%s)\n", w->rank, __FILE__, __LINE__, \
-                    #condition, mhp_error_text());                                                  \
-            mhp_comm_abort(w->comm);                                                                \
-        }                                                                                           \
-    } while (0)
-
-#define CHECK_OK(expression) CHECK((expression) == MHP_OK)
 
 /* The last rank puts the value into its part of the gradients. */
 static mhp_status tamper(void *context, int64_t step)

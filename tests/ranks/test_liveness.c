@@ -7,6 +7,7 @@
 
 #include "comm/comm.h"
 #include "comm/liveness_internal.h"
+#include "tests/ranks/check.h"
 
 enum { RANKS_MAX = 16, PATIENCE_MS = 20000, POLL_MS = 20 };
 
@@ -19,16 +20,6 @@ typedef struct world {
     int last_beat[RANKS_MAX], last_kind[RANKS_MAX];
     char last_text[RANKS_MAX][MHP_WORD_TEXT_MAX];
 } world;
-
-#define CHECK(condition)                                                                                                    \
-    do {                                                                                                                    \
-        if (!(condition)) {                                                                                                 \
-            fprintf(stderr, "rank %d, %s:%d: %s does not hold (%s)\n", w->rank, __FILE__, __LINE__, #condition, mhp_error_text()); \
-            mhp_comm_abort(w->comm);                                                                                        \
-        }                                                                                                                   \
-    } while (0)
-
-#define CHECK_OK(expression) CHECK((expression) == MHP_OK)
 
 static void take_beat(void *context, int rank, const void *beat)
 {

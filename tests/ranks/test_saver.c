@@ -12,6 +12,7 @@
 #include "runtime/checkpoint/restore.h"
 #include "runtime/checkpoint/saver.h"
 #include "runtime/trainer.h"
+#include "tests/ranks/check.h"
 
 enum { CALLS_MAX = 200 };
 
@@ -21,17 +22,6 @@ typedef struct world {
     const char *folder;
     int rank, size;
 } world;
-
-#define CHECK(condition)                                                                            \
-    do {                                                                                            \
-        if (!(condition)) {                                                                         \
-            fprintf(stderr, "rank %d, %s:%d: %s does not hold (%s)\n", w->rank, __FILE__, __LINE__, \
-                    #condition, mhp_error_text());                                                  \
-            mhp_comm_abort(w->comm);                                                                \
-        }                                                                                           \
-    } while (0)
-
-#define CHECK_OK(expression) CHECK((expression) == MHP_OK)
 
 /* The call with that number fails; all are counted. */
 static atomic_int calls_seen, failing_call;

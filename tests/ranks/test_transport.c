@@ -12,6 +12,7 @@
 
 #include "comm/channel.h"
 #include "core/memory.h"
+#include "tests/ranks/check.h"
 
 enum { SLOTS = 2, SHORT_MESSAGES = 3000, SHORT_BYTES = 64, LONG_MESSAGES = 3, PATIENCE_S = 60, EXIT_SKIPPED = 77 };
 
@@ -25,17 +26,6 @@ typedef struct world {
     int rank, size, next, before;
     int channels;               /* ids given away */
 } world;
-
-#define CHECK(condition)                                                                            \
-    do {                                                                                            \
-        if (!(condition)) {                                                                         \
-            fprintf(stderr, "rank %d, %s:%d: %s does not hold (%s)\n", w->rank, __FILE__, __LINE__, \
-                    #condition, mhp_error_text());                                                  \
-            mhp_comm_abort(w->comm);                                                                \
-        }                                                                                           \
-    } while (0)
-
-#define CHECK_OK(expression) CHECK((expression) == MHP_OK)
 
 /* One end of a channel between neighbours in the ring. */
 typedef struct ring_end {
