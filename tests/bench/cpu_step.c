@@ -289,10 +289,12 @@ static void print_kernels(void)
     printf("\n");
 }
 
-static mhp_status bench(mhp_device *device, mhp_comm *comm, mhp_config *config, int steps)
+static mhp_status bench(mhp_comm *comm, mhp_config *config, void *context)
 {
+    int steps = *(const int *)context;
     double step_ms = 0, flops = 0, inside_s = 0, bare_s = 0, microbatches, bare_rate, step_rate;
 
+    config->train.steps = steps + WARM_UP_STEPS;
     MHP_RETURN_IF_ERROR(time_steps(comm, config, steps, &step_ms, &flops));
     if (mhp_comm_rank(comm) == 0) {
         printf("width %lld, %d ranks x %lld threads: %.1f ms a step\n", (long long)config->model.hidden_size, mhp_comm_size(comm),
@@ -301,7 +303,7 @@ static mhp_status bench(mhp_device *device, mhp_comm *comm, mhp_config *config, 
     if (mhp_comm_size(comm) > 1 || config->model.dtype != MHP_DTYPE_F32) {
         return MHP_OK;
     }
-    MHP_RETURN_IF_ERROR(time_products(device, config, &inside_s, &bare_s));
+    MHP_RETURN_IF_ERROR(time_products(mhp_comm_device(comm), config, &inside_s, &bare_s));
     microbatches = (double)config->schedule.microbatches;
     bare_rate = products.flops / bare_s;
     step_rate = flops / (step_ms * 1e-3);
@@ -316,37 +318,11 @@ static mhp_status bench(mhp_device *device, mhp_comm *comm, mhp_config *config, 
 
 int main(int argc, char **argv)
 {
-    mhp_config config = {0};
-    mhp_device_params params = {.kind = MHP_DEVICE_CPU};
-    mhp_device *device = NULL;
-    mhp_comm *comm = NULL;
-    mhp_status status;
+    int steps = argc > 2 ? atoi(argv[2]) : 0;
 
-    if (argc < 3 || atoi(argv[2]) < 1) {
+    if (steps < 1) {
         fprintf(stderr, "usage: cpu_step CONFIG STEPS [KEY=VALUE ...]\n");
         return 2;
     }
-    status = mhp_config_load(&config, argv[1], argv + 3, (size_t)(argc - 3));
-    params.threads = (int)config.parallel.threads;
-    if (status == MHP_OK) {
-        config.train.steps = atoi(argv[2]) + WARM_UP_STEPS;
-        status = mhp_device_open(&params, &device);
-    }
-    if (status == MHP_OK) {
-        status = mhp_comm_open(device, &comm);
-    }
-    if (status == MHP_OK) {
-        status = bench(device, comm, &config, atoi(argv[2]));
-    }
-    if (status != MHP_OK) {
-        fprintf(stderr, "cpu_step: %s\n", mhp_error_text());
-        if (comm) {
-            mhp_comm_abort(comm);
-        }
-        return 1;
-    }
-    mhp_comm_close(comm);
-    mhp_device_close(device);
-    mhp_config_release(&config);
-    return 0;
+    return bench_run("cpu_step", argv[1], argv + 3, argc - 3, bench, &steps);
 }

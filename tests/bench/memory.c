@@ -253,7 +253,7 @@ out:
     return status;
 }
 
-static mhp_status bench(mhp_device *device, mhp_comm *comm, mhp_config *config, int steps)
+static mhp_status bench(mhp_comm *comm, mhp_config *config, int steps)
 {
     mhp_connection_params own = config->model.connections;
     double step_ms[MODES], forward_ms[2] = {0}, rebuild_ms[2] = {0};
@@ -263,7 +263,7 @@ static mhp_status bench(mhp_device *device, mhp_comm *comm, mhp_config *config, 
     MHP_RETURN_IF_ERROR(print_bytes(config, &own));
     MHP_RETURN_IF_ERROR(time_steps(comm, config, steps, step_ms, bytes));
     for (int what = 0; what < 2; what++) {
-        MHP_RETURN_IF_ERROR(time_connections(device, config, (mhp_recompute)what, &forward_ms[what], &rebuild_ms[what]));
+        MHP_RETURN_IF_ERROR(time_connections(mhp_comm_device(comm), config, (mhp_recompute)what, &forward_ms[what], &rebuild_ms[what]));
     }
     printf("%-12s %10s %10s %12s\n", "mode", "step, ms", "added, ms", "arena, MiB");
     for (int what = 0; what < MODES; what++) {
@@ -371,40 +371,22 @@ static mhp_status peak(mhp_comm *comm, mhp_config *config)
     return MHP_OK;
 }
 
+/* STEPS, or 0 for the peak. */
+static mhp_status run(mhp_comm *comm, mhp_config *config, void *context)
+{
+    int steps = *(const int *)context;
+
+    config->train.steps = steps > 0 ? steps + 1 : PEAK_STEPS;
+    return steps > 0 ? bench(comm, config, steps) : peak(comm, config);
+}
+
 int main(int argc, char **argv)
 {
-    mhp_config config = {0};
-    mhp_device_params params = {.kind = MHP_DEVICE_CPU};
-    mhp_device *device = NULL;
-    mhp_comm *comm = NULL;
-    mhp_status status;
-    bool of_peak = argc > 2 && strcmp(argv[2], "peak") == 0;
+    int steps = argc > 2 ? atoi(argv[2]) : 0;
 
-    if (argc < 3 || (!of_peak && atoi(argv[2]) < 1)) {
+    if (argc < 3 || (steps < 1 && strcmp(argv[2], "peak") != 0)) {
         fprintf(stderr, "usage: memory CONFIG STEPS|peak [KEY=VALUE ...]\n");
         return 2;
     }
-    status = mhp_config_load(&config, argv[1], argv + 3, (size_t)(argc - 3));
-    params.threads = (int)config.parallel.threads;
-    if (status == MHP_OK) {
-        config.train.steps = of_peak ? PEAK_STEPS : atoi(argv[2]) + 1;
-        status = mhp_device_open(&params, &device);
-    }
-    if (status == MHP_OK) {
-        status = mhp_comm_open(device, &comm);
-    }
-    if (status == MHP_OK) {
-        status = of_peak ? peak(comm, &config) : bench(device, comm, &config, atoi(argv[2]));
-    }
-    if (status != MHP_OK) {
-        fprintf(stderr, "memory: %s\n", mhp_error_text());
-        if (comm) {
-            mhp_comm_abort(comm);
-        }
-        return 1;
-    }
-    mhp_comm_close(comm);
-    mhp_device_close(device);
-    mhp_config_release(&config);
-    return 0;
+    return bench_run("memory", argv[1], argv + 3, argc - 3, run, &steps);
 }

@@ -1,19 +1,15 @@
 /* mpirun -n P telemetry CONFIG STEPS [KEY=VALUE ...]: what telling costs: steps with nothing, with live files, and with the energy of
  * made-up counters, in turns of some steps each within one run, so that what disturbs the machine disturbs all. Nothing stands twice:
  * the difference between the two is what this machine cannot tell. */
+#include "tests/bench/support.h"
+
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "comm/comm.h"
 #include "core/folder.h"
 #include "core/memory.h"
-#include "core/random.h"
-#include "launch/config.h"
 #include "runtime/energy.h"
-#include "runtime/trainer.h"
 
 enum { TURN = 20, TURNS_MAX = 1000, WARM_UP_STEPS = 5, NOTES = 500, NOTE_ROUNDS = 51 };
 enum { NOTHING, LIVE, AGAIN, ENERGY, ARMS };
@@ -28,27 +24,6 @@ typedef struct bench {
     double *step_ms[ARMS];
     int count[ARMS];
 } bench;
-
-static mhp_status fill(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
-{
-    const mhp_config *config = context;
-
-    for (int64_t t = 0; t < config->train.sequence_length; t++) {
-        uint64_t random = mhp_random_u64(1, sample, (uint64_t)t);
-
-        token[t] = (int32_t)(random % (uint64_t)config->model.vocab_size);
-        target[t] = (int32_t)((random >> 32) % (uint64_t)config->model.vocab_size);
-        document_start[t] = 0;
-    }
-    return MHP_OK;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
 
 static mhp_status write_counter(const char *folder, const char *name, const char *text)
 {
@@ -143,7 +118,7 @@ static void print_arms(bench *self)
     for (int arm = 0; arm < ARMS; arm++) {
         int count = self->count[arm];
 
-        qsort(self->step_ms[arm], (size_t)count, sizeof *self->step_ms[arm], compare);
+        qsort(self->step_ms[arm], (size_t)count, sizeof *self->step_ms[arm], bench_compare);
         base_ms = arm == NOTHING ? self->step_ms[arm][count / 2] : base_ms;
         printf("%-14s %8d %14.3f %12.3f %10.4f\n", arm_names[arm], count, self->step_ms[arm][count / 4], self->step_ms[arm][count / 2],
                self->step_ms[arm][count / 2] / base_ms);
@@ -175,13 +150,15 @@ static mhp_status time_note(bench *self, double *note_us_out)
 }
 
 /* Every rank has a folder of its own. */
-static mhp_status run(bench *self, mhp_config *config, int turns)
+static mhp_status run(mhp_comm *comm, mhp_config *config, void *context)
 {
     mhp_status status = MHP_OK;
+    bench one = {.comm = comm}, *self = &one;
+    int turns = *(const int *)context;
     double note_us;
-    mhp_trainer_params params = {.comm = self->comm, .model = &config->model, .parallel = &config->parallel, .schedule = &config->schedule,
-                                 .optimizer = &config->optimizer, .train = &config->train, .samples = {fill, config}};
+    mhp_trainer_params params = bench_trainer_params(comm, config);
 
+    config->train.steps = ARMS * turns * TURN + WARM_UP_STEPS + 1;
     snprintf(self->folder, sizeof self->folder, "/tmp/mhcpipe-bench.XXXXXX");
     if (!mkdtemp(self->folder)) {
         return mhp_error_set(MHP_ERR_IO, "cannot make a folder in /tmp");
@@ -212,32 +189,11 @@ out:
 
 int main(int argc, char **argv)
 {
-    mhp_config config = {0};
-    mhp_device_params params = {.kind = MHP_DEVICE_CPU};
-    mhp_device *device = NULL;
-    bench self = {0};
     int turns = argc > 2 ? atoi(argv[2]) / TURN : 0;
-    mhp_status status;
 
     if (turns < 1 || turns > TURNS_MAX) {
         fprintf(stderr, "usage: telemetry CONFIG STEPS [KEY=VALUE ...]: of each kind, from %d to %d\n", TURN, TURN * TURNS_MAX);
         return 2;
     }
-    status = mhp_config_load(&config, argv[1], argv + 3, (size_t)(argc - 3));
-    params.threads = (int)config.parallel.threads;
-    config.train.steps = ARMS * turns * TURN + WARM_UP_STEPS + 1;
-    status = status == MHP_OK ? mhp_device_open(&params, &device) : status;
-    status = status == MHP_OK ? mhp_comm_open(device, &self.comm) : status;
-    status = status == MHP_OK ? run(&self, &config, turns) : status;
-    if (status != MHP_OK) {
-        fprintf(stderr, "telemetry: %s\n", mhp_error_text());
-        if (self.comm) {
-            mhp_comm_abort(self.comm);
-        }
-        return 1;
-    }
-    mhp_comm_close(self.comm);
-    mhp_device_close(device);
-    mhp_config_release(&config);
-    return 0;
+    return bench_run("telemetry", argv[1], argv + 3, argc - 3, run, &turns);
 }
