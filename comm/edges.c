@@ -202,6 +202,9 @@ void mhp_edges_close(mhp_edges *edges)
     if (!edges) {
         return;
     }
+    if (mhp_transport_nccl()) {
+        mhp_transport_nccl()->leave();
+    }
     mhp_node_close(edges->node);
     pthread_mutex_destroy(&edges->lock);
     mhp_free(edges->topology.reaches);

@@ -8,6 +8,8 @@ typedef struct mhp_transport {
     const char *name;
     mhp_status (*open)(mhp_comm *comm, const mhp_channel_params *params, void **state_out);
     void (*close)(void *state);
+    /* Waits for what closing left under way; when all channels and groups are closed. NULL: nothing. */
+    void (*leave)(void);
     /* MHP_IN_PROGRESS: not yet, ask again. NULL: there is nothing to wait for. The last call comes before the first message. */
     mhp_status (*connect)(void *state);
     mhp_status (*send)(void *state, const void *buffer, int slot, mhp_event *after, mhp_event *done);

@@ -1,4 +1,4 @@
-/* Channels over NCCL: a communicator for each, so that no message waits for one of another channel. Not yet run on two cards. */
+/* Channels over NCCL: a communicator for each, so that no message waits for one of another channel. */
 #include <assert.h>
 #include <stdio.h>
 
@@ -172,6 +172,7 @@ static const mhp_transport nccl_transport = {
     .name = "nccl",
     .open = nccl_open,
     .close = nccl_close,
+    .leave = mhp_nccl_leave,
     .connect = nccl_connect,
     .send = nccl_send,
     .receive = nccl_receive,

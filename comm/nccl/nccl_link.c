@@ -4,9 +4,10 @@
 #include <time.h>
 
 #include "core/library.h"
+#include "core/memory.h"
 
 /* CTAs are multiprocessors that a message takes from the stages' kernels. */
-enum { CTAS_MIN = 1, CTAS_MAX = 4, POLL_PAUSE_NS = 10000 };
+enum { CTAS_MIN = 1, CTAS_MAX = 4, POLL_PAUSE_NS = 10000, LEAVE_PATIENCE_S = 10 };
 
 static mhp_nccl_api found_api;
 static const mhp_nccl_api *found;
@@ -71,6 +72,61 @@ static mhp_status explain(const mhp_nccl_link *link, ncclResult_t result)
                          detail ? detail : "");
 }
 
+/* The end of a communicator, apart: NCCL's waits for the other ranks to end it too, which may be about to end another one first; and
+ * an aborted one waits for the card, whose other kernels may wait for communicators that are yet to be aborted. */
+typedef struct ending {
+    ncclComm_t comm;
+    ncclResult_t (*end)(ncclComm_t comm);
+} ending;
+
+static pthread_mutex_t endings_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t endings_done = PTHREAD_COND_INITIALIZER;
+static int endings;
+
+static void *run_ending(void *argument)
+{
+    ending *own = argument;
+
+    (void)own->end(own->comm);
+    mhp_free(own);
+    pthread_mutex_lock(&endings_lock);
+    endings--;
+    pthread_cond_signal(&endings_done);
+    pthread_mutex_unlock(&endings_lock);
+    return NULL;
+}
+
+static void end_apart(ncclComm_t comm, ncclResult_t (*end)(ncclComm_t comm))
+{
+    ending *own;
+    pthread_t thread;
+
+    if (mhp_calloc(&own, 1, sizeof *own) < 0) {
+        return;                     /* it stays until the process ends */
+    }
+    *own = (ending){comm, end};
+    pthread_mutex_lock(&endings_lock);
+    endings++;
+    pthread_mutex_unlock(&endings_lock);
+    if (pthread_create(&thread, NULL, run_ending, own) == 0) {
+        pthread_detach(thread);
+    } else {
+        run_ending(own);
+    }
+}
+
+void mhp_nccl_leave(void)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += LEAVE_PATIENCE_S;
+    pthread_mutex_lock(&endings_lock);
+    while (endings > 0 && pthread_cond_timedwait(&endings_done, &endings_lock, &until) == 0) {
+    }
+    pthread_mutex_unlock(&endings_lock);
+}
+
 /* On the comm thread: an error of NCCL's own threads fails the device, and a failed device ends the communicator, so that its kernels
  * and whoever waits for it end. */
 static void look(mhp_watch *watch, bool failed)
@@ -82,7 +138,7 @@ static void look(mhp_watch *watch, bool failed)
     pthread_mutex_lock(&link->lock);
     if (link->comm && !link->aborted && failed) {
         link->aborted = true;
-        (void)link->api->abort(link->comm);
+        end_apart(link->comm, link->api->abort);
     } else if (link->comm && !link->aborted && link->api->async_error(link->comm, &result) == ncclSuccess) {
         status = explain(link, result);
     }
@@ -176,14 +232,14 @@ void mhp_nccl_link_close(mhp_nccl_link *link)
     if (!link->watched) {
         return;
     }
-    if (link->comm && !link->aborted && link->api->finalize(link->comm) <= ncclSuccess) {
+    if (link->comm && !link->aborted && explain(link, link->api->finalize(link->comm)) >= 0) {
         while (mhp_nccl_link_poll(link) == MHP_IN_PROGRESS) {
             nanosleep(&pause, NULL);
         }
     }
     mhp_edges_unwatch(link->world, &link->watch);       /* from here on nobody else looks */
     if (link->comm && !link->aborted) {
-        (void)link->api->destroy(link->comm);
+        end_apart(link->comm, link->api->destroy);
     }
     pthread_mutex_destroy(&link->lock);
     link->watched = false;

@@ -37,9 +37,9 @@ __device__ __forceinline__ float *partial_square(const projection &p, int slice,
 projection projection_of(mhp_connection_kind kind, int tokens, int hidden, int streams, int projections, const void *x, const void *fn,
                          void *first, void *first_square, void *rest, size_t element);
 template <typename T> mhp_status project(cudaStream_t stream, const projection *p);
-/* x_next and its projection, four streams in bf16; `p` must come from merged_projection. */
-projection merged_projection(const mhp_connection_args *args, void *rest);
-mhp_status merge_project(cudaStream_t stream, const mhp_merge_args *merge, const projection *p);
+
+/* Mix of four mhc streams in bf16, behind a merge unless `merge` is NULL (mix_four.cu). */
+mhp_status mix_four(cudaStream_t stream, const mhp_merge_args *merge, const mhp_mix_args *mix);
 
 /* MHP_OK, or what of these sizes no kernel takes. */
 mhp_status mhp_cuda_connection_check(const char *kernel, int tokens, int hidden, int streams, int iterations);

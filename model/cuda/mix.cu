@@ -357,12 +357,26 @@ mhp_status check_mix(const char *kernel, const mhp_mix_args *args)
                                      c->kind == MHP_CONNECTION_MHC ? c->sinkhorn_iterations : 1);
 }
 
+template <typename T> bool is_four(const mhp_mix_args *)
+{
+    return false;
+}
+
+/* The case that has kernels of its own. */
+template <> bool is_four<bf16>(const mhp_mix_args *args)
+{
+    return args->connection.kind == MHP_CONNECTION_MHC && args->connection.streams == 4;
+}
+
 template <typename T> mhp_status mix(void *native, const void *argument)
 {
     const mhp_mix_args *args = (const mhp_mix_args *)argument;
 
     MHP_RETURN_IF_ERROR(check_mix("mix", args));
-    return args->connection.tokens == 0 ? MHP_OK : mix_of<T>((cudaStream_t)native, args);
+    if (args->connection.tokens == 0) {
+        return MHP_OK;
+    }
+    return is_four<T>(args) ? mix_four((cudaStream_t)native, NULL, args) : mix_of<T>((cudaStream_t)native, args);
 }
 
 /* x_next, a block for a few tokens. */
@@ -465,33 +479,17 @@ template <typename T> mhp_status merge_mix_in_two(cudaStream_t stream, const mhp
     return mix_of<T>(stream, mix);
 }
 
-template <typename T> bool merges_with_projection(const mhp_merge_args *)
-{
-    return false;
-}
-
-template <> bool merges_with_projection<bf16>(const mhp_merge_args *args)
-{
-    return args->kind == MHP_CONNECTION_MHC && args->streams == 4 && args->hidden >= 64;
-}
-
 template <typename T> mhp_status merge_mix(void *native, const void *argument)
 {
     const mhp_merge_mix_args *args = (const mhp_merge_mix_args *)argument;
     cudaStream_t stream = (cudaStream_t)native;
-    projection p;
 
     MHP_RETURN_IF_ERROR(check_merge("merge_mix", &args->merge));
     MHP_RETURN_IF_ERROR(check_mix("merge_mix", &args->mix));
     if (args->merge.tokens == 0) {
         return MHP_OK;
     }
-    if (!merges_with_projection<T>(&args->merge)) {
-        return merge_mix_in_two<T>(stream, args);
-    }
-    p = merged_projection(&args->mix.connection, args->mix.normed);
-    MHP_RETURN_IF_ERROR(merge_project(stream, &args->merge, &p));
-    return finish_mix<T>(stream, &args->mix, &p);
+    return is_four<T>(&args->mix) ? mix_four(stream, &args->merge, &args->mix) : merge_mix_in_two<T>(stream, args);
 }
 
 template <typename T> mhp_status readout(void *native, const void *argument)

@@ -3,24 +3,15 @@
  * BF16: on tensor cores, fn as the sum of two bf16 (16 bits of it), accumulated in F32. A warp takes 16 rows and a thread 16 bytes of
  * two of them, straight from memory into the operand's registers: elements may come in any order along the sum, and the slice of fn
  * lies in shared memory in the order in which they do. F32: plain F32 arithmetic throughout. */
-#include "model/cuda/connection.cuh"
+#include "model/cuda/project.cuh"
 
 enum {
     PROJECT_THREADS = 256,
     PROJECT_WARPS = PROJECT_THREADS / WARP,
     PROJECT_BLOCKS = 2,         /* on a multiprocessor */
-    TILE = 16,                  /* rows of a warp */
-    STRIP = 32,                 /* elements of a row that a warp takes at once */
     SLICE_BYTES = 96 * 1024,
     SLICE_STRIPS = 32,          /* of a slice, at most */
-    MERGE_STREAMS = 4,
-    MERGE_PROJECTIONS = MERGE_STREAMS * (MERGE_STREAMS + 2),
 };
-
-static int slot_of(int projections)
-{
-    return (projections + 2) / 2 * 2;
-}
 
 /* Groups of rows for `slices` slices, so that the card is full with one round of blocks and they have equally much to do. */
 static int row_groups(int slices, int tiles)
@@ -62,7 +53,7 @@ projection projection_of(mhp_connection_kind kind, int tokens, int hidden, int s
     p.rows = tokens * p.rows_of_token;
     p.width = hc ? hidden : streams * hidden;
     p.projections = projections;
-    p.slot = slot_of(projections);
+    p.slot = projection_slot(projections);
     p.x = x;
     p.fn = (const float *)fn;
     p.first = (float *)first;
@@ -74,42 +65,6 @@ projection projection_of(mhp_connection_kind kind, int tokens, int hidden, int s
     p.slice_width = max_of(slice_strips(strips, ceil_div(p.rows, TILE), SLICE_STRIPS, room), ceil_div(strips, room)) * STRIP;
     p.slices = ceil_div(p.width, p.slice_width);
     return p;
-}
-
-/* One half strip (16 of 32 elements) of 16 rows onto all coefficients. */
-template <int NT>
-__device__ __forceinline__ void project_step(float (&sum)[NT][4], const uint4 *fragment, uint32_t a0, uint32_t a1, uint32_t a2,
-                                             uint32_t a3)
-{
-#pragma unroll
-    for (int i = 0; i < NT; i++) {
-        uint4 b = fragment[i * WARP];
-
-        multiply_bf16(sum[i], a0, a1, a2, a3, b.x, b.y);
-        multiply_bf16(sum[i], a0, a1, a2, a3, b.z, b.w);
-    }
-}
-
-/* One strip; `fragment` is this lane's. */
-template <int NT>
-__device__ __forceinline__ void project_strip(float (&sum)[NT][4], const uint4 *fragment, uint4 upper, uint4 lower)
-{
-    project_step<NT>(sum, fragment, upper.x, lower.x, upper.y, lower.y);
-    project_step<NT>(sum, fragment + NT * WARP, upper.z, lower.z, upper.w, lower.w);
-}
-
-/* One lane's operand of fn, four elements of row `p` from column k on, in two parts. */
-__device__ __forceinline__ uint4 split_weights(const projection &p, int row, int k, int end)
-{
-    float4 w = make_float4(0, 0, 0, 0);
-    uint4 parts;
-
-    if (row < p.projections && k < end) {
-        w = __ldg(reinterpret_cast<const float4 *>(p.fn + (size_t)row * (size_t)p.width + k));
-    }
-    split_pair(w.x, w.y, &parts.x, &parts.z);
-    split_pair(w.z, w.w, &parts.y, &parts.w);
-    return parts;
 }
 
 /* Columns [begin, end) of fn into shared memory, as [step][NT][WARP]: the operands of the steps of 16 elements. */
@@ -124,52 +79,6 @@ template <int NT> __device__ __forceinline__ void fill_fragments(const projectio
         int row = i / WARP % NT * 8 + lane / 4;
 
         fragments[i] = split_weights(p, row, begin + step / 2 * STRIP + lane % 4 * 8 + step % 2 * 4, end);
-    }
-}
-
-/* One thread's share of the partial sums of rows row and row + 8. */
-template <int NT>
-__device__ __forceinline__ void write_partial_sums(const projection &p, int slice, int row, const float (&sum)[NT][4],
-                                                   const float (&square)[2])
-{
-    int quarter = (int)threadIdx.x % 4;
-
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int at = row + half * 8;
-        float total = square[half] + __shfl_xor_sync(FULL_WARP, square[half], 1);
-        float *target;
-
-        total += __shfl_xor_sync(FULL_WARP, total, 2);
-        if (at >= p.rows) {
-            continue;
-        }
-        target = partial_sums(p, slice, at);
-#pragma unroll
-        for (int i = 0; i < NT; i++) {
-            int column = i * 8 + quarter * 2;
-
-            if (column < p.projections) {
-                target[column] = sum[i][half * 2];
-            }
-            if (column + 1 < p.projections) {
-                target[column + 1] = sum[i][half * 2 + 1];
-            }
-        }
-        if (quarter == 0) {
-            *partial_square(p, slice, at) = total;
-        }
-    }
-}
-
-__device__ __forceinline__ void add_squares(uint4 raw, float *square)
-{
-    float x[8];
-
-    unpack(raw, x);
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        *square = fmaf(x[i], x[i], *square);
     }
 }
 
@@ -328,159 +237,4 @@ template <> mhp_status project<float>(cudaStream_t stream, const projection *p)
 {
     BY_TILES(launch_f32)
     return mhp_cuda_launched("project");
-}
-
-/* Merge and projection in one: a thread's 8 columns of x_next, of every stream and two tokens, are the product's operand as they are
- * written. */
-
-projection merged_projection(const mhp_connection_args *args, void *rest)
-{
-    projection p = projection_of(args->kind, args->tokens, args->hidden, args->streams, MERGE_PROJECTIONS, args->x, args->fn,
-                                 args->projection, args->rrms, rest, sizeof(bf16));
-
-    p.slice_width = STRIP * slice_strips(ceil_div(args->hidden, STRIP), ceil_div(args->tokens, TILE), SLICE_STRIPS / MERGE_STREAMS,
-                                         1 + (int)(p.rest_bytes / sizeof(float)) / p.slot);     /* columns of each stream */
-    p.slices = ceil_div(args->hidden, p.slice_width);
-    return p;
-}
-
-/* The slice's columns of fn as [strip of columns][stream][half][3][WARP]. */
-__device__ __forceinline__ void fill_merge_fragments(const projection &p, uint4 *fragments, int hidden, int begin, int end)
-{
-    constexpr int NT = MERGE_PROJECTIONS / 8;
-    int strips = (end - begin + STRIP - 1) / STRIP;
-
-#pragma unroll 4
-    for (int i = (int)threadIdx.x; i < strips * MERGE_STREAMS * 2 * NT * WARP; i += PROJECT_THREADS) {
-        int lane = i % WARP;
-        int row = i / WARP % NT * 8 + lane / 4;
-        int half = i / WARP / NT % 2;
-        int stream = i / WARP / NT / 2 % MERGE_STREAMS;
-        int column = begin + i / WARP / NT / 2 / MERGE_STREAMS * STRIP + lane % 4 * 8 + half * 4;
-
-        fragments[i] = column < end ? split_weights(p, row, stream * hidden + column, p.width) : make_uint4(0, 0, 0, 0);
-    }
-}
-
-/* x and y of 8 columns of one token. */
-struct merge_input {
-    uint4 x[MERGE_STREAMS], y;
-};
-
-__device__ __forceinline__ void load_merge(const mhp_merge_args &merge, int token, int column, bool valid, merge_input *in)
-{
-    const bf16 *x = (const bf16 *)merge.x + (size_t)token * (size_t)(MERGE_STREAMS * merge.hidden) + column;
-    const bf16 *y = (const bf16 *)merge.y + (size_t)token * (size_t)merge.hidden + column;
-
-#pragma unroll
-    for (int j = 0; j < MERGE_STREAMS; j++) {
-        in->x[j] = valid ? load_once<bf16, 8>(x + (size_t)j * (size_t)merge.hidden) : make_uint4(0, 0, 0, 0);
-    }
-    in->y = valid ? load_once<bf16, 8>(y) : make_uint4(0, 0, 0, 0);
-}
-
-/* x_next of 8 columns of one token, into next, and its square sum. */
-__device__ __forceinline__ void merge_columns(const merge_input &in, const float (&comb)[MERGE_STREAMS][MERGE_STREAMS],
-                                              const float (&post)[MERGE_STREAMS], uint4 (&next)[MERGE_STREAMS], float *square)
-{
-    float sum[MERGE_STREAMS][8];
-    float value[8];
-
-    unpack(in.y, value);
-#pragma unroll
-    for (int k = 0; k < MERGE_STREAMS; k++) {
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            sum[k][i] = post[k] * value[i];
-        }
-    }
-#pragma unroll
-    for (int j = 0; j < MERGE_STREAMS; j++) {
-        unpack(in.x[j], value);
-#pragma unroll
-        for (int k = 0; k < MERGE_STREAMS; k++) {
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                sum[k][i] = fmaf(comb[j][k], value[i], sum[k][i]);
-            }
-        }
-    }
-#pragma unroll
-    for (int k = 0; k < MERGE_STREAMS; k++) {
-        pack(sum[k], &next[k]);
-        add_squares(next[k], square);
-    }
-}
-
-__device__ __forceinline__ void load_mixing(const mhp_merge_args &merge, int token, float (&comb)[MERGE_STREAMS][MERGE_STREAMS],
-                                            float (&post)[MERGE_STREAMS])
-{
-    const float *from = (const float *)merge.comb + (size_t)token * (MERGE_STREAMS * MERGE_STREAMS);
-
-#pragma unroll
-    for (int j = 0; j < MERGE_STREAMS; j++) {
-        load_full<MERGE_STREAMS>(from + j * MERGE_STREAMS, comb[j]);
-    }
-    load_full<MERGE_STREAMS>((const float *)merge.post + (size_t)token * MERGE_STREAMS, post);
-}
-
-/* Grid (slices of columns, groups of tokens). */
-__global__ void __launch_bounds__(PROJECT_THREADS, PROJECT_BLOCKS) merge_project_bf16(mhp_merge_args merge, projection p)
-{
-    constexpr int NT = MERGE_PROJECTIONS / 8;
-    extern __shared__ uint4 fragments[];
-    int warp = (int)threadIdx.x / WARP;
-    int lane = (int)threadIdx.x % WARP;
-    int begin = (int)blockIdx.x * p.slice_width;
-    int end = min(begin + p.slice_width, merge.hidden);
-    int tiles = (merge.tokens + TILE - 1) / TILE;
-
-    fill_merge_fragments(p, fragments, merge.hidden, begin, end);
-    __syncthreads();
-    for (int tile = (int)blockIdx.y * PROJECT_WARPS + warp; tile < tiles; tile += (int)gridDim.y * PROJECT_WARPS) {
-        int row = tile * TILE + lane / 4;
-        float sum[NT][4] = {};
-        float square[2] = {0, 0};
-        float comb[2][MERGE_STREAMS][MERGE_STREAMS], post[2][MERGE_STREAMS];
-        const uint4 *fragment = fragments + lane;
-
-        load_mixing(merge, min(row, merge.tokens - 1), comb[0], post[0]);
-        load_mixing(merge, min(row + 8, merge.tokens - 1), comb[1], post[1]);
-        for (int column = begin + lane % 4 * 8; column - lane % 4 * 8 < end; column += STRIP) {
-            merge_input in[2];
-            uint4 next[2][MERGE_STREAMS];
-
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                load_merge(merge, min(row + 8 * half, merge.tokens - 1), column, column < end, &in[half]);
-            }
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                bf16 *target = (bf16 *)merge.x_next + (size_t)(row + 8 * half) * (size_t)p.width + column;
-
-                merge_columns(in[half], comb[half], post[half], next[half], &square[half]);
-#pragma unroll
-                for (int k = 0; k < MERGE_STREAMS; k++) {
-                    if (column < end && row + 8 * half < merge.tokens) {
-                        *reinterpret_cast<uint4 *>(target + (size_t)k * (size_t)merge.hidden) = next[half][k];
-                    }
-                }
-            }
-#pragma unroll
-            for (int k = 0; k < MERGE_STREAMS; k++, fragment += 2 * NT * WARP) {
-                project_strip<NT>(sum, fragment, next[0][k], next[1][k]);
-            }
-        }
-        write_partial_sums<NT>(p, (int)blockIdx.x, row, sum, square);
-    }
-}
-
-mhp_status merge_project(cudaStream_t stream, const mhp_merge_args *merge, const projection *p)
-{
-    dim3 grid((unsigned)p->slices, (unsigned)row_groups(p->slices, ceil_div(merge->tokens, TILE)));
-    int bytes = p->slice_width * MERGE_PROJECTIONS * MERGE_STREAMS * 4;
-
-    cudaFuncSetAttribute(merge_project_bf16, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    merge_project_bf16<<<grid, PROJECT_THREADS, (size_t)bytes, stream>>>(*merge, *p);
-    return mhp_cuda_launched("merge_project");
 }
