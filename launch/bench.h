@@ -32,4 +32,7 @@ typedef struct mhp_bench_kernels_params {
  * so that none is found in a cache. */
 mhp_status mhp_bench_kernels(const mhp_bench_kernels_params *params, FILE *stream);
 
+/* What utilisation is of: a card's rate for products of this type by the vendor's datasheet, in FLOP/s; NaN where it is not known. */
+double mhp_bench_peak_flops(mhp_device *device, mhp_dtype dtype);
+
 #endif

@@ -1,4 +1,5 @@
 /* mhcpipe bench step: one micro-batch forward and backward, as a whole and part by part. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "core/memory.h"
@@ -11,12 +12,17 @@
 
 enum { WARM_UPS = 3, BUFFERS_MAX = 16, RANDOM_PERIOD = 1 << 20, RANDOM_SEED = 1 };
 
-/* Dense bf16 rate of H100 and H200 (SXM) by the vendor's datasheet, in FLOP/s: what utilisation is of. */
+/* Dense bf16 rate of H100 and H200 (SXM). */
 static const double cuda_bf16_peak = 989e12;
 
 static const char *const pass_names[MHP_PASS_COUNT] = {"forward", "rebuild", "input gradient", "weight gradient"};
 static const char *const part_names[MHP_PART_COUNT] = {"embedding", "connections and norms", "attention", "feed-forward",
                                                        "head and loss"};
+
+double mhp_bench_peak_flops(mhp_device *device, mhp_dtype dtype)
+{
+    return mhp_device_get_kind(device) == MHP_DEVICE_CUDA && dtype == MHP_DTYPE_BF16 ? cuda_bf16_peak : NAN;
+}
 
 typedef struct step_bench {
     const mhp_bench_step_params *params;
@@ -267,6 +273,7 @@ static mhp_status print_step(step_bench *bench, FILE *stream, double *step_out)
 {
     const mhp_config *config = bench->params->config;
     const mhp_kernels *kernels = bench->store->kernels;
+    double peak = mhp_bench_peak_flops(bench->device, kernels->dtype);
     double flops = 0;
 
     for (int pass = 0; pass < MHP_PASS_COUNT; pass++) {
@@ -277,8 +284,8 @@ static mhp_status print_step(step_bench *bench, FILE *stream, double *step_out)
             bench->params->layers_alone ? " alone" : "", (long long)config->model.hidden_size,
             (long long)config->model.connections.streams, bench->tokens);
     fprintf(stream, "step %.3f ms, %.0f tokens/s, %.1f TFLOP/s", *step_out * 1e3, bench->tokens / *step_out, flops / *step_out * 1e-12);
-    if (mhp_device_get_kind(bench->device) == MHP_DEVICE_CUDA && kernels->dtype == MHP_DTYPE_BF16) {
-        fprintf(stream, ", MFU %.1f %% of %.0f TFLOP/s", 100 * flops / *step_out / cuda_bf16_peak, cuda_bf16_peak * 1e-12);
+    if (isfinite(peak)) {
+        fprintf(stream, ", MFU %.1f %% of %.0f TFLOP/s", 100 * flops / *step_out / peak, peak * 1e-12);
     }
     fprintf(stream, "; device memory %.2f GiB\n\n", (double)mhp_device_bytes_peak(bench->device) / (1024.0 * 1024 * 1024));
     return MHP_OK;
