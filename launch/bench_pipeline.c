@@ -7,15 +7,15 @@
 
 #include "core/file.h"
 #include "core/memory.h"
-#include "core/random.h"
 #include "launch/bench.h"
 #include "launch/planning.h"
 #include "launch/run_report.h"
 #include "launch/signals.h"
 #include "runtime/trainer.h"
+#include "scheduler/draw.h"
 #include "scheduler/formula.h"
 
-enum { WARM_UPS = 2, ROWS_BYTES_MAX = 1 << 20, NAME_MAX_LENGTH = 64, RANDOM_SEED = 1 };
+enum { WARM_UPS = 2, ROWS_BYTES_MAX = 1 << 20, NAME_MAX_LENGTH = 64 };
 
 /* What a rank adds to a row. */
 typedef struct rank_bytes {
@@ -38,22 +38,6 @@ typedef struct bench {
     mhp_session *session;
     FILE *table; /* rank 0: rows.tsv */
 } bench;
-
-/* ---- samples ---- */
-
-static mhp_status fill_sample(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
-{
-    const mhp_config *config = context;
-
-    for (int64_t t = 0; t < config->train.sequence_length; t++) {
-        uint64_t random = mhp_random_u64(RANDOM_SEED, sample, (uint64_t)t);
-
-        token[t] = (int32_t)(random % (uint64_t)config->model.vocab_size);
-        target[t] = (int32_t)((random >> 32) % (uint64_t)config->model.vocab_size);
-        document_start[t] = 0;
-    }
-    return MHP_OK;
-}
 
 /* ---- a row's steps ---- */
 
@@ -161,14 +145,14 @@ static mhp_status run_trainer(const bench *b, row *r)
         .train = &config->train,
         .profile = &config->profile,
         .directory = r->directory,
-        .samples = {fill_sample, config},
+        .samples = {mhp_bench_sample, config},
     };
     mhp_trainer *trainer = NULL;
     mhp_run_energy *energy = NULL;
     mhp_status status = MHP_OK;
 
     MHP_TRY(out, mhp_trainer_create(&params, &trainer));
-    MHP_TRY(out, mhp_store_initialize(mhp_trainer_store(trainer), (uint64_t)config->train.seed));
+    MHP_TRY(out, mhp_bench_fill(mhp_trainer_store(trainer)));
     MHP_TRY(out, mhp_optimizer_reset(mhp_trainer_optimizer(trainer)));
     MHP_TRY(out, open_energy(b, trainer, &energy));
     MHP_TRY(out, time_steps(b, r, trainer, energy));
@@ -335,6 +319,25 @@ out:
     return status;
 }
 
+/* The recorded step of median length, as plan draws simulated ones. */
+static mhp_status write_picture(void *context, FILE *stream)
+{
+    const mhp_run_report *run = context;
+    const mhp_analysis *analysis = &run->analysis;
+    mhp_simulation step = {0};
+    mhp_drawing drawing = {0};
+    mhp_draw_params params = {.plan = run->layout.plan, .costs = &run->report.measured.costs, .simulation = &step, .time_unit = "us"};
+    mhp_status status = MHP_OK;
+
+    MHP_TRY(out, mhp_profile_report_step(&run->report, &analysis->steps[analysis->median], &step));
+    MHP_TRY(out, mhp_draw(&params, &drawing));
+    MHP_TRY(out, mhp_draw_svg(&drawing, stream));
+out:
+    mhp_drawing_release(&drawing);
+    mhp_simulation_release(&step);
+    return status;
+}
+
 /* Rank 0: the recorded steps' picture, costs and figures. */
 static mhp_status report_row(const bench *b, const row *r)
 {
@@ -344,6 +347,7 @@ static mhp_status report_row(const bench *b, const row *r)
 
     MHP_TRY(out, mhp_run_report_read(r->directory, &run));
     MHP_TRY(out, write_beside(&run, "report.html", mhp_run_report_write_page));
+    MHP_TRY(out, write_beside(&run, "step.svg", write_picture));
     MHP_TRY(out, write_beside(&run, "costs.yaml", mhp_run_report_write_costs));
     MHP_TRY(out, fill_figures(&run, &f));
     write_row(b, r, &f);

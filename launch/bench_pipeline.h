@@ -17,7 +17,7 @@ typedef struct mhp_bench_pipeline_params {
 
 /* For each row a trainer with random parameters and tokens: steps to warm up, timed steps of forward and backward alone, timed steps with
  * the optimizer, and recorded ones. Rank 0 prints a line a row and writes OUTPUT/rows.tsv (a line is added when its row is done) and
- * OUTPUT/NAME/{report.html, costs.yaml, config.resolved.yaml, profile/}. A row that all ranks refuse is told with its reason, and the
+ * OUTPUT/NAME/{report.html, step.svg, costs.yaml, config.resolved.yaml, profile/}. A row that all ranks refuse is told with its reason, and the
  * next one follows; what one rank alone meets ends the command. The file system is the ranks' common one. Every rank. */
 mhp_status mhp_bench_pipeline(mhp_session *session, const mhp_bench_pipeline_params *params);
 
