@@ -55,9 +55,8 @@ static double median(double *values, int count)
 }
 
 /* A step with the optimizer. */
-static mhp_status run_step(const bench *b, mhp_trainer *trainer, mhp_run_energy *energy, int64_t step, mhp_step_report *report)
+static mhp_status run_step(const bench *b, mhp_trainer *trainer, int64_t step, mhp_step_report *report)
 {
-    mhp_run_energy_begin(energy);
     MHP_RETURN_IF_ERROR(mhp_trainer_step(trainer, step, report));
     if (report->fault != MHP_STEP_GOOD) { /* all ranks see the same */
         return mhp_comm_agree(b->session->comm, mhp_error_set(MHP_ERR_NOT_FINITE, "%s", report->fault_text), NULL);
@@ -65,7 +64,40 @@ static mhp_status run_step(const bench *b, mhp_trainer *trainer, mhp_run_energy 
     return MHP_OK;
 }
 
-static mhp_status time_steps(const bench *b, row *r, mhp_trainer *trainer, mhp_run_energy *energy)
+/* `count` steps from `first` on, with the optimizer, by the clock. */
+static mhp_status time_whole_steps(const bench *b, row *r, mhp_trainer *trainer, int64_t first, double *seconds)
+{
+    int count = b->params->repetitions;
+    mhp_step_report report;
+
+    for (int i = 0; i < count; i++) {
+        MHP_RETURN_IF_ERROR(run_step(b, trainer, first + i, &report));
+        seconds[i] = report.step_s;
+    }
+    r->step_s = median(seconds, count);
+    r->tokens = (double)report.tokens;
+    r->flops = report.flops;
+    return MHP_OK;
+}
+
+/* The same by the meters, which are read in front of the first step and behind the last. */
+static mhp_status meter_whole_steps(const bench *b, row *r, mhp_trainer *trainer, int64_t first, double *seconds)
+{
+    mhp_run_energy_params params = {.world = mhp_trainer_store(trainer)->world, .device = mhp_comm_device(b->session->comm)};
+    mhp_run_energy *energy = NULL;
+    mhp_energy_total total;
+    mhp_status status = MHP_OK;
+
+    MHP_TRY(out, mhp_run_energy_open(&params, &energy));
+    MHP_TRY(out, time_whole_steps(b, r, trainer, first, seconds));
+    MHP_TRY(out, mhp_run_energy_total(energy, &total));
+    r->joules = mhp_joules_sum(&total.run) / b->params->repetitions;
+out:
+    mhp_run_energy_close(energy);
+    return status;
+}
+
+static mhp_status time_steps(const bench *b, row *r, mhp_trainer *trainer)
 {
     mhp_status status = MHP_OK;
     int count = b->params->repetitions;
@@ -75,23 +107,17 @@ static mhp_status time_steps(const bench *b, row *r, mhp_trainer *trainer, mhp_r
 
     MHP_TRY(out, mhp_calloc(&seconds, (size_t)count, sizeof *seconds));
     for (; step < WARM_UPS; step++) {
-        MHP_TRY(out, run_step(b, trainer, energy, step, &report));
+        MHP_TRY(out, run_step(b, trainer, step, &report));
     }
     for (int i = 0; i < count; i++) { /* of one batch, which is there already */
         MHP_TRY(out, mhp_trainer_gradients(trainer, step, &report));
         seconds[i] = report.step_s;
     }
     r->passes_s = median(seconds, count);
-    for (int i = 0; i < count; i++, step++) {
-        MHP_TRY(out, run_step(b, trainer, energy, step, &report));
-        seconds[i] = report.step_s;
-        r->joules += mhp_joules_sum(&report.energy) / count;
-    }
-    r->step_s = median(seconds, count);
-    r->tokens = (double)report.tokens;
-    r->flops = report.flops;
+    MHP_TRY(out, meter_whole_steps(b, r, trainer, step, seconds));
+    step += count;
     for (int i = 0; i < b->params->recorded; i++, step++) {
-        MHP_TRY(out, run_step(b, trainer, energy, step, &report));
+        MHP_TRY(out, run_step(b, trainer, step, &report));
     }
 out:
     mhp_free(seconds);
@@ -124,15 +150,6 @@ out:
     return status;
 }
 
-static mhp_status open_energy(const bench *b, mhp_trainer *trainer, mhp_run_energy **energy_out)
-{
-    mhp_run_energy_params params = {.world = mhp_trainer_store(trainer)->world, .device = mhp_comm_device(b->session->comm)};
-
-    MHP_RETURN_IF_ERROR(mhp_run_energy_open(&params, energy_out));
-    mhp_trainer_meter(trainer, *energy_out);
-    return MHP_OK;
-}
-
 static mhp_status run_trainer(const bench *b, row *r)
 {
     mhp_config *config = &r->config;
@@ -148,17 +165,14 @@ static mhp_status run_trainer(const bench *b, row *r)
         .samples = {mhp_bench_sample, config},
     };
     mhp_trainer *trainer = NULL;
-    mhp_run_energy *energy = NULL;
     mhp_status status = MHP_OK;
 
     MHP_TRY(out, mhp_trainer_create(&params, &trainer));
     MHP_TRY(out, mhp_bench_fill(mhp_trainer_store(trainer)));
     MHP_TRY(out, mhp_optimizer_reset(mhp_trainer_optimizer(trainer)));
-    MHP_TRY(out, open_energy(b, trainer, &energy));
-    MHP_TRY(out, time_steps(b, r, trainer, energy));
+    MHP_TRY(out, time_steps(b, r, trainer));
     MHP_TRY(out, measure_bytes(b, trainer, &r->bytes));
 out:
-    mhp_run_energy_close(energy);
     mhp_trainer_destroy(trainer);
     return status;
 }

@@ -1,0 +1,257 @@
+#!/usr/bin/env bash
+# pipeline.sh [BUILD] [OPTIONS]: the step of a pipeline over this host's cards. A table {residual, hc, mhc} x {1f1b, dualpipe, dualpipev,
+# tuned}; what each part of the overlap and each transport gives, for mhc and dualpipev; PyTorch's 1F1B on the same cards, where PyTorch
+# is. Everything goes into a folder: tables.md, rows.tsv, pictures/ of one measured step a row, measured costs.
+#
+#   --ranks P             cards in a pipeline (2)
+#   --replicas D          pipelines beside each other (1)
+#   --layers L            (8 a pipeline rank)
+#   --microbatches M,M    of a replica (8)
+#   --connections K,K     (residual,hc,mhc)
+#   --schedules S,S       names, and tuned; "" for none (1f1b,dualpipe,dualpipev,tuned)
+#   --transport T         of the table (auto)
+#   --ablation yes|no     (yes)
+#   --peer yes|no         (yes on cards)
+#   --device cuda|cpu     cpu: a tiny model, which shows that everything runs (cuda)
+#   --repetitions N       timed steps of either kind (5)
+#   --row-seconds S       after which a row is given up (60)
+#   --config FILE         (tests/bench/pipeline.yaml)
+#   --set KEY=VALUE       of the configuration, for all rows; may stand several times
+#   --output FOLDER       (runs/pipeline-DATE); what an earlier run left there is kept, and stands in the tables too
+#   --predict COSTS       runs nothing: the table as the simulator sees it with a cost file of --from-ranks P0 (2) ranks, whose
+#                         stages have as many layers as those of the table
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+build=build ranks=2 replicas=1 layers= microbatches=8 connections=residual,hc,mhc schedules=1f1b,dualpipe,dualpipev,tuned
+transport=auto ablation=yes peer= device=cuda repetitions=5 row_seconds=60 config=tests/bench/pipeline.yaml
+output=runs/pipeline-$(date +%Y%m%d-%H%M%S)
+settings=()
+if [ $# -gt 0 ] && [[ $1 != --* ]]; then
+    build=$1
+    shift
+fi
+while [ $# -gt 0 ]; do
+    [ $# -ge 2 ] || { echo "pipeline.sh: $1: expected a value" >&2; exit 2; }
+    case $1 in
+    --ranks | --replicas | --layers | --microbatches | --connections | --schedules | --transport | --ablation | --peer | --device | \
+        --repetitions | --row-seconds | --config | --output)
+        name=${1#--}
+        printf -v "${name//-/_}" %s "$2"
+        ;;
+    --set) settings+=(--set "$2") ;;
+    *)
+        echo "pipeline.sh: unknown option $1: the head of the script lists them" >&2
+        exit 2
+        ;;
+    esac
+    shift 2
+done
+mhcpipe=$build/mhcpipe
+layers=${layers:-$((8 * ranks))}
+peer=${peer:-$([ "$device" = cuda ] && echo yes || echo no)}
+processes=$((ranks * replicas))
+first_m=${microbatches%%,*}
+mkdir -p "$output/pictures"
+begin=$SECONDS
+export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+export NCCL_NVLS_ENABLE=0       # NVLink multicast stays off
+tiny=(model.hidden_size=64 model.num_attention_heads=2 model.num_key_value_heads=2 model.intermediate_size=128 model.vocab_size=257
+    model.dtype=f32 train.sequence_length=64 parallel.device=cpu)
+base=(--set parallel.pipeline="$ranks" --set parallel.data="$replicas" --set model.num_hidden_layers="$layers")
+if [ "$device" = cpu ]; then
+    for setting in "${tiny[@]}"; do
+        base+=(--set "$setting")
+    done
+fi
+base+=("${settings[@]}")
+
+say() {
+    printf '== %s (%d s)\n' "$*" $((SECONDS - begin))
+}
+
+# Names of rows: CONNECTIONS.SCHEDULE, .mM behind where there are several numbers of micro-batches.
+name_of() {
+    if [ "$microbatches" = "$first_m" ]; then
+        echo "$1.$2"
+    else
+        echo "$1.$2.m$3"
+    fi
+}
+
+# The rows of the file that have no line in the table yet.
+drop_done() {
+    awk -F'[\t ]' 'NR == FNR { done[$1] = 1; next } !($1 in done)' "$output/rows.tsv" "$1" >"$1.left"
+    mv "$1.left" "$1"
+}
+
+# fail_row NAME SECONDS TEXT: a line as the program writes it for a row that failed.
+fail_row() {
+    local tabs
+    tabs=$(printf '\t%.0s' {1..16})
+    printf '%s%s%s\t%s\n' "$1" "$tabs" "$2" "$(tr '\t\n' '  ' <<<"$3")" >>"$output/rows.tsv"
+    printf '%-28s failed: %s\n' "$1" "$3"
+}
+
+# run_rows FILE SETTINGS ...: the file's rows in as few starts as they allow: one that ends the process is told, and a new start takes
+# up the next. Two starts in a row that did no row are enough.
+run_rows() {
+    local rows=$1 before left text at barren=0
+    shift
+    touch "$output/rows.tsv"
+    while [ -s "$rows" ]; do
+        before=$(wc -l <"$rows")
+        at=$SECONDS
+        MHP_TEST_TIMEOUT=$((before * (row_seconds + 5) + 120)) tests/mpirun.sh "$processes" "$mhcpipe" bench pipeline "$config" \
+            "${base[@]}" "$@" --rows "$rows" --output "$output" --repetitions "$repetitions" --row-seconds "$row_seconds" \
+            2>"$output/errors" && true
+        cat "$output/errors" >&2
+        drop_done "$rows"
+        [ -s "$rows" ] || break
+        left=$(wc -l <"$rows")
+        text=$(grep -m1 'error' "$output/errors" || tail -n 1 "$output/errors")
+        [ "$left" -lt "$before" ] && barren=0 || barren=$((barren + 1))
+        fail_row "$(head -n 1 "$rows" | cut -d' ' -f1)" $((SECONDS - at)) "${text:-ended without a word}"
+        sed -i 1d "$rows"
+        if [ "$barren" -ge 2 ]; then
+            while read -r name _; do
+                fail_row "$name" 0 "not tried: the program does not start"
+            done <"$rows"
+            break
+        fi
+    done
+}
+
+# ---- rows ----
+
+make_named_rows() {
+    for m in ${microbatches//,/ }; do
+        for kind in ${connections//,/ }; do
+            for schedule in ${schedules//,/ }; do
+                [ "$schedule" = tuned ] || echo "$(name_of "$kind" "$schedule" "$m") model.connections.kind=$kind schedule.kind=$schedule" \
+                    "schedule.microbatches=$m"
+            done
+        done
+    done
+}
+
+make_ablation_rows() {
+    local of="model.connections.kind=mhc schedule.kind=dualpipev schedule.microbatches=$first_m"
+    echo "ablation.as-it-is $of"
+    echo "ablation.critical-stream-off $of schedule.overlap.critical_stream=false"
+    echo "ablation.slices-off $of schedule.overlap.slices=1"
+    echo "ablation.pairs-on-two-streams $of schedule.overlap.pair=streams"
+    echo "ablation.pairs-off $of schedule.overlap.pair=off"
+    echo "ablation.all-off $of schedule.overlap.critical_stream=false schedule.overlap.slices=1 schedule.overlap.pair=off"
+    echo "ablation.recompute-connections $of schedule.recompute.what=connections"
+    echo "ablation.recompute-full $of schedule.recompute.what=full"
+}
+
+# tune_row CONNECTIONS M: a schedule for the costs that dualpipev's row measured, or 1f1b's, as a row.
+tune_row() {
+    local kind=$1 m=$2 from costs file words name
+    name=$(name_of "$kind" tuned "$m")
+    for from in dualpipev 1f1b; do
+        costs=$output/$(name_of "$kind" "$from" "$m")/costs.yaml
+        [ -e "$costs" ] && break
+    done
+    if [ ! -e "$costs" ]; then
+        fail_row "$name" 0 "nothing to tune from: neither dualpipev nor 1f1b was measured"
+        return
+    fi
+    mkdir -p "$output/$name"
+    file=$output/$name/schedule.yaml
+    if ! "$mhcpipe" tune "$config" "${base[@]}" --set model.connections.kind="$kind" --set schedule.kind="$from" \
+        --set schedule.microbatches="$m" --costs "$costs" -o "$file" >"$output/$name/tune.txt" 2>&1; then
+        fail_row "$name" 0 "$(tail -n 1 "$output/$name/tune.txt")"
+        return
+    fi
+    words=$(sed -n 's/^# mhcpipe train CONFIG //p' "$file")
+    echo "$name model.connections.kind=$kind ${words//--set /}" >>"$output/tuned.rows"
+}
+
+run_everything() {
+    say "$processes ranks: $layers layers, micro-batches $microbatches, into $output"
+    make_named_rows >"$output/named.rows"
+    [ "$ablation" = no ] || make_ablation_rows >>"$output/named.rows"
+    run_rows "$output/named.rows" --set parallel.transport="$transport"
+    if [[ ,$schedules, == *,tuned,* ]]; then
+        say "tuning"
+        : >"$output/tuned.rows"
+        for m in ${microbatches//,/ }; do
+            for kind in ${connections//,/ }; do
+                tune_row "$kind" "$m"
+            done
+        done
+        run_rows "$output/tuned.rows" --set parallel.transport="$transport"
+    fi
+    for one in mpi ipc nccl; do
+        [ "$ablation" = no ] && break
+        say "transport $one"
+        echo "ablation.transport-$one model.connections.kind=mhc schedule.kind=dualpipev schedule.microbatches=$first_m" >"$output/transport.rows"
+        run_rows "$output/transport.rows" --set parallel.transport="$one"
+    done
+    for picture in "$output"/*/step.svg; do
+        [ -e "$picture" ] || continue
+        name=$(basename "$(dirname "$picture")")
+        cp "$picture" "$output/pictures/$name.svg"
+        cp "$(dirname "$picture")/report.html" "$output/pictures/$name.html"
+    done
+}
+
+run_peer() {
+    if ! python3 -c 'import torch' 2>/dev/null; then
+        echo "PyTorch is not installed: no peer in this run"
+        return
+    fi
+    for m in ${microbatches//,/ }; do
+        for kind in ${connections//,/ }; do
+            [ "$kind" = hc ] && continue
+            say "PyTorch, $kind, $m micro-batches"
+            timeout --kill-after=5 300 python3 -m torch.distributed.run --standalone --nproc-per-node "$processes" \
+                tests/bench/torch_pipeline.py --connections "$kind" --layers "$layers" --microbatches "$m" --replicas "$replicas" \
+                2>"$output/peer.errors" | tee -a "$output/peer.txt" || { echo "failed:"; tail -n 5 "$output/peer.errors"; }
+        done
+    done
+}
+
+# ---- tables ----
+
+# In Markdown. The overhead is over the residual row of the same schedule; the ablation's, over its first row.
+print_tables() {
+    awk -F'\t' '
+        function cell(text, factor, digits) { return text == "" ? "" : sprintf("%." digits "f", factor * text) }
+        function against(own, other) { return own == "" || other == "" ? "" : sprintf("%+.1f", 100 * (own / other - 1)) }
+        function head(title) {
+            print "\n" title "\n"
+            print "| | step ms | forward + backward ms | over the first | tok/s | MFU % | hidden % | exposed ms | bubble % | simulated | formula | simulated ms | off % | reductions hidden % | GiB planned | taken | of the card | J/token | s |"
+            print "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+        }
+        function row(name, other) {
+            if ($18 != "") { print "| " name " | " $18 " |"; return }
+            print "| " name " | " cell($2, 1, 1) " | " cell($3, 1, 1) " | " against($3, other) " | " cell($4, 1, 0) " | " cell($5, 100, 1) \
+                " | " cell($6, 100, 1) " | " cell($7, 1, 2) " | " cell($8, 100, 1) " | " cell($9, 100, 1) " | " cell($10, 100, 1) " | " \
+                cell($11, 1, 1) " | " against($11, $2) " | " cell($12, 100, 1) " | " cell($13, 1, 2) " | " cell($14, 1, 2) " | " \
+                cell($15, 1, 2) " | " cell($16, 1, 4) " | " cell($17, 1, 0) " |"
+        }
+        FNR == 1 && ++pass == 2 { head("## Connections x schedules: over residual, the same schedule") }
+        FNR == 1 && pass == 3 && ablation { head("## mhc, dualpipev: over the first row") }
+        $1 == "name" || $1 == "" { next }
+        { split($1, word, "."); rest = substr($1, length(word[1]) + 2) }
+        pass == 1 && word[1] == "residual" { residual[rest] = $3 }
+        pass == 1 && word[1] == "ablation" { ablation = 1; whole = whole == "" ? $3 : whole }
+        pass == 2 && word[1] != "ablation" { row(word[1] ", " rest, word[1] == "residual" ? "" : residual[rest]) }
+        pass == 3 && word[1] == "ablation" { row(rest, rest == "as-it-is" ? "" : whole) }
+    ' "$output/rows.tsv" "$output/rows.tsv" "$output/rows.tsv"
+    if [ -s "$output/peer.txt" ]; then
+        printf '\n## PyTorch on the same ranks\n\n'
+        sed 's/^/- /' "$output/peer.txt"
+    fi
+}
+
+if [ "$device" = cuda ]; then
+    nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader || true
+fi
+run_everything
+[ "$peer" = no ] || run_peer
+print_tables | tee "$output/tables.md"
+say "done: $output/tables.md, $output/pictures"
