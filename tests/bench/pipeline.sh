@@ -11,7 +11,7 @@
 #   --schedules S,S       names, and tuned; "" for none (1f1b,dualpipe,dualpipev,tuned)
 #   --transport T         of the table (auto)
 #   --ablation yes|no     (yes)
-#   --peer yes|no         (yes on cards)
+#   --peer yes|all|no     PyTorch's 1F1B on one replica's ranks; all: interleaved 1F1B too (yes on cards)
 #   --device cuda|cpu     cpu: a tiny model, which shows that everything runs (cuda)
 #   --repetitions N       timed steps of either kind (5)
 #   --row-seconds S       after which a row is given up (60)
@@ -198,6 +198,14 @@ run_everything() {
     done
 }
 
+# torch_pipeline.py: one line, or why not.
+run_torch() {
+    say "PyTorch: $*"
+    timeout --kill-after=5 300 python3 -m torch.distributed.run --standalone --nproc-per-node "$ranks" tests/bench/torch_pipeline.py \
+        --layers "$layers" --repetitions "$repetitions" "$@" 2>"$output/errors" | tee -a "$output/peer.txt" ||
+        { echo "failed: $*"; tail -n 5 "$output/errors"; }
+}
+
 run_peer() {
     if ! python3 -c 'import torch' 2>/dev/null; then
         echo "PyTorch is not installed: no peer in this run"
@@ -205,12 +213,9 @@ run_peer() {
     fi
     for m in ${microbatches//,/ }; do
         for kind in ${connections//,/ }; do
-            [ "$kind" = hc ] && continue
-            say "PyTorch, $kind, $m micro-batches"
-            timeout --kill-after=5 300 python3 -m torch.distributed.run --standalone --nproc-per-node "$processes" \
-                tests/bench/torch_pipeline.py --connections "$kind" --layers "$layers" --microbatches "$m" --replicas "$replicas" \
-                2>"$output/peer.errors" | tee -a "$output/peer.txt" || { echo "failed:"; tail -n 5 "$output/peer.errors"; }
+            [ "$kind" = hc ] || run_torch --connections "$kind" --microbatches "$m"
         done
+        [ "$peer" != all ] || run_torch --connections residual --schedule interleaved --microbatches "$m"
     done
 }
 
