@@ -18,12 +18,13 @@
 #   --config FILE         (tests/bench/pipeline.yaml)
 #   --set KEY=VALUE       of the configuration, for all rows; may stand several times
 #   --output FOLDER       (runs/pipeline-DATE); what an earlier run left there is kept, and stands in the tables too
-#   --predict COSTS       runs nothing: the table as the simulator sees it with a cost file of --from-ranks P0 (2) ranks, whose
-#                         stages have as many layers as those of the table
+#   --predict FOLDER      runs nothing: what the simulator expects of the table from the costs that an earlier run left in FOLDER; its
+#                         --from-ranks P (2) and --from-layers L (8 a rank) tell of which model; the ranks are 4 and 8 unless given
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-build=build ranks=2 replicas=1 layers= microbatches=8 connections=residual,hc,mhc schedules=1f1b,dualpipe,dualpipev,tuned
-transport=auto ablation=yes peer= device=cuda repetitions=5 row_seconds=60 config=tests/bench/pipeline.yaml
+build=build ranks="" replicas=1 layers="" microbatches=8 connections=residual,hc,mhc schedules=1f1b,dualpipe,dualpipev,tuned
+transport=auto ablation=yes peer="" device=cuda repetitions=5 row_seconds=60 config=tests/bench/pipeline.yaml
+predict="" from_ranks=2 from_layers=""
 output=runs/pipeline-$(date +%Y%m%d-%H%M%S)
 settings=()
 if [ $# -gt 0 ] && [[ $1 != --* ]]; then
@@ -34,7 +35,7 @@ while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || { echo "pipeline.sh: $1: expected a value" >&2; exit 2; }
     case $1 in
     --ranks | --replicas | --layers | --microbatches | --connections | --schedules | --transport | --ablation | --peer | --device | \
-        --repetitions | --row-seconds | --config | --output)
+        --repetitions | --row-seconds | --config | --output | --predict | --from-ranks | --from-layers)
         name=${1#--}
         printf -v "${name//-/_}" %s "$2"
         ;;
@@ -47,23 +48,23 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 mhcpipe=$build/mhcpipe
-layers=${layers:-$((8 * ranks))}
-peer=${peer:-$([ "$device" = cuda ] && echo yes || echo no)}
-processes=$((ranks * replicas))
 first_m=${microbatches%%,*}
-mkdir -p "$output/pictures"
 begin=$SECONDS
 export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 export NCCL_NVLS_ENABLE=0       # NVLink multicast stays off
 tiny=(model.hidden_size=64 model.num_attention_heads=2 model.num_key_value_heads=2 model.intermediate_size=128 model.vocab_size=257
     model.dtype=f32 train.sequence_length=64 parallel.device=cpu)
-base=(--set parallel.pipeline="$ranks" --set parallel.data="$replicas" --set model.num_hidden_layers="$layers")
-if [ "$device" = cpu ]; then
-    for setting in "${tiny[@]}"; do
-        base+=(--set "$setting")
-    done
-fi
-base+=("${settings[@]}")
+
+# base_for RANKS LAYERS: settings of all rows, into `base`.
+base_for() {
+    base=(--set parallel.pipeline="$1" --set parallel.data="$replicas" --set model.num_hidden_layers="$2")
+    if [ "$device" = cpu ]; then
+        for setting in "${tiny[@]}"; do
+            base+=(--set "$setting")
+        done
+    fi
+    base+=("${settings[@]}")
+}
 
 say() {
     printf '== %s (%d s)\n' "$*" $((SECONDS - begin))
@@ -146,27 +147,40 @@ make_ablation_rows() {
     echo "ablation.recompute-full $of schedule.recompute.what=full"
 }
 
-# tune_row CONNECTIONS M: a schedule for the costs that dualpipev's row measured, or 1f1b's, as a row.
-tune_row() {
-    local kind=$1 m=$2 from costs file words name
-    name=$(name_of "$kind" tuned "$m")
-    for from in dualpipev 1f1b; do
-        costs=$output/$(name_of "$kind" "$from" "$m")/costs.yaml
-        [ -e "$costs" ] && break
+# tune_best FILE FOLDER CONNECTIONS M OPTIONS ...: the best schedule for the costs that the rows of FOLDER measured, into FILE; prints its
+# microseconds. DualPipe's costs alone have the reduction of stages that two ranks hold, so it is tuned from its own.
+tune_best() {
+    local file=$1 folder=$2 kind=$3 m=$4 best="" us costs from kinds
+    shift 4
+    for from in dualpipev 1f1b dualpipe; do
+        costs=$folder/$(name_of "$kind" "$from" "$m")/costs.yaml
+        [ -e "$costs" ] || costs=$folder/$kind.$from/costs.yaml
+        [ -e "$costs" ] || continue
+        [ "$from" = 1f1b ] && [ -n "$best" ] && continue
+        kinds=gpipe,1f1b,interleaved,zb-h1,zb-v,dualpipev
+        [ "$from" = dualpipe ] && kinds=dualpipe
+        "$mhcpipe" tune "$config" "${base[@]}" --set model.connections.kind="$kind" --set schedule.kind="$from" --kinds "$kinds" \
+            --set schedule.microbatches="$m" --costs "$costs" "$@" -o "$file.$from" >"$file.$from.txt" 2>&1 || continue
+        us=$(sed -n 's/^best  .*, \([0-9.e+]*\) us: .*/\1/p' "$file.$from.txt")
+        if [ -z "$best" ] || awk "BEGIN { exit !($us < $best) }"; then
+            best=$us
+            sed "s#schedule.file=[^ ]*#schedule.file=$file#" "$file.$from" >"$file"
+        fi
     done
-    if [ ! -e "$costs" ]; then
-        fail_row "$name" 0 "nothing to tune from: neither dualpipev nor 1f1b was measured"
-        return
-    fi
+    [ -n "$best" ] && echo "$best"
+}
+
+# tune_row CONNECTIONS M: adds the tuned schedule as a row.
+tune_row() {
+    local name words
+    name=$(name_of "$1" tuned "$2")
     mkdir -p "$output/$name"
-    file=$output/$name/schedule.yaml
-    if ! "$mhcpipe" tune "$config" "${base[@]}" --set model.connections.kind="$kind" --set schedule.kind="$from" \
-        --set schedule.microbatches="$m" --costs "$costs" -o "$file" >"$output/$name/tune.txt" 2>&1; then
-        fail_row "$name" 0 "$(tail -n 1 "$output/$name/tune.txt")"
+    if ! tune_best "$output/$name/schedule.yaml" "$output" "$1" "$2" >/dev/null; then
+        fail_row "$name" 0 "nothing to tune from: $(cat "$output/$name"/schedule.yaml.*.txt 2>/dev/null | tail -n 1)"
         return
     fi
-    words=$(sed -n 's/^# mhcpipe train CONFIG //p' "$file")
-    echo "$name model.connections.kind=$kind ${words//--set /}" >>"$output/tuned.rows"
+    words=$(sed -n 's/^# mhcpipe train CONFIG //p' "$output/$name/schedule.yaml")
+    echo "$name model.connections.kind=$1 ${words//--set /}" >>"$output/tuned.rows"
 }
 
 run_everything() {
@@ -253,6 +267,66 @@ print_tables() {
     fi
 }
 
+# ---- prediction ----
+
+# predict_row RANKS M CONNECTIONS SCHEDULE: a line of the table. Costs are those of dualpipev's stages, the finest cut; what reducing a
+# stage's gradients over two ranks takes is known from dualpipe's.
+predict_row() {
+    local p=$1 m=$2 kind=$3 schedule=$4 own out reduce
+    own=$(mktemp)
+    cp "$predict/$kind.dualpipev/costs.yaml" "$own"
+    if [ "$schedule" = dualpipe ]; then
+        reduce=$(grep '^all_reduce_us:' "$predict/$kind.dualpipe/costs.yaml")
+        sed -i "s/^all_reduce_us:.*/$reduce/" "$own"
+    fi
+    if [ "$schedule" = tuned ]; then
+        out="makespan $(tune_best "$own.tuned" "$predict" "$kind" "$m" --costs-layers "$from_layers")"
+    else
+        out=$("$mhcpipe" plan "$config" "${base[@]}" --set model.connections.kind="$kind" --set schedule.kind="$schedule" \
+            --set schedule.microbatches="$m" --costs "$own" --costs-layers "$from_layers" 2>&1)
+    fi
+    rm -f "$own"*
+    awk -v p="$p" -v m="$m" -v kind="$kind" -v schedule="$schedule" -v tokens=$((m * replicas * tokens)) '
+        $1 == "makespan" && $2 + 0 > 0 { us = $2 + 0 }
+        $1 == "bubble" { worst = $3 }
+        $1 == "messages" && $2 == "exposed" { exposed = $3 }
+        /error/ { failed = failed $0 }
+        END {
+            if (!us) { print "| " p " | " m " | " kind ", " schedule " | " failed " |"; exit }
+            printf "| %d | %d | %s, %s | %.1f | %.0f | %s | %s |\n", p, m, kind, schedule, us / 1000, tokens / us * 1e6, worst, exposed
+        }' <<<"$out"
+}
+
+print_prediction() {
+    echo "What the simulator expects from the costs in $predict ($from_ranks ranks, $from_layers layers), with the optimizer"
+    echo
+    echo "| ranks | micro-batches | | step ms | tok/s | worst bubble % | exposed % |"
+    echo "|---|---|---|---|---|---|---|"
+    for p in ${ranks:-4 8}; do
+        base_for "$p" "${layers:-$((p * from_layers / from_ranks))}"
+        tokens=$("$mhcpipe" config --print "$config" "${base[@]}" | awk '
+            $1 == "sequence_length:" { length_ = $2 } $1 == "micro_batch_size:" { size = $2 } END { print length_ * size }')
+        for m in ${microbatches//,/ }; do
+            for kind in ${connections//,/ }; do
+                for schedule in ${schedules//,/ }; do
+                    predict_row "$p" "$m" "$kind" "$schedule"
+                done
+            done
+        done
+    done
+}
+
+if [ -n "$predict" ]; then
+    from_layers=${from_layers:-$((8 * from_ranks))}
+    print_prediction
+    exit
+fi
+ranks=${ranks:-2}
+layers=${layers:-$((8 * ranks))}
+peer=${peer:-$([ "$device" = cuda ] && echo yes || echo no)}
+processes=$((ranks * replicas))
+base_for "$ranks" "$layers"
+mkdir -p "$output/pictures"
 if [ "$device" = cuda ]; then
     nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader || true
 fi
