@@ -41,5 +41,7 @@ mhp_status mhp_bench_fill(mhp_store *store);
 
 /* What utilisation is of: a card's rate for products of this type by the vendor's datasheet, in FLOP/s; NaN where it is not known. */
 double mhp_bench_peak_flops(mhp_device *device, mhp_dtype dtype);
+/* Sorts them. count >= 1. */
+double mhp_bench_median(double *values, int count);
 
 #endif

@@ -1,6 +1,7 @@
 #include "launch/bench_pipeline.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,19 +42,6 @@ typedef struct bench {
 
 /* ---- a row's steps ---- */
 
-static int compare_seconds(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
-static double median(double *values, int count)
-{
-    qsort(values, (size_t)count, sizeof *values, compare_seconds);
-    return values[count / 2];
-}
-
 /* A step with the optimizer. */
 static mhp_status run_step(const bench *b, mhp_trainer *trainer, int64_t step, mhp_step_report *report)
 {
@@ -74,7 +62,7 @@ static mhp_status time_whole_steps(const bench *b, row *r, mhp_trainer *trainer,
         MHP_RETURN_IF_ERROR(run_step(b, trainer, first + i, &report));
         seconds[i] = report.step_s;
     }
-    r->step_s = median(seconds, count);
+    r->step_s = mhp_bench_median(seconds, count);
     r->tokens = (double)report.tokens;
     r->flops = report.flops;
     return MHP_OK;
@@ -113,7 +101,7 @@ static mhp_status time_steps(const bench *b, row *r, mhp_trainer *trainer)
         MHP_TRY(out, mhp_trainer_gradients(trainer, step, &report));
         seconds[i] = report.step_s;
     }
-    r->passes_s = median(seconds, count);
+    r->passes_s = mhp_bench_median(seconds, count);
     MHP_TRY(out, meter_whole_steps(b, r, trainer, step, seconds));
     step += count;
     for (int i = 0; i < b->params->recorded; i++, step++) {
@@ -428,7 +416,7 @@ static mhp_status run_row(const bench *b, row *r)
         status = MHP_OK;
     }
     if (b->table && fflush(b->table) != 0) {
-        status = mhp_error_set(MHP_ERR_IO, "cannot write to %s/rows.tsv", b->params->output);
+        status = mhp_error_set(MHP_ERR_IO, "cannot write to %s/rows.tsv: %s", b->params->output, strerror(errno));
     }
     mhp_free(r->directory);
     mhp_config_release(&r->config);
@@ -500,16 +488,14 @@ static mhp_status open_table(bench *b)
 {
     mhp_status status = MHP_OK;
     char *path = NULL;
-    bool begun;
 
     MHP_TRY(out, mhp_mkdirs(b->params->output));
     MHP_TRY(out, mhp_asprintf(&path, "%s/rows.tsv", b->params->output));
-    begun = mhp_file_exists(path);
     b->table = fopen(path, "a");
-    if (!b->table) {
-        MHP_RAISE(out, MHP_ERR_IO, "cannot write to %s", path);
+    if (!b->table || fseek(b->table, 0, SEEK_END) != 0) {
+        MHP_RAISE(out, MHP_ERR_IO, "cannot write to %s: %s", path, strerror(errno));
     }
-    fputs(begun ? "" : head, b->table);
+    fputs(ftell(b->table) == 0 ? head : "", b->table);
 out:
     mhp_free(path);
     return status;

@@ -12,17 +12,9 @@
 
 enum { WARM_UPS = 3, BUFFERS_MAX = 16, RANDOM_PERIOD = 1 << 20, RANDOM_SEED = 1 };
 
-/* Dense bf16 rate of H100 and H200 (SXM). */
-static const double cuda_bf16_peak = 989e12;
-
 static const char *const pass_names[MHP_PASS_COUNT] = {"forward", "rebuild", "input gradient", "weight gradient"};
 static const char *const part_names[MHP_PART_COUNT] = {"embedding", "connections and norms", "attention", "feed-forward",
                                                        "head and loss"};
-
-double mhp_bench_peak_flops(mhp_device *device, mhp_dtype dtype)
-{
-    return mhp_device_get_kind(device) == MHP_DEVICE_CUDA && dtype == MHP_DTYPE_BF16 ? cuda_bf16_peak : NAN;
-}
 
 typedef struct step_bench {
     const mhp_bench_step_params *params;
@@ -233,14 +225,6 @@ static double seconds_between(const step_bench *bench, int first, int last)
     return (double)(mhp_event_time_ns(bench->marks[last]) - mhp_event_time_ns(bench->marks[first])) * 1e-9;
 }
 
-static int compare_seconds(const void *left, const void *right)
-{
-    double a = *(const double *)left;
-    double b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
 /* The median of the timed steps; they follow each other without a pause. */
 static mhp_status time_steps(step_bench *bench, double *seconds_out)
 {
@@ -262,8 +246,7 @@ static mhp_status time_steps(step_bench *bench, double *seconds_out)
     for (int i = 0; i < count; i++) {
         seconds[i] = seconds_between(bench, i, i + 1);
     }
-    qsort(seconds, (size_t)count, sizeof *seconds, compare_seconds);
-    *seconds_out = seconds[count / 2];
+    *seconds_out = mhp_bench_median(seconds, count);
 out:
     mhp_free(seconds);
     return status;

@@ -166,7 +166,10 @@ mhp_status mhp_cost_model_deepen(mhp_cost_model *model, double layers)
     memmove(&model->begin[middle + 1], &model->begin[middle], (size_t)(count + 1 - middle) * sizeof *model->begin);
     memmove(&model->per_layer[middle + 1], &model->per_layer[middle], (size_t)(count - middle) * sizeof *model->per_layer);
     memmove(&model->slot_bytes[middle + 1], &model->slot_bytes[middle], (size_t)(count - middle) * sizeof *model->slot_bytes);
-    model->per_layer[middle] = plain; /* between stages `middle` - 1 and `middle`; its slots are as theirs */
+    model->per_layer[middle] = plain; /* between stages `middle` - 1 and `middle` */
+    if (model->slot_bytes[middle - 1] > model->slot_bytes[middle]) {
+        model->slot_bytes[middle] = model->slot_bytes[middle - 1];
+    }
     for (int s = middle + 1; s <= count + 1; s++) {
         model->begin[s] += layers;
     }

@@ -81,7 +81,7 @@ name_of() {
 
 # The rows of the file that have no line in the table yet.
 drop_done() {
-    awk -F'[\t ]' 'NR == FNR { done[$1] = 1; next } !($1 in done)' "$output/rows.tsv" "$1" >"$1.left"
+    awk -F'[\t ]' 'FILENAME == ARGV[1] { done[$1] = 1; next } !($1 in done)' "$output/rows.tsv" "$1" >"$1.left"
     mv "$1.left" "$1"
 }
 
@@ -269,16 +269,22 @@ print_tables() {
 
 # ---- prediction ----
 
-# predict_row RANKS M CONNECTIONS SCHEDULE: a line of the table. Costs are those of dualpipev's stages, the finest cut; what reducing a
-# stage's gradients over two ranks takes is known from dualpipe's.
+# costs_for CONNECTIONS SCHEDULE FILE: what the earlier run measured, into FILE. Times are those of the finest cut that it ran; what
+# reducing a stage's gradients over two ranks takes is known from dualpipe's row, and no other schedule has it.
+costs_for() {
+    local from reduce=0.0 own=$predict/$1.dualpipe/costs.yaml
+    for from in dualpipev zb-v 1f1b dualpipe; do
+        [ ! -e "$predict/$1.$from/costs.yaml" ] || break
+    done
+    [ "$2" != dualpipe ] || [ ! -e "$own" ] || reduce=$(sed -n 's/^all_reduce_us: //p' "$own")
+    sed "s/^all_reduce_us: .*/all_reduce_us: $reduce/" "$predict/$1.$from/costs.yaml" >"$3"
+}
+
+# predict_row RANKS M CONNECTIONS SCHEDULE: a line of the table.
 predict_row() {
-    local p=$1 m=$2 kind=$3 schedule=$4 own out reduce
+    local p=$1 m=$2 kind=$3 schedule=$4 own out
     own=$(mktemp)
-    cp "$predict/$kind.dualpipev/costs.yaml" "$own"
-    if [ "$schedule" = dualpipe ]; then
-        reduce=$(grep '^all_reduce_us:' "$predict/$kind.dualpipe/costs.yaml")
-        sed -i "s/^all_reduce_us:.*/$reduce/" "$own"
-    fi
+    costs_for "$kind" "$schedule" "$own"
     if [ "$schedule" = tuned ]; then
         out="makespan $(tune_best "$own.tuned" "$predict" "$kind" "$m" --costs-layers "$from_layers")"
     else

@@ -1,9 +1,33 @@
-/* What a bench computes on: parameters and samples that look like a run's and are there at once. */
+/* What benches share: parameters and samples that look like a run's and are there at once, a card's rate, the median. */
+#include <math.h>
+#include <stdlib.h>
+
 #include "core/memory.h"
 #include "core/random.h"
 #include "launch/bench.h"
 
 enum { PERIOD = 1 << 18, RANDOM_SEED = 1 };
+
+/* Dense bf16 rate of H100 and H200 (SXM). */
+static const double cuda_bf16_peak = 989e12;
+
+double mhp_bench_peak_flops(mhp_device *device, mhp_dtype dtype)
+{
+    return mhp_device_get_kind(device) == MHP_DEVICE_CUDA && dtype == MHP_DTYPE_BF16 ? cuda_bf16_peak : NAN;
+}
+
+static int compare(const void *left, const void *right)
+{
+    double a = *(const double *)left, b = *(const double *)right;
+
+    return (a > b) - (a < b);
+}
+
+double mhp_bench_median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof *values, compare);
+    return values[count / 2];
+}
 
 mhp_status mhp_bench_sample(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
 {
