@@ -14,16 +14,17 @@
 #   --peer yes|all|no     PyTorch's 1F1B on one replica's ranks; all: interleaved 1F1B too (yes on cards)
 #   --device cuda|cpu     cpu: a tiny model, which shows that everything runs (cuda)
 #   --repetitions N       timed steps of either kind (5)
+#   --record N            recorded steps (3)
 #   --row-seconds S       after which a row is given up (60)
 #   --config FILE         (tests/bench/pipeline.yaml)
 #   --set KEY=VALUE       of the configuration, for all rows; may stand several times
-#   --output FOLDER       (runs/pipeline-DATE); what an earlier run left there is kept, and stands in the tables too
+#   --output FOLDER       (runs/pipeline-DATE); rows that an earlier run left there are not run again, and stand in the tables too
 #   --predict FOLDER      runs nothing: what the simulator expects of the table from the costs that an earlier run left in FOLDER; its
 #                         --from-ranks P (2) and --from-layers L (8 a rank) tell of which model; the ranks are 4 and 8 unless given
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 build=build ranks="" replicas=1 layers="" microbatches=8 connections=residual,hc,mhc schedules=1f1b,dualpipe,dualpipev,tuned
-transport=auto ablation=yes peer="" device=cuda repetitions=5 row_seconds=60 config=tests/bench/pipeline.yaml
+transport=auto ablation=yes peer="" device=cuda repetitions=5 record=3 row_seconds=60 config=tests/bench/pipeline.yaml
 predict="" from_ranks=2 from_layers=""
 output=runs/pipeline-$(date +%Y%m%d-%H%M%S)
 settings=()
@@ -35,7 +36,7 @@ while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || { echo "pipeline.sh: $1: expected a value" >&2; exit 2; }
     case $1 in
     --ranks | --replicas | --layers | --microbatches | --connections | --schedules | --transport | --ablation | --peer | --device | \
-        --repetitions | --row-seconds | --config | --output | --predict | --from-ranks | --from-layers)
+        --repetitions | --record | --row-seconds | --config | --output | --predict | --from-ranks | --from-layers)
         name=${1#--}
         printf -v "${name//-/_}" %s "$2"
         ;;
@@ -79,7 +80,7 @@ name_of() {
     fi
 }
 
-# The rows of the file that have no line in the table yet.
+# drop_done FILE: leaves the rows that have no line in the table yet.
 drop_done() {
     awk -F'[\t ]' 'FILENAME == ARGV[1] { done[$1] = 1; next } !($1 in done)' "$output/rows.tsv" "$1" >"$1.left"
     mv "$1.left" "$1"
@@ -99,12 +100,13 @@ run_rows() {
     local rows=$1 before left text at barren=0
     shift
     touch "$output/rows.tsv"
+    drop_done "$rows"
     while [ -s "$rows" ]; do
         before=$(wc -l <"$rows")
         at=$SECONDS
         MHP_TEST_TIMEOUT=$((before * (row_seconds + 5) + 120)) tests/mpirun.sh "$processes" "$mhcpipe" bench pipeline "$config" \
-            "${base[@]}" "$@" --rows "$rows" --output "$output" --repetitions "$repetitions" --row-seconds "$row_seconds" \
-            2>"$output/errors" && true
+            "${base[@]}" "$@" --rows "$rows" --output "$output" --repetitions "$repetitions" --record "$record" \
+            --row-seconds "$row_seconds" 2>"$output/errors" && true
         cat "$output/errors" >&2
         drop_done "$rows"
         [ -s "$rows" ] || break
