@@ -176,21 +176,22 @@ typedef struct figures {
     double simulated_us;
 } figures;
 
-/* Rank's time without compute, as the simulator counts it, which exposed messages are part of; mean over recorded steps. */
-static mhp_status measure_bubble(const mhp_run_report *run, double *bubble_out)
+/* The worst rank's time without compute, as the simulator counts it: exposed messages are part of it. Mean over the recorded steps. */
+static double measured_bubble(const mhp_analysis *analysis)
 {
-    *bubble_out = 0;
-    for (int s = 0; s < run->analysis.step_count; s++) {
-        const mhp_step_analysis *step = &run->analysis.steps[s];
+    double bubble = 0;
+
+    for (int s = 0; s < analysis->step_count; s++) {
+        const mhp_step_analysis *step = &analysis->steps[s];
         double length_us = mhp_measured_end_us(step) - mhp_measured_begin_us(step);
         double least_us = INFINITY;
 
-        for (int rank = 0; rank < run->analysis.rank_count; rank++) {
+        for (int rank = 0; rank < analysis->rank_count; rank++) {
             least_us = fmin(least_us, step->ranks[rank].compute_us);
         }
-        *bubble_out += (1 - least_us / length_us) / run->analysis.step_count;
+        bubble += (1 - least_us / length_us) / analysis->step_count;
     }
-    return MHP_OK;
+    return bubble;
 }
 
 static double share_of(double part, double whole)
@@ -220,22 +221,23 @@ static void sum_transfers(const mhp_analysis *analysis, figures *f)
     f->reduce_hidden = share_of(reduce_hidden_us, reduce_us);
 }
 
-static mhp_status fill_figures(const mhp_run_report *run, figures *f)
+static figures figures_of(const mhp_run_report *run)
 {
     const mhp_simulation *planned = &run->report.planned;
+    figures f = {.bubble = measured_bubble(&run->analysis),
+                 .bubble_simulated = mhp_simulation_worst_bubble(planned),
+                 .bubble_formula = NAN,
+                 .simulated_us = planned->makespan_us};
     double formula_us, busy_us = 0;
 
-    *f = (figures){.bubble_formula = NAN, .simulated_us = planned->makespan_us};
-    sum_transfers(&run->analysis, f);
-    MHP_RETURN_IF_ERROR(measure_bubble(run, &f->bubble));
-    f->bubble_simulated = mhp_simulation_worst_bubble(planned);
+    sum_transfers(&run->analysis, &f);
     for (int rank = 0; rank < planned->rank_count; rank++) {
         busy_us += planned->ranks[rank].busy_us / planned->rank_count;
     }
     if (mhp_formula_bubble(run->config.schedule.kind, run->layout.plan, &run->report.measured.costs, &formula_us)) {
-        f->bubble_formula = formula_us / (formula_us + busy_us);
+        f.bubble_formula = formula_us / (formula_us + busy_us);
     }
-    return MHP_OK;
+    return f;
 }
 
 static const char head[] = "name\tstep_ms\tpasses_ms\ttokens_s\tmfu\thidden\texposed_ms\tbubble\tbubble_simulated\tbubble_formula\t"
@@ -351,7 +353,7 @@ static mhp_status report_row(const bench *b, const row *r)
     MHP_TRY(out, write_beside(&run, "report.html", mhp_run_report_write_page));
     MHP_TRY(out, write_beside(&run, "step.svg", write_picture));
     MHP_TRY(out, write_beside(&run, "costs.yaml", mhp_run_report_write_costs));
-    MHP_TRY(out, fill_figures(&run, &f));
+    f = figures_of(&run);
     write_row(b, r, &f);
 out:
     mhp_run_report_release(&run);
