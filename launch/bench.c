@@ -1,5 +1,6 @@
 /* mhcpipe bench: times on this machine. */
 #include "launch/bench.h"
+#include "launch/bench_pipeline.h"
 
 #include <string.h>
 
@@ -12,8 +13,14 @@ enum {
     DEVICE_KEY = 'd',
     DTYPE_KEY = 256,
     THREADS_KEY,
+    ROWS_KEY,
+    OUTPUT_KEY = 'o',
+    RECORDED_KEY = THREADS_KEY + 2,
+    ROW_SECONDS_KEY,
     REPETITIONS_DEFAULT = 20,
     REPETITIONS_MAX = 10000,
+    RECORDED_MAX = 100,
+    ROW_SECONDS_MAX = 86400,
     TOKENS_MAX = 1 << 20,
     HIDDEN_MAX = 1 << 16,
     THREADS_MAX = 1024,
@@ -22,9 +29,9 @@ enum {
 };
 
 typedef struct arguments {
-    const char *what, *path, *device, *dtype;
+    const char *what, *path, *device, *dtype, *rows, *output;
     bool layers_alone;
-    int repetitions, tokens, hidden, streams, threads;
+    int repetitions, tokens, hidden, streams, threads, recorded, row_seconds;
     mhp_overrides overrides;
 } arguments;
 
@@ -61,13 +68,34 @@ static bool parse_kernel_option(int key, char *text, struct argp_state *state, a
     }
 }
 
+/* An option of `bench pipeline` alone; false if the key is none. */
+static bool parse_pipeline_option(int key, char *text, struct argp_state *state, arguments *given)
+{
+    switch (key) {
+    case ROWS_KEY:
+        given->rows = text;
+        return true;
+    case OUTPUT_KEY:
+        given->output = text;
+        return true;
+    case RECORDED_KEY:
+        given->recorded = mhp_parse_integer(state, "--record", text, 1, RECORDED_MAX);
+        return true;
+    case ROW_SECONDS_KEY:
+        given->row_seconds = mhp_parse_integer(state, "--row-seconds", text, 0, ROW_SECONDS_MAX);
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void check_words(const arguments *given, struct argp_state *state)
 {
     bool kernels = given->what && strcmp(given->what, "kernels") == 0;
-    bool step = given->what && strcmp(given->what, "step") == 0;
+    bool of_config = given->what && (strcmp(given->what, "step") == 0 || strcmp(given->what, "pipeline") == 0);
 
-    if ((!kernels && !step) || step != (given->path != NULL)) {
-        argp_error(state, "expected: step CONFIG, or: kernels");
+    if ((!kernels && !of_config) || of_config != (given->path != NULL)) {
+        argp_error(state, "expected: step CONFIG, pipeline CONFIG, or: kernels");
     }
 }
 
@@ -96,7 +124,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         check_words(given, state);
         return 0;
     default:
-        return parse_kernel_option(key, text, state, given) ? 0 : ARGP_ERR_UNKNOWN;
+        return parse_kernel_option(key, text, state, given) || parse_pipeline_option(key, text, state, given) ? 0 : ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -105,7 +133,12 @@ static const struct argp_option options[] = {
     {0, 0, 0, 0, "step:", 1},
     {"layers-alone", LAYERS_KEY, NULL, 0, "Without embedding and head, as a stage from the middle of a pipeline", 0},
     MHP_SET_OPTION,
-    {0, 0, 0, 0, "kernels:", 2},
+    {0, 0, 0, 0, "pipeline, under mpirun, which takes --set too:", 2},
+    {"rows", ROWS_KEY, "FILE", 0, "Configurations to time in turn, a line each: NAME SECTION.KEY=VALUE ...", 0},
+    {"output", OUTPUT_KEY, "FOLDER", 0, "Where rows.tsv, pictures and measured costs go (runs/bench-pipeline)", 0},
+    {"record", RECORDED_KEY, "STEPS", 0, "Recorded steps, behind the timed ones (3)", 0},
+    {"row-seconds", ROW_SECONDS_KEY, "S", 0, "Ends the process when a row takes longer; 0: never (0)", 0},
+    {0, 0, 0, 0, "kernels:", 3},
     {"tokens", TOKENS_KEY, "T", 0, "Tokens of a micro-batch (8192 on a card, 256 without)", 0},
     {"hidden", HIDDEN_KEY, "C", 0, "Hidden size (2560)", 0},
     {"streams", STREAMS_KEY, "N", 0, "Residual streams (4)", 0},
@@ -116,9 +149,10 @@ static const struct argp_option options[] = {
 };
 
 static const struct argp parser = {
-    options, parse_option, "step CONFIG\nkernels",
+    options, parse_option, "step CONFIG\npipeline CONFIG\nkernels",
     "Times one micro-batch of the configured model, forward and backward, on one rank: milliseconds, tokens and floating-point "
-    "operations a second, and where the time goes. Or times the kernels of the connections: milliseconds, the bytes that must move at "
+    "operations a second, and where the time goes. Or times whole steps of the configured pipeline, with and without the optimizer, and "
+    "what hides behind what. Or times the kernels of the connections: milliseconds, the bytes that must move at "
     "least, and their rate over a large copy's. Values are random.",
     NULL, NULL, NULL};
 
@@ -136,6 +170,20 @@ static int bench_step(const arguments *given)
                                         .repetitions = given->repetitions};
 
         status = mhp_bench_step(&params, stdout);
+    }
+    return mhp_session_close(&session, status);
+}
+
+static int bench_pipeline(const arguments *given)
+{
+    mhp_session session = {0};
+    mhp_bench_pipeline_params params = {.config = given->path, .overrides = &given->overrides, .rows = given->rows, .output = given->output,
+                                        .repetitions = given->repetitions, .recorded = given->recorded,
+                                        .row_seconds = given->row_seconds};
+    mhp_status status = mhp_session_open(&session, given->path, &given->overrides);
+
+    if (status == MHP_OK) {
+        status = mhp_bench_pipeline(&session, &params);
     }
     return mhp_session_close(&session, status);
 }
@@ -184,8 +232,12 @@ static int bench_kernels(const arguments *given)
 
 int mhp_command_bench(int argc, char **argv)
 {
-    arguments given = {.repetitions = REPETITIONS_DEFAULT, .hidden = 2560, .streams = 4, .threads = 1};
+    arguments given = {.repetitions = REPETITIONS_DEFAULT, .hidden = 2560, .streams = 4, .threads = 1, .recorded = 3,
+                       .output = "runs/bench-pipeline"};
 
     mhp_parse_arguments(&parser, "bench", argc, argv, &given);
-    return strcmp(given.what, "kernels") == 0 ? bench_kernels(&given) : bench_step(&given);
+    if (strcmp(given.what, "kernels") == 0) {
+        return bench_kernels(&given);
+    }
+    return strcmp(given.what, "step") == 0 ? bench_step(&given) : bench_pipeline(&given);
 }

@@ -6,6 +6,7 @@
 
 #include "launch/session.h"
 #include "model/kernels.h"
+#include "runtime/store.h"
 
 typedef struct mhp_bench_step_params {
     const mhp_config *config;
@@ -31,5 +32,16 @@ typedef struct mhp_bench_kernels_params {
  * (docs/model.md) and their rate over that of a large copy in device memory in the same run. Values are random; buffers take turns,
  * so that none is found in a cache. */
 mhp_status mhp_bench_kernels(const mhp_bench_kernels_params *params, FILE *stream);
+
+/* For mhp_sample_source: random tokens, one document a sample. The context is the mhp_config. */
+mhp_status mhp_bench_sample(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start);
+/* Parameters as mhp_store_initialize draws them, but of large ones the same 2^18 numbers again and again: for timing alone, and in a
+ * moment where drawing billions takes many seconds. */
+mhp_status mhp_bench_fill(mhp_store *store);
+
+/* What utilisation is of: a card's rate for products of this type by the vendor's datasheet, in FLOP/s; NaN where it is not known. */
+double mhp_bench_peak_flops(mhp_device *device, mhp_dtype dtype);
+/* Sorts them. count >= 1. */
+double mhp_bench_median(double *values, int count);
 
 #endif

@@ -1,4 +1,5 @@
 /* mhcpipe bench step: one micro-batch forward and backward, as a whole and part by part. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "core/memory.h"
@@ -10,9 +11,6 @@
 #include "scheduler/lower.h"
 
 enum { WARM_UPS = 3, BUFFERS_MAX = 16, RANDOM_PERIOD = 1 << 20, RANDOM_SEED = 1 };
-
-/* Dense bf16 rate of H100 and H200 (SXM) by the vendor's datasheet, in FLOP/s: what utilisation is of. */
-static const double cuda_bf16_peak = 989e12;
 
 static const char *const pass_names[MHP_PASS_COUNT] = {"forward", "rebuild", "input gradient", "weight gradient"};
 static const char *const part_names[MHP_PART_COUNT] = {"embedding", "connections and norms", "attention", "feed-forward",
@@ -227,14 +225,6 @@ static double seconds_between(const step_bench *bench, int first, int last)
     return (double)(mhp_event_time_ns(bench->marks[last]) - mhp_event_time_ns(bench->marks[first])) * 1e-9;
 }
 
-static int compare_seconds(const void *left, const void *right)
-{
-    double a = *(const double *)left;
-    double b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
 /* The median of the timed steps; they follow each other without a pause. */
 static mhp_status time_steps(step_bench *bench, double *seconds_out)
 {
@@ -256,8 +246,7 @@ static mhp_status time_steps(step_bench *bench, double *seconds_out)
     for (int i = 0; i < count; i++) {
         seconds[i] = seconds_between(bench, i, i + 1);
     }
-    qsort(seconds, (size_t)count, sizeof *seconds, compare_seconds);
-    *seconds_out = seconds[count / 2];
+    *seconds_out = mhp_bench_median(seconds, count);
 out:
     mhp_free(seconds);
     return status;
@@ -267,6 +256,7 @@ static mhp_status print_step(step_bench *bench, FILE *stream, double *step_out)
 {
     const mhp_config *config = bench->params->config;
     const mhp_kernels *kernels = bench->store->kernels;
+    double peak = mhp_bench_peak_flops(bench->device, kernels->dtype);
     double flops = 0;
 
     for (int pass = 0; pass < MHP_PASS_COUNT; pass++) {
@@ -277,8 +267,8 @@ static mhp_status print_step(step_bench *bench, FILE *stream, double *step_out)
             bench->params->layers_alone ? " alone" : "", (long long)config->model.hidden_size,
             (long long)config->model.connections.streams, bench->tokens);
     fprintf(stream, "step %.3f ms, %.0f tokens/s, %.1f TFLOP/s", *step_out * 1e3, bench->tokens / *step_out, flops / *step_out * 1e-12);
-    if (mhp_device_get_kind(bench->device) == MHP_DEVICE_CUDA && kernels->dtype == MHP_DTYPE_BF16) {
-        fprintf(stream, ", MFU %.1f %% of %.0f TFLOP/s", 100 * flops / *step_out / cuda_bf16_peak, cuda_bf16_peak * 1e-12);
+    if (isfinite(peak)) {
+        fprintf(stream, ", MFU %.1f %% of %.0f TFLOP/s", 100 * flops / *step_out / peak, peak * 1e-12);
     }
     fprintf(stream, "; device memory %.2f GiB\n\n", (double)mhp_device_bytes_peak(bench->device) / (1024.0 * 1024 * 1024));
     return MHP_OK;

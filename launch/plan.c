@@ -206,6 +206,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         given->memory_limit = true;
         mhp_overrides_add_memory_limit(&request->overrides, text, state);
         return 0;
+    case MHP_COSTS_LAYERS_KEY:
+        request->costs_layers = mhp_parse_integer(state, "--costs-layers", text, 1, MHP_COSTS_LAYERS_MAX);
+        return 0;
     case MHP_SET_KEY:
         mhp_overrides_add(&request->overrides, text, state);
         return 0;
@@ -230,6 +233,7 @@ static const struct argp_option options[] = {
      0},
     {"output", OUTPUT_KEY, "FILE", 0, "Where to write; stdout if not given", 0},
     {"costs", COSTS_KEY, "FILE", 0, "Times and bytes (YAML); without it F = I = W = 1", 0},
+    MHP_COSTS_LAYERS_OPTION,
     {"compute-only", COMPUTE_ONLY_KEY, NULL, 0,
      "The order of computation alone, without sends and receives", 0},
     {"compare", COMPARE_KEY, "NAME,NAME", 0, "A row for each of these schedules", 0},

@@ -178,12 +178,84 @@ out:
     return status;
 }
 
+/* One link for all pairs of ranks: the mean of those that were measured. */
+static mhp_status level_links(mhp_costs *costs)
+{
+    const mhp_link_costs *links = costs->links.items;
+    size_t count = costs->links.count;
+    mhp_link_costs mean = {.is_default = true, .from = -1, .to = -1}, *only = NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        mean.bandwidth_gb_s += links[i].bandwidth_gb_s / (double)count;
+        mean.latency_us += links[i].latency_us / (double)count;
+    }
+    if (count == 0) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_costs_create_links(costs, 1, &only));
+    *only = mean;
+    return MHP_OK;
+}
+
+static mhp_status lengths_of(int64_t layers, int stage_count, double **lengths_out)
+{
+    mhp_stage_extent *extents = NULL;
+    mhp_status status = MHP_OK;
+
+    MHP_TRY(out, mhp_calloc(lengths_out, (size_t)stage_count, sizeof **lengths_out));
+    MHP_TRY(out, mhp_calloc(&extents, (size_t)stage_count, sizeof *extents));
+    MHP_TRY(out, mhp_partition_layers(layers, stage_count, NULL, extents));
+    for (int s = 0; s < stage_count; s++) {
+        (*lengths_out)[s] = extents[s].layer_count;
+    }
+out:
+    mhp_free(extents);
+    return status;
+}
+
+/* Costs of the configuration's stages from those of a model with fewer layers. */
+static mhp_status deepen(int from_layers, mhp_planning *planning)
+{
+    mhp_costs *costs = &planning->costs, cut = {0};
+    int64_t layers = planning->has_config ? planning->config.model.num_hidden_layers : 0;
+    int stage_count = planning->plan->stage_count;
+    double *from = NULL, *own = NULL;
+    mhp_cost_model *model = NULL;
+    mhp_status status = MHP_OK;
+
+    if (from_layers > layers) {
+        MHP_RAISE(out, MHP_ERR_CONFIG, "--costs-layers %d: expected at most the layers of a configuration, %lld", from_layers,
+                  (long long)layers);
+    }
+    MHP_TRY(out, lengths_of(from_layers, (int)costs->stages.count, &from));
+    MHP_TRY(out, mhp_calloc(&own, (size_t)stage_count, sizeof *own));
+    for (int s = 0; s < stage_count; s++) {
+        own[s] = planning->layout.extents[s].layer_count;
+    }
+    MHP_TRY(out, level_links(costs));
+    MHP_TRY(out, mhp_cost_model_create(costs, from, (int)costs->stages.count, &model));
+    MHP_TRY(out, from_layers < layers ? mhp_cost_model_deepen(model, (double)(layers - from_layers)) : MHP_OK);
+    MHP_TRY(out, mhp_cost_model_cut(model, own, stage_count, &cut));
+    mhp_costs_release(costs);
+    *costs = cut;
+    cut = (mhp_costs){0};
+out:
+    mhp_costs_release(&cut);
+    mhp_cost_model_destroy(model);
+    mhp_free(own);
+    mhp_free(from);
+    return status;
+}
+
 static mhp_status load_costs(const mhp_planning_request *request, mhp_planning *planning)
 {
     planning->measured = request->costs != NULL;
     planning->time_unit = planning->measured ? "us" : "";
     if (request->costs) {
         MHP_RETURN_IF_ERROR(mhp_costs_read(request->costs, &planning->costs));
+        MHP_RETURN_IF_ERROR(request->costs_layers > 0
+                                ? mhp_error_prefix(deepen(request->costs_layers, planning), "%s: ", request->costs)
+                                : MHP_OK);
     } else {
         MHP_RETURN_IF_ERROR(mhp_costs_default(&planning->costs));
     }

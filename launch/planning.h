@@ -17,6 +17,7 @@ typedef struct mhp_planning_request {
     mhp_schedule_shape shape;
     const char *file;  /* ... or a configuration, or a schedule as CSV or YAML */
     const char *costs; /* a cost file */
+    int costs_layers;  /* of the model that it was measured on, in even stages; the configuration's has more, and any number of ranks */
     mhp_overrides overrides;
     bool may_rebuild;  /* sizes serve stages with R and without, whatever the configuration has */
 } mhp_planning_request;
@@ -31,6 +32,17 @@ typedef struct mhp_planning {
                               one and the file has none */
     const char *time_unit; /* "us" for measured costs, else "" */
 } mhp_planning;
+
+/* --costs-layers, for the commands that take --costs. */
+#define MHP_COSTS_LAYERS_KEY 0x300
+#define MHP_COSTS_LAYERS_OPTION                                                                                        \
+    {                                                                                                                  \
+        "costs-layers", MHP_COSTS_LAYERS_KEY, "L", 0,                                                                  \
+            "The costs are of a model with L layers in even stages; the configuration's has more of its middle "       \
+            "ones, on any number of ranks",                                                                            \
+            0                                                                                                          \
+    }
+enum { MHP_COSTS_LAYERS_MAX = 65536 };
 
 /* Reads or generates the plan, lowers it, and finds its costs. Release in every case. */
 mhp_status mhp_planning_load(const mhp_planning_request *request, mhp_planning *planning_out);

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { TERMINATED_STATUS = 128 + SIGTERM };
@@ -47,20 +48,34 @@ void mhp_signals_tell(mhp_watchdog *watchdog)
     }
 }
 
-static void give_up_start(int number)
-{
-    static const char text[] = "mhcpipe: error: the launcher and MPI did not bring the ranks together within watch.start_seconds\n";
+static const char *volatile limit_text;
 
+static void put(const char *text)
+{
+    (void)!write(STDERR_FILENO, text, strlen(text));
+}
+
+static void give_up(int number)
+{
     (void)number;
-    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    put("mhcpipe: error: ");
+    put(limit_text);
+    put("\n");
     _exit(MHP_EXIT_FAILED);
+}
+
+void mhp_signals_limit(int64_t seconds, const char *text)
+{
+    struct sigaction action = {.sa_handler = give_up};
+
+    alarm(0);
+    limit_text = text;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGALRM, &action, NULL);
+    alarm((unsigned)seconds);
 }
 
 void mhp_signals_limit_start(int64_t seconds)
 {
-    struct sigaction action = {.sa_handler = give_up_start};
-
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGALRM, &action, NULL);
-    alarm((unsigned)seconds);
+    mhp_signals_limit(seconds, "the launcher and MPI did not bring the ranks together within watch.start_seconds");
 }

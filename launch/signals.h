@@ -13,4 +13,7 @@ void mhp_signals_tell(mhp_watchdog *watchdog);
 /* Ends the process with one line when the launcher and MPI take longer than that to bring the ranks together; 0 when they have. */
 void mhp_signals_limit_start(int64_t seconds);
 
+/* Ends the process with this line, "mhcpipe: error: TEXT", in so many seconds; 0: the limit before is off. The text is the caller's. */
+void mhp_signals_limit(int64_t seconds, const char *text);
+
 #endif

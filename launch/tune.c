@@ -123,6 +123,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case ITERATIONS_KEY:
         given->tune.iterations = mhp_parse_integer(state, "--iterations", text, 0, ITERATIONS_MAX);
         return 0;
+    case MHP_COSTS_LAYERS_KEY:
+        given->request.costs_layers = mhp_parse_integer(state, "--costs-layers", text, 1, MHP_COSTS_LAYERS_MAX);
+        return 0;
     case MHP_SET_KEY:
         mhp_overrides_add(&given->request.overrides, text, state);
         return 0;
@@ -139,6 +142,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
 static const struct argp_option options[] = {
     {"costs", COSTS_KEY, "FILE", 0, "Measured times and bytes of the configuration's stages", 0},
+    MHP_COSTS_LAYERS_OPTION,
     {"memory", MEMORY_KEY, "BYTES", 0, "Of each rank, as 80GiB; no limit if not given", 0},
     {"output", OUTPUT_KEY, "FILE", 0, "Where the schedule goes, as YAML", 0},
     {"kinds", KINDS_KEY, "NAME,NAME", 0, "Named schedules to start from (all)", 0},

@@ -1,5 +1,6 @@
 #include "scheduler/cost_model.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -15,8 +16,10 @@ typedef struct amounts {
 struct mhp_cost_model {
     const mhp_costs *costs;
     int stage_count;
+    bool deepened;       /* one stage is the model's own, and not of the costs */
     double *begin;       /* [stage_count + 1]: where each stage begins, in layers */
     amounts *per_layer;  /* [stage_count] */
+    int64_t *slot_bytes; /* [stage_count] */
     amounts first, last; /* at the model's ends, beside the layers */
 };
 
@@ -102,6 +105,14 @@ static void split_end(mhp_cost_model *model, int stage, const amounts *plain, am
     }
 }
 
+/* With room for one stage more. */
+static mhp_status create_stages(mhp_cost_model *model, int count)
+{
+    MHP_RETURN_IF_ERROR(mhp_calloc(&model->begin, (size_t)count + 2, sizeof *model->begin));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&model->per_layer, (size_t)count + 1, sizeof *model->per_layer));
+    return mhp_calloc(&model->slot_bytes, (size_t)count + 1, sizeof *model->slot_bytes);
+}
+
 mhp_status mhp_cost_model_create(const mhp_costs *costs, const double *layers, int stage_count,
                                  mhp_cost_model **model_out)
 {
@@ -112,13 +123,13 @@ mhp_status mhp_cost_model_create(const mhp_costs *costs, const double *layers, i
     MHP_TRY(out, mhp_calloc(&model, 1, sizeof *model));
     model->costs = costs;
     model->stage_count = stage_count;
-    MHP_TRY(out, mhp_calloc(&model->begin, (size_t)stage_count + 1, sizeof *model->begin));
-    MHP_TRY(out, mhp_calloc(&model->per_layer, (size_t)stage_count, sizeof *model->per_layer));
+    MHP_TRY(out, create_stages(model, stage_count));
     for (int s = 0; s < stage_count; s++) {
         amounts whole = amounts_of(mhp_costs_stage(costs, s));
 
         model->begin[s + 1] = model->begin[s] + layers[s];
         add(&model->per_layer[s], &whole, 1 / layers[s]);
+        model->slot_bytes[s] = mhp_costs_stage(costs, s)->bytes.slot;
     }
     if (stage_count > 1) {
         plain = plain_layer(model);
@@ -139,7 +150,32 @@ void mhp_cost_model_destroy(mhp_cost_model *model)
     }
     mhp_free(model->begin);
     mhp_free(model->per_layer);
+    mhp_free(model->slot_bytes);
     mhp_free(model);
+}
+
+mhp_status mhp_cost_model_deepen(mhp_cost_model *model, double layers)
+{
+    int count = model->stage_count, middle = count / 2;
+    amounts plain = plain_layer(model);
+
+    assert(layers > 0 && !model->deepened);
+    if (count == 1) {
+        return mhp_error_set(MHP_ERR_CONFIG, "costs of one stage do not tell embedding and head from layers: expected two stages at least");
+    }
+    memmove(&model->begin[middle + 1], &model->begin[middle], (size_t)(count + 1 - middle) * sizeof *model->begin);
+    memmove(&model->per_layer[middle + 1], &model->per_layer[middle], (size_t)(count - middle) * sizeof *model->per_layer);
+    memmove(&model->slot_bytes[middle + 1], &model->slot_bytes[middle], (size_t)(count - middle) * sizeof *model->slot_bytes);
+    model->per_layer[middle] = plain; /* between stages `middle` - 1 and `middle` */
+    if (model->slot_bytes[middle - 1] > model->slot_bytes[middle]) {
+        model->slot_bytes[middle] = model->slot_bytes[middle - 1];
+    }
+    for (int s = middle + 1; s <= count + 1; s++) {
+        model->begin[s] += layers;
+    }
+    model->stage_count++;
+    model->deepened = true;
+    return MHP_OK;
 }
 
 /* The layers from `begin` to `end`, with what stands at the ends of the model. */
@@ -150,11 +186,10 @@ static mhp_stage_costs cut_stage(const mhp_cost_model *model, double begin, doub
 
     for (int s = 0; s < model->stage_count; s++) {
         double shared = fmin(end, model->begin[s + 1]) - fmax(begin, model->begin[s]);
-        int64_t slot = mhp_costs_stage(model->costs, s)->bytes.slot;
 
         if (shared > 0) {
             add(&sum, &model->per_layer[s], shared);
-            slot_bytes = slot > slot_bytes ? slot : slot_bytes;
+            slot_bytes = model->slot_bytes[s] > slot_bytes ? model->slot_bytes[s] : slot_bytes;
         }
     }
     if (first) {
@@ -168,12 +203,15 @@ static mhp_stage_costs cut_stage(const mhp_cost_model *model, double begin, doub
 
 static bool is_same_cut(const mhp_cost_model *model, const double *layers, int stage_count)
 {
-    for (int s = 0; s < stage_count && stage_count == model->stage_count; s++) {
+    if (model->deepened || stage_count != model->stage_count) {
+        return false;
+    }
+    for (int s = 0; s < stage_count; s++) {
         if (fabs(layers[s] - length_of(model, s)) > 1e-9 * layers[s]) {
             return false;
         }
     }
-    return stage_count == model->stage_count;
+    return true;
 }
 
 mhp_status mhp_cost_model_cut(const mhp_cost_model *model, const double *layers, int stage_count, mhp_costs *costs_out)

@@ -18,6 +18,10 @@ mhp_status mhp_cost_model_create(const mhp_costs *costs, const double *layers, i
                                  mhp_cost_model **model_out);
 void mhp_cost_model_destroy(mhp_cost_model *model);
 
+/* Puts `layers` > 0 more into the middle of the model, each at the cost of a layer that is neither first nor last. Of one stage
+ * alone it is not known what its ends take: MHP_ERR_CONFIG. */
+mhp_status mhp_cost_model_deepen(mhp_cost_model *model, double layers);
+
 /* The costs of a cut into `stage_count` stages of these lengths, of the same sum; links, messages and the rest as they
  * were. Release costs_out in every case. */
 mhp_status mhp_cost_model_cut(const mhp_cost_model *model, const double *layers, int stage_count, mhp_costs *costs_out);

@@ -39,6 +39,6 @@ fails "no kernels of bf16 on cpu: expected f32 or f64" kernels --device cpu --dt
 fails '--dtype is "f16": expected f32, f64 or bf16' kernels --dtype f16
 fails '--device is "tpu": expected cpu or cuda' kernels --device tpu
 fails "--streams" kernels --streams 9
-fails "expected: step CONFIG, or: kernels" kernels config.yaml
-fails "expected: step CONFIG, or: kernels" step
-fails "expected: step CONFIG, or: kernels"
+fails "expected: step CONFIG, pipeline CONFIG, or: kernels" kernels config.yaml
+fails "expected: step CONFIG, pipeline CONFIG, or: kernels" step
+fails "expected: step CONFIG, pipeline CONFIG, or: kernels"

@@ -36,6 +36,21 @@ launch 2 train config.yaml --set schedule.kind=1f1b --set train.steps=3 --set lo
 paste <(losses tuned | cut -d: -f2) <(losses named | cut -d: -f2) | awk '{ d = $1 - $2; if (d * d > 1e-8) exit 1 }' ||
     fail "losses differ: $(losses tuned) and $(losses named)"
 
+echo "== costs of a model with fewer layers"
+cat >four.yaml <<'YAML'
+stages:
+  - {forward_us: 100, input_gradient_us: 120, weight_gradient_us: 80}
+  - {forward_us: 100, input_gradient_us: 120, weight_gradient_us: 80}
+  - {forward_us: 100, input_gradient_us: 120, weight_gradient_us: 80}
+  - {forward_us: 140, input_gradient_us: 168, weight_gradient_us: 112}
+links: [{default: true, latency_us: 20}]
+YAML
+deeper=(config.yaml --set schedule.kind=1f1b --set parallel.pipeline=4 --set model.num_hidden_layers=8)
+"$mhcpipe" plan "${deeper[@]}" --costs four.yaml >expected
+"$mhcpipe" plan "${deeper[@]}" --costs costs.yaml --costs-layers 4 | cmp - expected || fail "layers in the middle cost something else"
+"$mhcpipe" tune "${deeper[@]}" --costs costs.yaml --costs-layers 4 --iterations 100 >out || fail "tune takes no costs of fewer layers"
+refused "costs.yaml: --costs-layers 9: expected at most the layers of a configuration, 8" "${deeper[@]}" --costs costs.yaml --costs-layers 9
+
 echo "== the same again"
 "$mhcpipe" tune config.yaml --costs costs.yaml --iterations 2000 -o again.yaml >/dev/null
 cmp <(grep -v '^#' best.yaml) <(grep -v '^#' again.yaml) || fail "two searches with one seed differ"

@@ -109,12 +109,67 @@ static void test_a_single_entry_is_even(void **state)
     mhp_costs_release(&costs);
 }
 
+/* Eight layers more between the ends: each stage of the even cut is as it was. */
+static void test_more_layers_come_into_the_middle(void **state)
+{
+    static const double even[4] = {2, 2, 2, 2}, other[3] = {1, 14, 1};
+    mhp_costs costs = costs_of(4, ends), cut;
+    mhp_cost_model *model = NULL;
+
+    (void)state;
+    assert_ok(mhp_cost_model_create(&costs, even, 4, &model));
+    assert_ok(mhp_cost_model_deepen(model, 8));
+    assert_ok(mhp_cost_model_cut_evenly(model, 8, &cut));
+    for (int s = 0; s < 8; s++) {
+        assert_near(mhp_costs_stage(&cut, s)->input_gradient_us, s == 0 ? 3 : s == 7 ? 10 : 2);
+        assert_int_equal(mhp_costs_stage(&cut, s)->bytes.activation, s == 7 ? 60 : 20);
+    }
+    mhp_costs_release(&cut);
+    assert_ok(mhp_cost_model_cut_evenly(model, 4, &cut)); /* as many stages as before, and longer */
+    assert_near(mhp_costs_stage(&cut, 0)->forward_us, 5);
+    assert_near(mhp_costs_stage(&cut, 1)->forward_us, 4);
+    assert_near(mhp_costs_stage(&cut, 3)->forward_us, 12);
+    mhp_costs_release(&cut);
+    assert_ok(mhp_cost_model_cut(model, other, 3, &cut));
+    assert_near(mhp_costs_stage(&cut, 1)->forward_us, 14);
+    mhp_costs_release(&cut);
+    mhp_cost_model_destroy(model);
+    mhp_costs_release(&costs);
+}
+
+/* Slots are as large as any of the layers' own stages. */
+static void test_more_layers_keep_slots(void **state)
+{
+    static const mhp_stage_costs two[2] = {{1, 1, 1, .bytes = {.slot = 7}}, {5, 5, 5, .bytes = {.slot = 9}}};
+    static const double layers[2] = {1, 1};
+    mhp_costs costs = costs_of(2, two), cut;
+    mhp_cost_model *model = NULL;
+
+    (void)state;
+    assert_ok(mhp_cost_model_create(&costs, layers, 2, &model));
+    assert_ok(mhp_cost_model_deepen(model, 2));
+    assert_ok(mhp_cost_model_cut_evenly(model, 4, &cut));
+    assert_near(mhp_costs_stage(&cut, 1)->forward_us, 1);
+    assert_near(mhp_costs_stage(&cut, 3)->forward_us, 5);
+    assert_int_equal(mhp_costs_stage(&cut, 0)->bytes.slot, 7);
+    assert_int_equal(mhp_costs_stage(&cut, 1)->bytes.slot, 9);
+    assert_int_equal(mhp_costs_stage(&cut, 3)->bytes.slot, 9);
+    mhp_costs_release(&cut);
+    mhp_cost_model_destroy(model);
+    assert_ok(mhp_cost_model_create(&costs, layers, 1, &model));
+    assert_int_equal(mhp_cost_model_deepen(model, 1), MHP_ERR_CONFIG);
+    mhp_cost_model_destroy(model);
+    mhp_costs_release(&costs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ends_stay_at_the_ends),
         cmocka_unit_test(test_totals_are_kept),
         cmocka_unit_test(test_a_single_entry_is_even),
+        cmocka_unit_test(test_more_layers_come_into_the_middle),
+        cmocka_unit_test(test_more_layers_keep_slots),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

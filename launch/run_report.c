@@ -1,0 +1,108 @@
+#include "launch/run_report.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "runtime/memory_costs.h"
+
+enum { METRICS_BYTES_MAX = 1 << 28 };
+
+/* Lines that are no objects, as one that was cut off may be, are left out. */
+static mhp_status read_metrics(mhp_run_report *run)
+{
+    mhp_status status = MHP_OK;
+    char *path = NULL, *text = NULL, *rest = NULL;
+    size_t size = 0;
+
+    run->metrics = json_array();
+    MHP_TRY(out, mhp_asprintf(&path, "%s/metrics.jsonl", run->directory));
+    if (!mhp_file_exists(path)) {
+        goto out;
+    }
+    MHP_TRY(out, mhp_file_read_all(path, METRICS_BYTES_MAX, &text, &size));
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        json_t *object = json_loads(line, 0, NULL);
+
+        if (json_is_object(object)) {
+            json_array_append(run->metrics, object);
+        }
+        json_decref(object);
+    }
+out:
+    mhp_free(path);
+    mhp_free(text);
+    return status;
+}
+
+static mhp_status read_config(mhp_run_report *run)
+{
+    mhp_status status = MHP_OK;
+    char *path = NULL;
+
+    MHP_TRY(out, mhp_asprintf(&path, "%s/config.resolved.yaml", run->directory));
+    if (!mhp_file_exists(path)) {
+        MHP_RAISE(out, MHP_ERR_NOT_FOUND, "there is no %s: expected the folder of a run (log.dir)",
+                  path);
+    }
+    MHP_TRY(out, mhp_config_load(&run->config, path, NULL, 0));
+    MHP_TRY(out, mhp_layout_create(&run->config.model, &run->config.parallel,
+                                   &run->config.schedule, &run->layout));
+out:
+    mhp_free(path);
+    return status;
+}
+
+static mhp_status read_traces(mhp_run_report *run)
+{
+    mhp_status status = MHP_OK;
+    char *folder = NULL;
+
+    MHP_TRY(out, mhp_asprintf(&folder, "%s/profile", run->directory));
+    MHP_TRY(out, mhp_trace_set_read(folder, &run->traces));
+    MHP_TRY(out, mhp_error_prefix(mhp_analyse(&run->traces, &run->analysis), "%s: ", folder));
+out:
+    mhp_free(folder);
+    return status;
+}
+
+mhp_status mhp_run_report_read(const char *directory, mhp_run_report *run)
+{
+    mhp_memory_params memory = {&run->layout, &run->config.model, &run->config.parallel,
+                                &run->config.schedule, &run->config.train};
+
+    *run = (mhp_run_report){.directory = directory};
+    MHP_RETURN_IF_ERROR(read_config(run));
+    MHP_RETURN_IF_ERROR(read_traces(run));
+    MHP_RETURN_IF_ERROR(mhp_memory_costs(&memory, false, &run->sizes));
+    MHP_RETURN_IF_ERROR(read_metrics(run));
+    return mhp_error_prefix(
+        mhp_profile_report_create(&run->analysis, run->layout.plan, &run->sizes, &run->report),
+        "%s: ", run->directory);
+}
+
+void mhp_run_report_release(mhp_run_report *run)
+{
+    json_decref(run->metrics);
+    mhp_profile_report_release(&run->report);
+    mhp_analysis_release(&run->analysis);
+    mhp_trace_set_release(&run->traces);
+    mhp_costs_release(&run->sizes);
+    mhp_layout_release(&run->layout);
+    mhp_config_release(&run->config);
+}
+
+mhp_status mhp_run_report_write_page(void *context, FILE *stream)
+{
+    const mhp_run_report *run = context;
+
+    return mhp_profile_report_page(&run->report, run->metrics, stream);
+}
+
+mhp_status mhp_run_report_write_costs(void *context, FILE *stream)
+{
+    const mhp_run_report *run = context;
+
+    return mhp_costs_write(&run->report.measured.costs, stream);
+}

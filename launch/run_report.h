@@ -1,0 +1,30 @@
+/* A recorded run, read back from its folder: what report prints and the pipeline's bench tabulates. */
+#ifndef MHP_LAUNCH_RUN_REPORT_H
+#define MHP_LAUNCH_RUN_REPORT_H
+
+#include <stdio.h>
+
+#include "launch/config.h"
+#include "runtime/layout.h"
+#include "runtime/profile/report.h"
+
+typedef struct mhp_run_report {
+    const char *directory; /* the caller's */
+    mhp_config config;
+    mhp_layout layout;
+    mhp_costs sizes;
+    mhp_trace_set traces;
+    mhp_analysis analysis;
+    mhp_profile_report report;
+    struct json_t *metrics; /* an array: the lines of metrics.jsonl; empty without that file */
+} mhp_run_report;
+
+/* Reads config.resolved.yaml, profile/ and metrics.jsonl of the folder, which must outlive the report. Release in every case. */
+mhp_status mhp_run_report_read(const char *directory, mhp_run_report *run_out);
+void mhp_run_report_release(mhp_run_report *run);
+
+/* For mhp_write_output; the context is the report. */
+mhp_status mhp_run_report_write_page(void *context, FILE *stream);
+mhp_status mhp_run_report_write_costs(void *context, FILE *stream);
+
+#endif
