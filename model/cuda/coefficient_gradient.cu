@@ -258,8 +258,9 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
     extern __shared__ float shared[];   /* [block_tokens][warps][count], then Sinkhorn's history */
     int threads = (int)blockDim.x - WARP;
     int warps = threads / WARP;
-    int first = (int)blockIdx.x * block_tokens;
-    int count = min(block_tokens, a.tokens - first);
+    int first = (int)blockIdx.x;
+    int step = (int)gridDim.x;          /* all blocks go through the tokens together: the last are still in the L2 cache behind */
+    int count = (a.tokens - first + step - 1) / step;
     int lane = (int)threadIdx.x - threads;
     float dcomb[N * N];
 
@@ -268,29 +269,30 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
             float dot[D::count] = {};
             float sum;
 
-            dot_columns<T, N, KIND>(a, first + t, dot);
+            dot_columns<T, N, KIND>(a, first + t * step, dot);
             sum = warp_sums<D::count>(dot);
             if (threadIdx.x % (WARP / D::count) == 0) {
                 shared[(t * warps + (int)threadIdx.x / WARP) * D::count + (int)threadIdx.x % WARP / (WARP / D::count)] = sum;
             }
         }
     } else if (KIND == GRADIENT_MHC) {
-        comb_gradient<N>(a, first + min(lane, count - 1), shared + block_tokens * warps * D::count + lane, dcomb);
+        comb_gradient<N>(a, first + min(lane, count - 1) * step, shared + block_tokens * warps * D::count + lane, dcomb);
     }
     __syncthreads();
     if (lane >= 0) {
         int within = min(lane, count - 1);
+        int token = first + within * step;
         float *target = a.small_parts + (size_t)blockIdx.x * (size_t)(a.bases + 3);
         float dpre[N];
 
         if (a.records && lane < count) {
-            keep_coefficients<N>(a, (size_t)(first + lane));
+            keep_coefficients<N>(a, (size_t)token);
         }
-        pre_gradient<N, KIND>(a, first + within, shared + within * warps * D::count, warps, dpre);
+        pre_gradient<N, KIND>(a, token, shared + within * warps * D::count, warps, dpre);
         if (KIND == GRADIENT_HC) {
-            finish_hc_token<N>(a, first + within, lane < count, dpre, target);
+            finish_hc_token<N>(a, token, lane < count, dpre, target);
         } else {
-            finish_token<N, KIND>(a, first + within, lane < count, dpre, dcomb, target);
+            finish_token<N, KIND>(a, token, lane < count, dpre, dcomb, target);
         }
     }
 }
@@ -358,6 +360,12 @@ static int64_t padded(int64_t count)
 static int64_t parts_of(int tokens, int hidden)
 {
     return max_of(gradient_groups(tokens, hidden, true), gradient_groups(tokens, hidden, false));
+}
+
+/* The readout's, which has `streams` projections where the parts have room for streams * (streams + 2). */
+int gradient_head_groups(int tokens, int hidden, int streams, int columns)
+{
+    return min_of((int)parts_of(tokens, hidden) * (streams + 2), groups_of(tokens, hidden, columns, 4 * mhp_cuda_processors()));
 }
 
 /* A token's du, pull and norm_pull, or its record. */

@@ -42,6 +42,7 @@ typedef struct gradient_args {
 void gradient_workspace(gradient_args *a, void *workspace);
 /* Groups of tokens that a state kernel forms. */
 int gradient_groups(int tokens, int hidden, bool tensor);
+int gradient_head_groups(int tokens, int hidden, int streams, int columns);
 int64_t gradient_workspace_count(int tokens, int hidden, int streams);
 
 template <typename T> mhp_status coefficient_gradient(cudaStream_t stream, int kind, gradient_args *a);

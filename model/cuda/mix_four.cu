@@ -1,8 +1,8 @@
 /* Mix, and merge with the mix behind it, of four mhc streams in bf16, in two passes over the state and a small one between them.
  *
- * The first merges and projects: a block holds its slice of fn's columns on chip, and a warp goes through the slice 8 tokens and 64
- * columns of every stream at a time, so that it reads and writes whole cache lines. What it merged goes out as it is, and by way of
- * the warp's own place in shared memory into the product's operand; meanwhile the next inputs come.
+ * The first merges and projects: a block holds its slice of fn's 256 columns on chip, and four warps share a tile of 8 tokens, each
+ * with 64 columns of every stream, so that what is near in memory is asked for at once. What a warp merged goes out as it is, and by
+ * way of its own place in shared memory into the product's operand; meanwhile the next inputs come.
  * The second sums the slices' parts. The third mixes, a block for one or two tokens, and a few blocks run Sinkhorn beside. Blocks go
  * backwards through the tokens: the last states that the first pass wrote are still in the L2 cache. */
 #include "model/cuda/project.cuh"
@@ -13,29 +13,35 @@ enum {
     STREAMS = 4,
     PROJECTIONS = STREAMS * (STREAMS + 2),
     SLOT = PROJECTIONS + 4,     /* floats of a token's part: the projection, the square sum, three of nothing */
-    TOKENS = 8,                 /* of a warp's tile */
-    COLUMNS = 64,               /* of every stream, at a time */
+    TOKENS = 8,                 /* of a tile */
+    COLUMNS = 64,               /* of every stream, of a warp */
+    TEAM = 4,                   /* warps that share a tile */
+    SLICE = TEAM * COLUMNS,     /* columns of every stream, of a block */
     CHUNK = 8,                  /* columns of a thread: 16 bytes */
     LANES = COLUMNS / CHUNK,    /* that share a token */
     OWN = TOKENS * LANES / WARP,                /* tokens of a lane */
     STEPS = COLUMNS / 16,       /* products of a stream's columns */
     PIECES = 3,                 /* operands of a step: 16 rows of fn, what bf16 leaves of them, 8 more with theirs */
-    FRAGMENTS = STREAMS * STEPS * PIECES,       /* that a lane has of COLUMNS columns */
+    FRAGMENTS = STREAMS * STEPS * PIECES,       /* that a lane has */
     MIXING = STREAMS * STREAMS + STREAMS,       /* floats of a token's comb and post */
-    THREADS = 512,
-    WARPS = THREADS / WARP,
-    SHARED_MAX = 227 * 1024,
-    STAGE = STREAMS * TOKENS * LANES,           /* of 16 bytes, as are these; of a warp: its merged states */
-    MIXINGS = 2 * TOKENS * MIXING / 4,          /* and the coefficients of this tile and the next */
-    STRIPS_MOST = (SHARED_MAX / 16 - WARPS * (STAGE + MIXINGS)) / (FRAGMENTS * WARP),
-    SLICES_MAX = 32,
+    TEAMS = 4,                  /* of a block */
+    WARPS = TEAMS * TEAM,
+    THREADS = WARPS * WARP,
     GATHER_THREADS = 128,       /* of a block of the second pass */
     GATHER_LANES = 8,           /* that share a token */
     MIX_THREADS_MAX = 512,      /* that share a token's row in the third */
 };
 
+/* Shared memory of a block, 16 bytes each. */
+struct shared_layout {
+    uint4 fragments[TEAM][FRAGMENTS][WARP];                     /* of fn, ready as operands */
+    uint4 stage[WARPS][STREAMS][TOKENS][LANES];                 /* merged states */
+    float4 mixing[TEAMS][2][TOKENS][MIXING / 4];                /* comb and post of this tile and the next */
+    float part[TEAMS][TEAM][TOKENS][SLOT];
+};
+
 struct project_args {
-    projection p;               /* slice_width: columns of each stream */
+    projection p;
     int tokens, hidden;
     const bf16 *x, *y;          /* with merge: the state before and F's output */
     const float *post, *comb;   /* of the merge */
@@ -92,32 +98,31 @@ __device__ __forceinline__ void load_fragment(const project_args &a, int stream,
     fragment[2] = make_uint4(upper[2][0], rest[2][0], upper[2][1], rest[2][1]);
 }
 
-/* The slice's columns of fn as [strip][stream][step][piece][lane]. */
-__device__ __forceinline__ void fill_fragments(const project_args &a, uint4 *fragments, int begin, int strips)
+__device__ __forceinline__ void fill_fragments(const project_args &a, shared_layout *shared, int begin)
 {
 #pragma unroll 4
-    for (int i = (int)threadIdx.x / WARP; i < strips * STREAMS * STEPS; i += WARPS) {
-        uint4 *to = fragments + i * PIECES * WARP + threadIdx.x % WARP;
+    for (int i = (int)threadIdx.x / WARP; i < TEAM * STREAMS * STEPS; i += WARPS) {
+        int step = i % (STREAMS * STEPS);
         uint4 fragment[PIECES];
 
-        load_fragment(a, i / STEPS % STREAMS, begin + i / STEPS / STREAMS * COLUMNS + i % STEPS * 16, fragment);
+        load_fragment(a, step / STEPS, begin + i / (STREAMS * STEPS) * COLUMNS + step % STEPS * 16, fragment);
 #pragma unroll
         for (int piece = 0; piece < PIECES; piece++) {
-            to[piece * WARP] = fragment[piece];
+            shared->fragments[i / (STREAMS * STEPS)][step * PIECES + piece][threadIdx.x % WARP] = fragment[piece];
         }
     }
 }
 
-/* Starts copying a tile's comb and post, MIXING floats a token. */
-__device__ __forceinline__ void start_mixing(const project_args &a, uint4 *mixing, int tile)
+/* Starts copying a tile's comb and post, by a team. */
+__device__ __forceinline__ void start_mixing(const project_args &a, float4 (*mixing)[MIXING / 4], int tile)
 {
-    for (int i = (int)threadIdx.x % WARP; i < TOKENS * MIXING / 4; i += WARP) {
-        size_t token = (size_t)min(tile * TOKENS + i / (MIXING / 4), a.tokens - 1);
-        int piece = i % (MIXING / 4);
+    int i = (int)threadIdx.x % (TEAM * WARP);
+    size_t token = (size_t)min(tile * TOKENS + i / (MIXING / 4), a.tokens - 1);
+    int piece = i % (MIXING / 4);
 
-        copy16(mixing + i, piece < STREAMS ? a.comb + (token * STREAMS + (size_t)piece) * STREAMS : a.post + token * STREAMS);
+    if (i < TOKENS * MIXING / 4) {
+        copy16(&mixing[0][i], piece < STREAMS ? a.comb + (token * STREAMS + (size_t)piece) * STREAMS : a.post + token * STREAMS);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 /* A lane's columns of its tokens of a tile. */
@@ -182,22 +187,22 @@ __device__ __forceinline__ void merge_columns(const uint4 (&x)[STREAMS], uint4 y
     }
 }
 
-/* Merges a lane's tokens, writes them out, and into the warp's stage: [stream][token][chunk], chunks in an order that keeps the reads
- * of a product's operand apart. */
+/* Merges a lane's tokens, writes them out, and into the warp's stage: chunks in an order that keeps the reads of a product's operand
+ * apart. */
 template <bool MERGE>
-__device__ __forceinline__ void merge_tile(const project_args &a, const tile_input<MERGE> &in, const float *mixing, uint4 *stage, int tile,
-                                           int column, float (&square)[OWN])
+__device__ __forceinline__ void merge_tile(const project_args &a, const tile_input<MERGE> &in, const float4 (*mixing)[MIXING / 4],
+                                           uint4 (*stage)[TOKENS][LANES], int tile, int column, float (&square)[OWN])
 {
 #pragma unroll
     for (int o = 0; o < OWN; o++) {
-        int lane_token = o * (WARP / LANES) + (int)threadIdx.x % WARP / LANES;
-        int token = tile * TOKENS + lane_token;
-        uint4 *to = stage + lane_token * LANES + (((int)threadIdx.x % LANES) ^ lane_token);
+        int own = o * (WARP / LANES) + (int)threadIdx.x % WARP / LANES;
+        int token = tile * TOKENS + own;
         uint4 next[STREAMS];
 
         if (MERGE) {
-            merge_columns(in.x[o], in.y[o], mixing + lane_token * MIXING, next);
+            merge_columns(in.x[o], in.y[o], (const float *)mixing[own], next);
         }
+        square[o] = 0;
 #pragma unroll
         for (int j = 0; j < STREAMS; j++) {
             if (!MERGE) {
@@ -205,14 +210,15 @@ __device__ __forceinline__ void merge_tile(const project_args &a, const tile_inp
             } else if (column < a.hidden && token < a.tokens) {
                 *(uint4 *)(a.x_next + ((size_t)token * STREAMS + (size_t)j) * (size_t)a.hidden + column) = next[j];
             }
-            to[j * TOKENS * LANES] = next[j];
+            stage[j][own][((int)threadIdx.x % LANES) ^ own] = next[j];
             add_squares(next[j], &square[o]);
         }
     }
 }
 
 /* The product of the staged states with fn, an operand's share in each of the sums. */
-__device__ __forceinline__ void project_tile(const uint4 *stage, const uint4 *fragment, float (&sum)[PIECES][4])
+__device__ __forceinline__ void project_tile(const uint4 (*stage)[TOKENS][LANES], const uint4 (*fragments)[WARP],
+                                             float (&sum)[PIECES][4])
 {
     int lane = (int)threadIdx.x % WARP;
     int token = lane % TOKENS;
@@ -223,14 +229,12 @@ __device__ __forceinline__ void project_tile(const uint4 *stage, const uint4 *fr
         for (int step = 0; step < STEPS; step += 2) {
             uint32_t state[4];
 
-            load_matrices(stage + (j * TOKENS + token) * LANES + ((step * 2 + lane / TOKENS) ^ token), state);
+            load_matrices(&stage[j][token][(step * 2 + lane / TOKENS) ^ token], state);
 #pragma unroll
             for (int s = 0; s < 2; s++) {
-                const uint4 *from = fragment + (j * STEPS + step + s) * PIECES * WARP;
-
 #pragma unroll
                 for (int i = 0; i < PIECES; i++) {
-                    uint4 piece = from[i * WARP];
+                    uint4 piece = fragments[(j * STEPS + step + s) * PIECES + i][lane];
 
                     multiply_bf16(sum[i], piece.x, piece.y, piece.z, piece.w, state[2 * s], state[2 * s + 1]);
                 }
@@ -239,34 +243,48 @@ __device__ __forceinline__ void project_tile(const uint4 *stage, const uint4 *fr
     }
 }
 
-/* The slice's part of a tile's sums. */
-__device__ __forceinline__ void write_part(const project_args &a, int slice, int tile, const float (&sum)[PIECES][4],
-                                           const float (&square)[OWN])
+/* The warp's part of a tile's sums. */
+__device__ __forceinline__ void put_part(float (*part)[SLOT], const float (&sum)[PIECES][4], const float (&square)[OWN])
 {
     int lane = (int)threadIdx.x % WARP;
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        int token = tile * TOKENS + lane % 4 * 2 + i;
-        float *to = part_of(a.p, slice, token) + lane / 4;
+        float *to = part[lane % 4 * 2 + i] + lane / 4;
 
-        if (token < a.tokens) {
-            to[0] = sum[0][i] + sum[1][i];
-            to[8] = sum[0][2 + i] + sum[1][2 + i];
-            to[16] = sum[2][i] + sum[2][2 + i];
-        }
+        to[0] = sum[0][i] + sum[1][i];
+        to[8] = sum[0][2 + i] + sum[1][2 + i];
+        to[16] = sum[2][i] + sum[2][2 + i];
     }
 #pragma unroll
     for (int o = 0; o < OWN; o++) {
-        int token = tile * TOKENS + o * (WARP / LANES) + lane / LANES;
         float total = square[o];
 
 #pragma unroll
         for (int mask = LANES / 2; mask > 0; mask /= 2) {
             total += __shfl_xor_sync(FULL_WARP, total, mask);
         }
-        if (lane % LANES == 0 && token < a.tokens) {
-            *square_of(a.p, slice, token) = total;
+        if (lane % LANES == 0) {
+            part[o * (WARP / LANES) + lane / LANES][PROJECTIONS] = total;
+        }
+    }
+}
+
+/* The team's, which is the slice's. */
+__device__ __forceinline__ void write_part(const project_args &a, const float (*part)[TOKENS][SLOT], int tile)
+{
+    for (int i = (int)threadIdx.x % (TEAM * WARP); i < TOKENS * (PROJECTIONS + 1); i += TEAM * WARP) {
+        int own = i / (PROJECTIONS + 1);
+        int column = i % (PROJECTIONS + 1);
+        int token = tile * TOKENS + own;
+        float sum = part[0][own][column];
+
+#pragma unroll
+        for (int w = 1; w < TEAM; w++) {
+            sum += part[w][own][column];
+        }
+        if (token < a.tokens) {
+            *(column == PROJECTIONS ? square_of(a.p, (int)blockIdx.x, token) : part_of(a.p, (int)blockIdx.x, token) + column) = sum;
         }
     }
 }
@@ -274,102 +292,63 @@ __device__ __forceinline__ void write_part(const project_args &a, int slice, int
 /* Grid (slices of columns, groups of tiles). */
 template <bool MERGE> __global__ void __launch_bounds__(THREADS, 1) project_kernel(const __grid_constant__ project_args a)
 {
-    extern __shared__ uint4 shared[];
+    extern __shared__ __align__(16) char dynamic[];
+    shared_layout *shared = (shared_layout *)dynamic;
     int warp = (int)threadIdx.x / WARP;
-    int begin = (int)blockIdx.x * a.p.slice_width;
-    int strips = (min(a.p.slice_width, a.hidden - begin) + COLUMNS - 1) / COLUMNS;
-    int own = begin + (int)threadIdx.x % LANES * CHUNK;
+    int team = warp / TEAM;
+    int column = (int)blockIdx.x * SLICE + warp % TEAM * COLUMNS + (int)threadIdx.x % LANES * CHUNK;
     int tiles = (a.tokens + TOKENS - 1) / TOKENS;
-    int stride = (int)gridDim.y * WARPS;
-    int tile = (int)blockIdx.y * WARPS + warp;
-    uint4 *stage = shared + warp * STAGE;
-    uint4 *mixing = shared + WARPS * STAGE + warp * MIXINGS;
-    uint4 *fragments = shared + WARPS * (STAGE + MIXINGS);
+    int stride = (int)gridDim.y * TEAMS;
+    int tile = (int)blockIdx.y * TEAMS + team;
     int turn = 0;
     tile_input<MERGE> in;
 
     if (tile < tiles) {
-        load_tile<MERGE>(a, tile, own, &in);
+        load_tile<MERGE>(a, tile, column, &in);
         if (MERGE) {
-            start_mixing(a, mixing, tile);
+            start_mixing(a, shared->mixing[team][0], tile);
         }
     }
-    fill_fragments(a, fragments, begin, strips);
+    fill_fragments(a, shared, (int)blockIdx.x * SLICE);
     __syncthreads();
     for (; tile < tiles; tile += stride, turn ^= 1) {
-        const uint4 *fragment = fragments + threadIdx.x % WARP;
         float sum[PIECES][4] = {};
-        float square[OWN] = {};
+        float square[OWN];
 
-        if (MERGE) {
-            asm volatile("cp.async.wait_all;" ::: "memory");
-            __syncwarp();
-            if (tile + stride < tiles) {
-                start_mixing(a, mixing + (turn ^ 1) * (MIXINGS / 2), tile + stride);
-            }
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        barrier(1 + team, TEAM * WARP);         /* the coefficients are there, and the last tile's parts are read */
+        if (MERGE && tile + stride < tiles) {
+            start_mixing(a, shared->mixing[team][turn ^ 1], tile + stride);
         }
-        for (int strip = 0; strip < strips; strip++, fragment += FRAGMENTS * WARP) {
-            merge_tile<MERGE>(a, in, (const float *)(mixing + turn * (MIXINGS / 2)), stage, tile, own + strip * COLUMNS, square);
-            if (strip + 1 < strips) {
-                load_tile<MERGE>(a, tile, own + (strip + 1) * COLUMNS, &in);
-            } else if (tile + stride < tiles) {
-                load_tile<MERGE>(a, tile + stride, own, &in);
-            }
-            __syncwarp();
-            project_tile(stage, fragment, sum);
-            __syncwarp();
+        merge_tile<MERGE>(a, in, shared->mixing[team][turn], shared->stage[warp], tile, column, square);
+        if (tile + stride < tiles) {
+            load_tile<MERGE>(a, tile + stride, column, &in);
         }
-        write_part(a, (int)blockIdx.x, tile, sum, square);
+        __syncwarp();
+        project_tile(shared->stage[warp], shared->fragments[warp % TEAM], sum);
+        put_part(shared->part[team][warp % TEAM], sum, square);
+        barrier(1 + team, TEAM * WARP);
+        write_part(a, shared->part[team], tile);
     }
-}
-
-/* Groups of tiles for `slices` slices: one block a multiprocessor, with equally much to do. */
-int tile_groups(int slices, int tiles)
-{
-    int groups = max_of(1, mhp_cuda_processors() / slices);
-    int rounds = ceil_div(tiles, groups * WARPS);
-
-    return max_of(1, ceil_div(tiles, rounds * WARPS));
-}
-
-/* Strips of a slice, so that the busiest warp has the least to do. A round costs about half a strip beside its strips, filling shared
- * memory about as much as a round. */
-int strips_of_slice(int strips, int tiles, int most, int slices_most)
-{
-    int best = most;
-    double best_cost = 1e30;
-
-    for (int candidate = 1; candidate <= most; candidate++) {
-        int slices = ceil_div(strips, candidate);
-        int rounds = ceil_div(tiles, tile_groups(slices, tiles) * WARPS);
-        double cost = rounds * (candidate + 0.5) + candidate;
-
-        if (slices <= slices_most && cost < best_cost) {
-            best_cost = cost;
-            best = candidate;
-        }
-    }
-    return best;
 }
 
 template <bool MERGE> mhp_status launch_project(cudaStream_t stream, const project_args *a)
 {
-    int strips = a->p.slice_width / COLUMNS;
-    size_t bytes = sizeof(uint4) * (size_t)(WARPS * (STAGE + MIXINGS) + strips * FRAGMENTS * WARP);
-    dim3 grid((unsigned)a->p.slices, (unsigned)tile_groups(a->p.slices, ceil_div(a->tokens, TOKENS)));
+    int teams = max_of(1, mhp_cuda_processors() / a->p.slices) * TEAMS;
+    int tiles = ceil_div(a->tokens, TOKENS);
+    int rounds = ceil_div(tiles, teams);
+    dim3 grid((unsigned)a->p.slices, (unsigned)ceil_div(ceil_div(tiles, rounds), TEAMS));
 
-    cudaFuncSetAttribute(project_kernel<MERGE>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_MAX);
-    project_kernel<MERGE><<<grid, THREADS, bytes, stream>>>(*a);
+    cudaFuncSetAttribute(project_kernel<MERGE>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(shared_layout));
+    project_kernel<MERGE><<<grid, THREADS, sizeof(shared_layout), stream>>>(*a);
     return mhp_cuda_launched("project");
 }
 
-/* `normed` has room for the parts of all slices but the first: half a float for every column. */
+/* `normed` has room for the parts of all slices but the first: a slice's columns take SLICE / 2 floats there. */
 projection sliced(const mhp_mix_args *mix)
 {
     const mhp_connection_args *c = &mix->connection;
     projection p = {};
-    int strips = ceil_div(c->hidden, COLUMNS);
-    int slices_most = min_of(SLICES_MAX, 1 + c->hidden / 2 / SLOT);
 
     p.rows_of_token = 1;
     p.rows = c->tokens;
@@ -382,8 +361,8 @@ projection sliced(const mhp_mix_args *mix)
     p.first_square = (float *)c->rrms;
     p.rest = (char *)mix->normed;
     p.rest_bytes = (size_t)c->hidden * sizeof(bf16);
-    p.slice_width = COLUMNS * strips_of_slice(strips, ceil_div(c->tokens, TOKENS), min_of(strips, STRIPS_MOST), slices_most);
-    p.slices = ceil_div(c->hidden, p.slice_width);
+    p.slice_width = SLICE;
+    p.slices = ceil_div(c->hidden, SLICE);
     return p;
 }
 

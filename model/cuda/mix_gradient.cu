@@ -4,7 +4,7 @@
 
 namespace {
 
-enum { SUM_THREADS = 1024, SUM_ROWS = SUM_THREADS / WARP, FEW_ROWS = 32, SUMS_MAX = 4 };
+enum { SUM_THREADS = 512, SUM_ROWS = SUM_THREADS / WARP, FEW_ROWS = 32, SUMS_MAX = 4 };
 
 struct part_sums {
     part_sum sum[SUMS_MAX];
@@ -35,6 +35,7 @@ __global__ void __launch_bounds__(SUM_THREADS) sum_parts_kernel(part_sums all)
         if (at < s.count) {
             float4 sum = *reinterpret_cast<float4 *>(s.target + at);
 
+#pragma unroll 8
             for (int row = 0; row < s.rows; row++) {
                 float4 part = __ldcs(reinterpret_cast<const float4 *>(s.part + (size_t)row * (size_t)s.stride + at));
 
@@ -48,6 +49,7 @@ __global__ void __launch_bounds__(SUM_THREADS) sum_parts_kernel(part_sums all)
         int at = block * WARP + lane;
         float sum = 0;
 
+#pragma unroll 4
         for (int row = turn; row < s.rows && at < s.count; row += SUM_ROWS) {
             sum += s.part[(size_t)row * (size_t)s.stride + at];
         }

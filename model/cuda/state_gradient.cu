@@ -1,9 +1,11 @@
 /* dx of any number of streams and either precision, in plain F32 arithmetic, and the parts of dfn and dweight. */
+#include <type_traits>
+
 #include "model/cuda/gradient.cuh"
 
 namespace {
 
-enum { COLUMNS = WARP, TOKENS_AT_ONCE = 4, THREADS = COLUMNS * TOKENS_AT_ONCE, SUM_THREADS = 128 };
+enum { COLUMNS = WARP, TOKENS_AT_ONCE = 4, THREADS = COLUMNS * TOKENS_AT_ONCE, SUM_THREADS = 128, HEAD_THREADS = 128, HEAD_TOKENS = 4 };
 
 template <int N, int KIND> struct shape {
     static constexpr int rows = KIND == GRADIENT_HC ? N : 1;
@@ -135,6 +137,77 @@ template <typename T, int P> void launch_weights(cudaStream_t stream, const grad
     weight_gradient_kernel<T, P><<<grid, SUM_THREADS, 0, stream>>>(*a);
 }
 
+/* Of the readout of few streams in bf16, dx and the parts of dfn in one: two columns of every stream in a thread, with their part of
+ * fn. Grid (slices of columns, groups of tokens). */
+template <int N> __global__ void __launch_bounds__(HEAD_THREADS) head_gradient_kernel(gradient_args a)
+{
+    size_t hidden = (size_t)a.hidden;
+    int column = ((int)blockIdx.x * HEAD_THREADS + (int)threadIdx.x) * 2;
+    float2 fn[N][N], dfn[N][N] = {};
+
+    if (column >= a.hidden) {
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < N * N; i++) {
+        fn[i / N][i % N] = *(const float2 *)(a.fn + (size_t)i * hidden + column);
+    }
+    for (int first = (int)blockIdx.y * HEAD_TOKENS; first < a.tokens; first += (int)gridDim.y * HEAD_TOKENS) {
+        uint32_t x[HEAD_TOKENS][N], d[HEAD_TOKENS];
+
+#pragma unroll
+        for (int i = 0; i < HEAD_TOKENS; i++) {
+            size_t t = (size_t)min(first + i, a.tokens - 1);
+
+            d[i] = *(const uint32_t *)((const bf16 *)a.incoming + t * hidden + column);
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                x[i][j] = *(const uint32_t *)((const bf16 *)a.x + (t * N + (size_t)j) * hidden + column);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < HEAD_TOKENS; i++) {
+            size_t t = (size_t)(first + i);
+            float2 dz = make_float2(__uint_as_float(d[i] << 16), __uint_as_float(d[i] & 0xffff0000u));
+            float du[N];
+            float pull;
+
+            if (first + i >= a.tokens) {
+                break;
+            }
+            pull = a.pull[t * (size_t)a.pull_stride];
+#pragma unroll
+            for (int p = 0; p < N; p++) {
+                du[p] = a.du[t * (size_t)a.du_stride + (size_t)p];
+            }
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                float2 state = make_float2(__uint_as_float(x[i][j] << 16), __uint_as_float(x[i][j] & 0xffff0000u));
+                float pre = a.pre[t * N + (size_t)j];
+                float2 sum = make_float2(pre * dz.x - pull * state.x, pre * dz.y - pull * state.y);
+
+#pragma unroll
+                for (int p = 0; p < N; p++) {
+                    sum = make_float2(fmaf(du[p], fn[p][j].x, sum.x), fmaf(du[p], fn[p][j].y, sum.y));
+                    dfn[p][j] = make_float2(fmaf(du[p], state.x, dfn[p][j].x), fmaf(du[p], state.y, dfn[p][j].y));
+                }
+                *(uint32_t *)((bf16 *)a.dx + (t * N + (size_t)j) * hidden + column) = pack_pair(sum.x, sum.y);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < N * N; i++) {
+        *(float2 *)(a.fn_parts + ((size_t)blockIdx.y * N * N + (size_t)i) * hidden + column) = dfn[i / N][i % N];
+    }
+}
+
+template <int N> mhp_status launch_head(cudaStream_t stream, gradient_args *a)
+{
+    a->groups = gradient_head_groups(a->tokens, a->hidden, N, HEAD_THREADS * 2);
+    head_gradient_kernel<N><<<dim3((unsigned)ceil_div(a->hidden, HEAD_THREADS * 2), (unsigned)a->groups), HEAD_THREADS, 0, stream>>>(*a);
+    return mhp_cuda_launched("head_gradient");
+}
+
 template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, const gradient_args *a)
 {
     typedef shape<N, KIND> S;
@@ -152,6 +225,14 @@ template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, co
 
 template <typename T> mhp_status state_gradient(cudaStream_t stream, int kind, gradient_args *a)
 {
+    if (kind == GRADIENT_HEAD && std::is_same<T, bf16>::value && a->streams <= 4) {
+        switch (a->streams) {
+        case 1: return launch_head<1>(stream, a);
+        case 2: return launch_head<2>(stream, a);
+        case 3: return launch_head<3>(stream, a);
+        default: return launch_head<4>(stream, a);
+        }
+    }
     a->groups = gradient_groups(a->tokens, a->hidden, false);
     if (kind == GRADIENT_MHC) {
         MHP_CUDA_BY_STREAMS(a->streams, return (launch<T, N, GRADIENT_MHC>(stream, a)))
