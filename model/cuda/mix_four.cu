@@ -382,7 +382,7 @@ projection sliced(const mhp_mix_args *mix)
     p.first_square = (float *)c->rrms;
     p.rest = (char *)mix->normed;
     p.rest_bytes = (size_t)c->hidden * sizeof(bf16);
-    p.slice_width = COLUMNS * strips_of_slice(strips, ceil_div(c->tokens, TOKENS), min_of(strips, STRIPS_MOST), slices_most);
+    p.slice_width = COLUMNS * strips_of_slice(strips, ceil_div(mhp_connection_whole(c), TOKENS), min_of(strips, STRIPS_MOST), slices_most);
     p.slices = ceil_div(c->hidden, p.slice_width);
     return p;
 }
