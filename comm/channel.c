@@ -12,6 +12,7 @@ struct mhp_channel {
     const mhp_transport *transport;
     void *state;
     bool connected;
+    int parts;
 };
 
 static const mhp_transport *transport_of(mhp_transport_kind kind)
@@ -30,12 +31,17 @@ mhp_status mhp_channel_open(mhp_comm *comm, const mhp_channel_params *params, mh
 {
     mhp_status status = MHP_OK;
     mhp_channel *channel = NULL;
+    mhp_channel_params whole = *params;
 
+    whole.parts = params->parts > 0 ? params->parts : 1;
     assert(params->slot_count > 0 && params->source != params->target);
+    assert(whole.parts <= MHP_CHANNEL_PARTS_MAX);
+    assert(whole.parts == 1 || (size_t)(whole.parts - 1) * params->part_bytes < params->slot_bytes);
     MHP_TRY(out, mhp_calloc(&channel, 1, sizeof *channel));
     channel->transport = transport_of(mhp_comm_transport(comm, params->source, params->target));
     channel->connected = !channel->transport->connect;
-    MHP_TRY(out, channel->transport->open(comm, params, &channel->state));
+    channel->parts = whole.parts;
+    MHP_TRY(out, channel->transport->open(comm, &whole, &channel->state));
     *channel_out = channel;
     channel = NULL;
 out:
@@ -85,7 +91,7 @@ const char *mhp_channel_transport(const mhp_channel *channel)
     return channel->transport->name;
 }
 
-mhp_status mhp_channel_send(mhp_channel *channel, const void *buffer, int slot, mhp_event *after, mhp_event *done)
+mhp_status mhp_channel_send_parts(mhp_channel *channel, const void *buffer, int slot, mhp_event *const *after, mhp_event *done)
 {
     if (!channel->connected) {
         MHP_RETURN_IF_ERROR(mhp_channels_connect(&channel, 1));
@@ -93,12 +99,24 @@ mhp_status mhp_channel_send(mhp_channel *channel, const void *buffer, int slot, 
     return channel->transport->send(channel->state, buffer, slot, after, done);
 }
 
-mhp_status mhp_channel_receive(mhp_channel *channel, int slot, mhp_event *after, mhp_event *done)
+mhp_status mhp_channel_receive_parts(mhp_channel *channel, int slot, mhp_event *after, mhp_event *const *done)
 {
     if (!channel->connected) {
         MHP_RETURN_IF_ERROR(mhp_channels_connect(&channel, 1));
     }
     return channel->transport->receive(channel->state, slot, after, done);
+}
+
+mhp_status mhp_channel_send(mhp_channel *channel, const void *buffer, int slot, mhp_event *after, mhp_event *done)
+{
+    assert(channel->parts == 1);
+    return mhp_channel_send_parts(channel, buffer, slot, &after, done);
+}
+
+mhp_status mhp_channel_receive(mhp_channel *channel, int slot, mhp_event *after, mhp_event *done)
+{
+    assert(channel->parts == 1);
+    return mhp_channel_receive_parts(channel, slot, after, &done);
 }
 
 void mhp_channel_get_stats(const mhp_channel *channel, mhp_channel_stats *stats_out)

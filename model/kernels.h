@@ -88,7 +88,14 @@ typedef struct mhp_connection_args {
     double norm_epsilon, hc_epsilon;
     const void *x, *fn, *base, *scale;
     void *pre, *post, *comb, *projection, *rrms, *z;
+    int whole_tokens;           /* of a slice (mhp_kernels.token_grain): of all slices; else 0 */
 } mhp_connection_args;
+
+/* By how many tokens a kernel may choose in which order it adds what it adds for one. */
+static inline int mhp_connection_whole(const mhp_connection_args *args)
+{
+    return args->whole_tokens > 0 ? args->whole_tokens : args->tokens;
+}
 
 /* Everything between a state and F: coefficients and pre mix (residual: x is z), then normed [T,C] = z / rms(z) * weight [C] with
  * norm_rrms [T] as rms_norm has it. Residual reads kind, tokens, hidden, norm_epsilon and x of `connection` alone. z may be NULL where
@@ -304,6 +311,9 @@ typedef struct mhp_clip_args {
 typedef struct mhp_kernels {
     const char *name;           /* "cpu f32 x86-64-v4" */
     mhp_dtype dtype, full_dtype;        /* of real and full */
+    /* mix and merge may be done in slices of tokens that begin at multiples of this, each with its rows of everything: the bits are those
+     * of the whole. */
+    int token_grain;
     mhp_task_fn gemm;
     mhp_task_fn embedding, embedding_gradient, stream_sum, stream_repeat;
     mhp_task_fn rms_norm, rms_norm_gradient;

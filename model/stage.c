@@ -192,6 +192,29 @@ mhp_step_part mhp_cursor_next_part(const mhp_cursor *cursor)
     return stage_step_part(&cursor->stage->steps[cursor->pass].items[cursor->step]);
 }
 
+/* Joins at the stage's ends. */
+int mhp_cursor_next_slices(const mhp_cursor *cursor)
+{
+    const mhp_stage *stage = cursor->stage;
+    const stage_step *step = &stage->steps[cursor->pass].items[cursor->step];
+    bool enters = step->sublayer == 0 && !stage->params.extent.first;
+    bool leaves = step->sublayer == stage->sublayer_count && !stage->params.extent.last;
+
+    assert(!mhp_cursor_done(cursor));
+    return cursor->pass == MHP_PASS_FORWARD && step->operation == OPERATION_JOIN && (enters || leaves) ? stage->sizes.slices : 1;
+}
+
+mhp_status mhp_cursor_step_slice(mhp_cursor *cursor, mhp_stream *stream)
+{
+    const stage_step *step = &cursor->stage->steps[cursor->pass].items[cursor->step];
+    int slice = cursor->slice;
+
+    assert(mhp_cursor_next_slices(cursor) > 1);
+    cursor->slice = (slice + 1) % cursor->stage->sizes.slices;
+    cursor->step += cursor->slice == 0;
+    return stage_join_slice(cursor->stage, &cursor->microbatch, step->sublayer, slice, stream);
+}
+
 mhp_status mhp_cursor_step(mhp_cursor *cursor, mhp_stream *stream)
 {
     const stage_step *step = &cursor->stage->steps[cursor->pass].items[cursor->step];
@@ -208,6 +231,22 @@ mhp_status mhp_cursor_step(mhp_cursor *cursor, mhp_stream *stream)
     default:
         return stage_weight_gradient_step(cursor->stage, &cursor->microbatch, step, stream);
     }
+}
+
+static unsigned bit_of(place at)
+{
+    return 1u << at.lifetime;
+}
+
+unsigned mhp_stage_filling_touches(const mhp_stage *stage, mhp_pass pass)
+{
+    const sublayer_memory *last = &stage->forward.sublayers[stage->sublayer_count - 1];
+    bool streams = stage_has_streams(stage);
+
+    if (pass == MHP_PASS_FORWARD) {     /* the last merge, and the product of gains */
+        return bit_of(last->state) | bit_of(last->branch) | (streams ? bit_of(last->comb) | bit_of(stage->product) : 0);
+    }
+    return 1u << MHP_LIFE_ACTIVATION | 1u << MHP_LIFE_BLOCK | 1u << MHP_LIFE_BACKWARD;
 }
 
 const void *mhp_stage_logits(const mhp_stage *stage, const mhp_microbatch *microbatch)

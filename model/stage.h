@@ -23,7 +23,10 @@ typedef struct mhp_stage_params {
     int threads;                        /* of the device that will run it */
     mhp_recompute recompute;
     int block;                          /* sublayers of a block, >= 1; ignored with MHP_RECOMPUTE_NONE */
+    int slices;                         /* of tokens, in which a state may leave and enter, at most; 0: by the state's size */
 } mhp_stage_params;
+
+enum { MHP_SLICES_MAX = 16, MHP_SLICE_BYTES = 8 << 20 };    /* by its size: one slice for every so many bytes */
 
 /* What a micro-batch needs of a stage besides its messages, by the passes that it lives through: forward F, rebuild R, input gradient
  * I, weight gradient W. */
@@ -43,6 +46,8 @@ typedef enum mhp_lifetime {
 typedef struct mhp_stage_sizes {
     size_t state_bytes;                 /* input and output slots */
     size_t gradient_bytes;              /* gradient input and output slots */
+    int slices;                         /* of a state: one or more, of slice_bytes each; the last has what is left, and the product */
+    size_t slice_bytes;
     size_t bytes[MHP_LIFE_COUNT];       /* 0: not needed */
 } mhp_stage_sizes;
 
@@ -63,7 +68,9 @@ typedef struct mhp_microbatch {
     bool evaluate;                      /* forward alone: leaves logits in PRODUCT_INPUT, nothing for a backward pass */
 } mhp_microbatch;
 
-/* With recompute a rebuild pass must precede the input gradient of each micro-batch; without, it has no steps. */
+/* A forward pass writes `output`, and an input gradient `gradient_output`, in its last step and in no other. The step that fills `output`,
+ * and the first one that reads `input`, can be done in slices (mhp_stage_sizes.slices): results do not depend on it. With recompute a rebuild
+ * pass must precede the input gradient of each micro-batch; without, it has no steps. */
 typedef enum mhp_pass {
     MHP_PASS_FORWARD,
     MHP_PASS_REBUILD,
@@ -89,6 +96,7 @@ typedef struct mhp_cursor {
     mhp_pass pass;
     mhp_microbatch microbatch;
     int step, step_count;
+    int slice;                          /* of the next step */
 } mhp_cursor;
 
 /* The caller destroys it; NULL is allowed there. */
@@ -113,6 +121,14 @@ mhp_step_kind mhp_cursor_next_kind(const mhp_cursor *cursor);
 mhp_step_part mhp_cursor_next_part(const mhp_cursor *cursor);
 /* Submits the next step's kernels to the stream. */
 mhp_status mhp_cursor_step(mhp_cursor *cursor, mhp_stream *stream);
+/* In how many slices the next step can be done; 1 for most. The cursor must not be done. */
+int mhp_cursor_next_slices(const mhp_cursor *cursor);
+/* Submits the next slice of such a step; after the last one the cursor moves on. */
+mhp_status mhp_cursor_step_slice(mhp_cursor *cursor, mhp_stream *stream);
+
+/* What the last step of a forward pass or an input gradient reads and writes beside messages and parameters, where it fills `output` or
+ * `gradient_output`: lifetimes, as bits. No other step writes to these. */
+unsigned mhp_stage_filling_touches(const mhp_stage *stage, mhp_pass pass);
 
 /* Where a forward pass left the logits [T,V] (with `evaluate`; else they became their gradient). Last stage. */
 const void *mhp_stage_logits(const mhp_stage *stage, const mhp_microbatch *microbatch);

@@ -17,18 +17,17 @@ static mhp_status embed(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_
     return SUBMIT(embedding, args);
 }
 
-/* Extends the product of the mixing matrices by sublayer `s`; the last one of the stage writes it behind the leaving state. */
+/* Extends the product of the mixing matrices by sublayer `s`. */
 static mhp_status extend_gain(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
     void *held = stage_at(microbatch, stage->product);
-    bool leaves = s == stage->sublayer_count - 1 && !stage->params.extent.last;
     void *entering = stage->params.extent.first ? NULL : stage_message_product(stage, microbatch->input);
     mhp_gain_args args = {
         .tokens = stage_tokens(stage),
         .streams = (int)stage->model.connections.streams,
         .comb = stage_at(microbatch, stage->forward.sublayers[s].comb),
         .product_in = s == 0 ? entering : held,
-        .product_out = leaves ? stage_message_product(stage, microbatch->output) : held,
+        .product_out = held,
         .worst = microbatch->worst_gain,
     };
 
@@ -110,11 +109,93 @@ mhp_status stage_join(mhp_stage *stage, const stage_view *view, const mhp_microb
     return SUBMIT(merge_mix, both);
 }
 
+/* The product leaves behind the state. */
+static mhp_status send_gain(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
+{
+    return mhp_stream_copy(stream, stage_message_product(stage, microbatch->output), stage_at(microbatch, stage->product),
+                           stage->sizes.state_bytes - stage->message_product);
+}
+
 static mhp_status join(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {
     MHP_RETURN_IF_ERROR(stage_join(stage, &stage->forward, microbatch, s, stream));
-    return microbatch->gain && s < stage->sublayer_count ? extend_gain(stage, microbatch, s, stream) : MHP_OK;
+    if (!microbatch->gain) {
+        return MHP_OK;
+    }
+    if (s < stage->sublayer_count) {
+        return extend_gain(stage, microbatch, s, stream);
+    }
+    return stage->params.extent.last ? MHP_OK : send_gain(stage, microbatch, stream);
 }
+
+/* ---- slices ---- */
+
+typedef struct token_range {
+    int first, count, whole;
+} token_range;
+
+/* `elements` of a type a token further on. */
+static void *at_token(const void *base, mhp_dtype dtype, int64_t elements, int first)
+{
+    return (char *)(uintptr_t)base + (size_t)first * (size_t)elements * mhp_dtype_bytes(dtype);
+}
+
+static mhp_status mix_slice(mhp_stage *stage, const mhp_microbatch *microbatch, token_range range, mhp_stream *stream)
+{
+    mhp_mix_args args = mix_args(stage, &stage->forward, microbatch, 0);
+    mhp_connection_args *connection = &args.connection;
+    mhp_dtype real = stage->params.kernels->dtype, full = stage->params.kernels->full_dtype;
+    int64_t n = connection->streams, c = connection->hidden;
+    bool mhc = connection->kind == MHP_CONNECTION_MHC;
+
+    connection->tokens = range.count;
+    connection->whole_tokens = range.whole;
+    connection->x = at_token(connection->x, real, n * c, range.first);
+    args.normed = at_token(args.normed, real, c, range.first);
+    args.norm_rrms = at_token(args.norm_rrms, full, 1, range.first);
+    if (stage_has_streams(stage)) {
+        connection->pre = at_token(connection->pre, full, n, range.first);
+        connection->post = at_token(connection->post, full, n, range.first);
+        connection->comb = at_token(connection->comb, full, n * n, range.first);
+        connection->projection = at_token(connection->projection, full, mhp_coefficient_count(&stage->model), range.first);
+        connection->rrms = at_token(connection->rrms, full, mhc ? 1 : n, range.first);
+        connection->z = at_token(connection->z, real, c, range.first);
+    }
+    return SUBMIT(mix, args);
+}
+
+static mhp_status merge_slice(mhp_stage *stage, const mhp_microbatch *microbatch, token_range range, mhp_stream *stream)
+{
+    mhp_merge_args args = merge_args(stage, &stage->forward, microbatch, stage->sublayer_count - 1);
+    mhp_dtype real = stage->params.kernels->dtype, full = stage->params.kernels->full_dtype;
+    int64_t n = args.streams, c = args.hidden;
+
+    args.tokens = range.count;
+    args.x = at_token(args.x, real, n * c, range.first);
+    args.y = at_token(args.y, real, c, range.first);
+    args.x_next = at_token(args.x_next, real, n * c, range.first);
+    if (stage_has_streams(stage)) {
+        args.post = at_token(args.post, full, n, range.first);
+        args.comb = at_token(args.comb, full, n * n, range.first);
+    }
+    return SUBMIT(merge, args);
+}
+
+/* Gains are done with the last slice, for all tokens at once. */
+mhp_status stage_join_slice(mhp_stage *stage, const mhp_microbatch *microbatch, int s, int slice, mhp_stream *stream)
+{
+    int tokens = stage_tokens(stage), first = slice * stage->slice_tokens;
+    bool last = slice + 1 == stage->sizes.slices;
+    token_range range = {first, last ? tokens - first : stage->slice_tokens, tokens};
+
+    MHP_RETURN_IF_ERROR(s == 0 ? mix_slice(stage, microbatch, range, stream) : merge_slice(stage, microbatch, range, stream));
+    if (!last || !microbatch->gain) {
+        return MHP_OK;
+    }
+    return s == 0 ? extend_gain(stage, microbatch, s, stream) : send_gain(stage, microbatch, stream);
+}
+
+/* ---- F ---- */
 
 static mhp_status attend(mhp_stage *stage, const stage_view *view, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
 {

@@ -67,6 +67,7 @@ struct mhp_stage {
     mhp_stage_sizes sizes;
     int sublayer_count;
     int block;                                          /* sublayers of a block; sublayer_count without recompute */
+    int slice_tokens;                                   /* of all slices but the last */
     stage_view forward, backward;
     backward_memory gradient_at;
     place embedding_gradient;                           /* [T,C], first stage */
@@ -150,6 +151,8 @@ mhp_status stage_mix(mhp_stage *stage, const stage_view *view, const mhp_microba
 mhp_status stage_function(mhp_stage *stage, const stage_view *view, const mhp_microbatch *microbatch, int s, mhp_stream *stream);
 mhp_status stage_read_out(mhp_stage *stage, const stage_view *view, const mhp_microbatch *microbatch, mhp_stream *stream);
 
+/* One slice of the first or the last join. */
+mhp_status stage_join_slice(mhp_stage *stage, const mhp_microbatch *microbatch, int s, int slice, mhp_stream *stream);
 mhp_status stage_forward_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream);
 mhp_status stage_rebuild_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream);
 mhp_status stage_input_gradient_step(mhp_stage *stage, const mhp_microbatch *microbatch, const stage_step *step, mhp_stream *stream);

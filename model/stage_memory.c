@@ -315,7 +315,8 @@ static void plan_workspaces(mhp_stage *stage)
                                kernels->connection_workspace((mhp_connection_kind)model->connections.kind, (int)t,
                                                              (int)model->hidden_size, (int)n, stage->params.threads));
     if (stage_has_streams(stage)) {
-        stage->product = take_full(stage, MHP_LIFE_FORWARD, t * n * n);
+        /* Where it leaves the stage, which it does at a time that the next passes do not wait for, it outlives the pass. */
+        stage->product = take_full(stage, stage->params.extent.last ? MHP_LIFE_FORWARD : MHP_LIFE_ACTIVATION, t * n * n);
         at->dpost = take_full(stage, MHP_LIFE_BACKWARD, t * n);
         at->dcomb = take_full(stage, MHP_LIFE_BACKWARD, t * n * n);
     }
@@ -337,6 +338,20 @@ static void plan_messages(mhp_stage *stage)
         stage_has_streams(stage) ? stage->message_product + (size_t)(stage_tokens(stage) * n * n) * mhp_dtype_bytes(full) : state;
 }
 
+/* As many as asked for, or as the size of the state suggests, as far as their beginnings suit the kernels. */
+static void plan_slices(mhp_stage *stage)
+{
+    int tokens = stage_tokens(stage), grain = stage->params.kernels->token_grain;
+    size_t state = stage->sizes.gradient_bytes;
+    int64_t wanted = stage->params.slices > 0 ? stage->params.slices : (int64_t)(state / MHP_SLICE_BYTES);
+    int slices = (int)larger(1, wanted < MHP_SLICES_MAX ? wanted : MHP_SLICES_MAX);
+    int slice_tokens = (tokens + slices - 1) / slices;
+
+    stage->slice_tokens = (slice_tokens + grain - 1) / grain * grain;
+    stage->sizes.slices = (tokens + stage->slice_tokens - 1) / stage->slice_tokens;
+    stage->sizes.slice_bytes = state / (size_t)tokens * (size_t)stage->slice_tokens;
+}
+
 mhp_status stage_plan_memory(mhp_stage *stage)
 {
     size_t count = (size_t)stage->sublayer_count;
@@ -351,5 +366,6 @@ mhp_status stage_plan_memory(mhp_stage *stage)
     plan_ends(stage);
     plan_workspaces(stage);
     plan_messages(stage);
+    plan_slices(stage);
     return MHP_OK;
 }

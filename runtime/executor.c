@@ -1,39 +1,31 @@
-#include <stdio.h>
 #include <string.h>
 
 #include "runtime/executor_internal.h"
 
-enum { LABEL_MICROBATCH_BITS = 20 };
-_Static_assert(MHP_MICROBATCHES_MAX <= 1 << LABEL_MICROBATCH_BITS, "a message's label has room for its micro-batch");
-
-static int slot_of(const held_slots *stage, mhp_slot_class class_, int microbatch)
+int executor_slot_of(const held_slots *stage, mhp_slot_class class_, int microbatch)
 {
     return stage->plan->slot[class_] ? stage->plan->slot[class_][microbatch] : -1;
 }
 
 static void *slot_memory(const held_slots *stage, mhp_slot_class class_, int microbatch)
 {
-    int slot = slot_of(stage, class_, microbatch);
+    int slot = executor_slot_of(stage, class_, microbatch);
 
     return slot < 0 ? NULL : stage->memory[class_] + (size_t)slot * stage->stride[class_];
 }
 
-static slot_events *slot_events_of(const held_slots *stage, mhp_slot_class class_, int microbatch)
+slot_events *executor_slot_events(const held_slots *stage, mhp_slot_class class_, int microbatch)
 {
-    int slot = slot_of(stage, class_, microbatch);
+    int slot = executor_slot_of(stage, class_, microbatch);
 
     return slot < 0 ? NULL : &stage->events[class_][slot];
 }
 
-/* A place that a stage fills: the slot of the neighbour on this rank, or an own slot that a channel sends. NULL past the model's end. */
-typedef struct message_place {
-    void *memory;
-    slot_events *events;
-} message_place;
-
-static message_place place_in(const held_slots *stage, mhp_slot_class class_, int microbatch)
+message_place executor_place(const held_slots *stage, mhp_slot_class class_, int microbatch)
 {
-    return (message_place){slot_memory(stage, class_, microbatch), slot_events_of(stage, class_, microbatch)};
+    return (message_place){.memory = slot_memory(stage, class_, microbatch),
+                           .events = executor_slot_events(stage, class_, microbatch),
+                           .leaves = class_ == MHP_SLOT_OUTPUT || class_ == MHP_SLOT_GRADIENT_OUTPUT};
 }
 
 static message_place output_place(const mhp_executor *executor, const held_slots *stage, int microbatch)
@@ -41,9 +33,9 @@ static message_place output_place(const mhp_executor *executor, const held_slots
     int next = stage->held->index + 1;
 
     if (next < executor->params.plan->stage_count && mhp_plan_owner(executor->params.plan, next, microbatch) == executor->rank) {
-        return place_in(executor_find_stage(executor, next), MHP_SLOT_INPUT, microbatch);
+        return executor_place(executor_find_stage(executor, next), MHP_SLOT_INPUT, microbatch);
     }
-    return place_in(stage, MHP_SLOT_OUTPUT, microbatch);
+    return executor_place(stage, MHP_SLOT_OUTPUT, microbatch);
 }
 
 static message_place gradient_output_place(const mhp_executor *executor, const held_slots *stage, int microbatch)
@@ -51,34 +43,18 @@ static message_place gradient_output_place(const mhp_executor *executor, const h
     int previous = stage->held->index - 1;
 
     if (previous >= 0 && mhp_plan_owner(executor->params.plan, previous, microbatch) == executor->rank) {
-        return place_in(executor_find_stage(executor, previous), MHP_SLOT_GRADIENT_INPUT, microbatch);
+        return executor_place(executor_find_stage(executor, previous), MHP_SLOT_GRADIENT_INPUT, microbatch);
     }
-    return place_in(stage, MHP_SLOT_GRADIENT_OUTPUT, microbatch);
+    return executor_place(stage, MHP_SLOT_GRADIENT_OUTPUT, microbatch);
 }
 
-/* World rank of the pipeline rank that holds a stage for a micro-batch; -1 past the model's ends. */
-static int rank_of_stage(const mhp_executor *executor, int stage, int microbatch)
+int executor_rank_of_stage(const mhp_executor *executor, int stage, int microbatch)
 {
     const mhp_plan *plan = executor->params.plan;
 
     return stage < 0 || stage >= plan->stage_count
                ? -1
                : executor->params.store->replica * plan->rank_count + mhp_plan_owner(plan, stage, microbatch);
-}
-
-static mhp_status wait_for(mhp_stream *stream, mhp_event *event)
-{
-    return event ? mhp_stream_wait(stream, event) : MHP_OK;
-}
-
-static mhp_status wait_free(const mhp_executor *executor, message_place place)
-{
-    return place.events ? wait_for(executor->params.compute, place.events->is_free) : MHP_OK;
-}
-
-static mhp_status mark_ready(const mhp_executor *executor, message_place place)
-{
-    return place.events ? mhp_event_record(place.events->is_ready, executor->params.compute) : MHP_OK;
 }
 
 /* Where the plan has the micro-batch's memory of every lifetime. */
@@ -117,16 +93,7 @@ static mhp_microbatch microbatch_of(const mhp_executor *executor, const held_slo
     };
 }
 
-/* One half of an action: a pass of a micro-batch with what must precede and follow it. Halves of a pair advance in turn. */
-typedef struct action_half {
-    const held_slots *stage;
-    int microbatch;
-    mhp_cursor cursor;
-    message_place target;           /* what the pass fills for a neighbour */
-    bool ended;
-} action_half;
-
-/* Tells the flight recorder. Waits for what this rank makes itself are none. */
+/* Tells the flight recorder, which knows the compute stream alone. Waits for what this rank makes itself are none. */
 static mhp_status mark(const mhp_executor *executor, const action_half *half, mhp_mark_kind kind, int peer)
 {
     mhp_mark mark = {.kind = kind, .work = half->cursor.pass, .stage = half->stage->held->index, .microbatch = half->microbatch,
@@ -135,119 +102,230 @@ static mhp_status mark(const mhp_executor *executor, const action_half *half, mh
     if (kind != MHP_MARK_RUN && (peer < 0 || peer == executor->params.store->world_rank)) {
         return MHP_OK;
     }
-    return mhp_flight_mark(executor->params.flight, executor->params.compute, &mark);
+    return mhp_flight_mark(executor->params.flight, executor_stream(executor, MHP_LANE_COMPUTE), &mark);
 }
 
-/* Lets the fault of the action happen, where it is one of the stream. */
-static mhp_status hit(mhp_executor *executor)
+mhp_status executor_hit(mhp_executor *executor)
 {
     if (!executor->fault || executor->is_hit) {
         return MHP_OK;
     }
     executor->is_hit = true;
-    return mhp_fault_submit(executor->fault, executor->params.compute);
+    return mhp_fault_submit(executor->fault, executor_stream(executor, MHP_LANE_COMPUTE));
 }
 
-static bool is_faulty(const mhp_executor *executor, mhp_fault_kind kind)
+static bool is_forward(const action_half *half)
 {
-    return executor->fault && executor->fault->kind == (int)kind;
+    return half->cursor.pass == MHP_PASS_FORWARD;
 }
 
-/* Makes the pass wait for its input, and for the place that it fills. */
+/* Where the step runs that fills the half's place: what a message carries goes to a lane of its own, if there is one. */
+static mhp_lane filling_lane(const mhp_executor *executor, const action_half *half)
+{
+    mhp_lane lane = is_forward(half) ? MHP_LANE_STATE : MHP_LANE_GRADIENT;
+
+    return half->target.leaves && executor_stream(executor, lane) ? lane : half->lane;
+}
+
+/* Makes a lane wait until the half's place is free. */
+static mhp_status await_place(mhp_executor *executor, const action_half *half, mhp_lane lane)
+{
+    int behind = half->stage->held->index + (is_forward(half) ? 1 : -1);
+    mhp_slot_class class_ = is_forward(half) ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT;
+
+    if (lane == MHP_LANE_COMPUTE) {
+        MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_SLOT, executor_rank_of_stage(executor, behind, half->microbatch)));
+    }
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(executor_stream(executor, lane), half->target.events->is_free));
+    if (!half->target.leaves) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_recorder_slot(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch,
+                                          executor_slot_of(half->stage, class_, half->microbatch), lane));
+    return lane == MHP_LANE_COMPUTE ? mark(executor, half, MHP_MARK_RUN, -1) : MHP_OK;
+}
+
+/* World rank of where the pass's input comes from. */
+static int source_rank(const mhp_executor *executor, const action_half *half)
+{
+    return executor_rank_of_stage(executor, half->stage->held->index + (is_forward(half) ? -1 : 1), half->microbatch);
+}
+
+static slot_events *source_events(const action_half *half)
+{
+    return executor_slot_events(half->stage, is_forward(half) ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, half->microbatch);
+}
+
+/* The slices in which the pass takes up its input: a state's from another rank. */
+static int input_slices(const mhp_executor *executor, const action_half *half)
+{
+    bool comes = is_forward(half) && source_events(half) && source_rank(executor, half) != executor->params.store->world_rank;
+
+    return comes ? executor_slices(half->stage) : 1;
+}
+
+/* Makes the compute stream wait for a slice of the pass's input, of `slices`. */
+static mhp_status await_input(mhp_executor *executor, const action_half *half, int slice, int slices)
+{
+    slot_events *source = source_events(half);
+
+    MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_INPUT, source_rank(executor, half)));
+    if (source) {
+        mhp_event *ready = slices > 1 ? source->slices[slice] : source->is_ready;
+
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(executor_stream(executor, MHP_LANE_COMPUTE), ready));
+        MHP_RETURN_IF_ERROR(mhp_recorder_arrived(executor->params.recorder, ready));
+    }
+    return mhp_recorder_wait(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch);
+}
+
+/* What compute must wait for before the pass, on whatever lane it runs. A place that the partner fills without a lane for it is awaited
+ * here too: nobody would know for what the partner stands still. */
 static mhp_status await_messages(mhp_executor *executor, action_half *half)
 {
-    bool forward = half->cursor.pass == MHP_PASS_FORWARD;
-    int before = half->stage->held->index + (forward ? -1 : 1), behind = half->stage->held->index + (forward ? 1 : -1);
-    slot_events *source = slot_events_of(half->stage, forward ? MHP_SLOT_INPUT : MHP_SLOT_GRADIENT_INPUT, half->microbatch);
-
-    half->target = forward ? output_place(executor, half->stage, half->microbatch)
-                           : gradient_output_place(executor, half->stage, half->microbatch);
-    MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_INPUT, rank_of_stage(executor, before, half->microbatch)));
-    MHP_RETURN_IF_ERROR(wait_for(executor->params.compute, source ? source->is_ready : NULL));
-    MHP_RETURN_IF_ERROR(mhp_recorder_arrived(executor->params.recorder, source ? source->is_ready : NULL));
-    MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_SLOT, rank_of_stage(executor, behind, half->microbatch)));
-    MHP_RETURN_IF_ERROR(wait_free(executor, half->target));
-    return mhp_recorder_wait(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch,
-                             slot_of(half->stage, forward ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT, half->microbatch));
+    half->target = is_forward(half) ? output_place(executor, half->stage, half->microbatch)
+                                    : gradient_output_place(executor, half->stage, half->microbatch);
+    MHP_RETURN_IF_ERROR(await_input(executor, half, 0, input_slices(executor, half)));
+    if (half->target.leaves && half->target.events && filling_lane(executor, half) == MHP_LANE_PARTNER) {
+        MHP_RETURN_IF_ERROR(await_place(executor, half, MHP_LANE_COMPUTE));
+    }
+    return MHP_OK;
 }
 
-static mhp_status begin_half(mhp_executor *executor, action_half *half, int stage, int microbatch, mhp_pass pass,
+static mhp_status begin_half(mhp_executor *executor, action_half *half, int stage, int microbatch, mhp_pass pass, mhp_lane lane,
                              const mhp_executor_inputs *inputs)
 {
     mhp_microbatch view;
 
-    half->stage = executor_find_stage(executor, stage);
-    half->microbatch = microbatch;
-    half->ended = false;
-    half->target = (message_place){NULL, NULL};
+    *half = (action_half){.stage = executor_find_stage(executor, stage), .microbatch = microbatch, .lane = lane};
     view = microbatch_of(executor, half->stage, microbatch, inputs);
     place_microbatch(executor, half->stage, microbatch, &view);
     mhp_cursor_begin(&half->cursor, half->stage->held->stage, pass, &view);
+    MHP_RETURN_IF_ERROR(executor_reclaim(executor, half));
     if (pass != MHP_PASS_WEIGHT_GRADIENT && pass != MHP_PASS_REBUILD) {     /* of what these read nothing came from elsewhere since */
         MHP_RETURN_IF_ERROR(await_messages(executor, half));
     }
-    MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_RUN, -1));
-    return hit(executor);
+    if (lane == MHP_LANE_COMPUTE) {
+        MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_RUN, -1));
+    }
+    return executor_hit(executor);
 }
 
 /* Marks the slots whose last reader this pass was. */
-static mhp_status release_sources(mhp_executor *executor, const action_half *half)
+static mhp_status release_sources(mhp_executor *executor, const action_half *half, mhp_stream *stream)
 {
-    mhp_stream *compute = executor->params.compute;
-    slot_events *input = slot_events_of(half->stage, MHP_SLOT_INPUT, half->microbatch);
-    slot_events *gradient = slot_events_of(half->stage, MHP_SLOT_GRADIENT_INPUT, half->microbatch);
-    bool forward = half->cursor.pass == MHP_PASS_FORWARD;
+    slot_events *input = executor_slot_events(half->stage, MHP_SLOT_INPUT, half->microbatch);
+    slot_events *gradient = executor_slot_events(half->stage, MHP_SLOT_GRADIENT_INPUT, half->microbatch);
 
-    if (forward && !executor->params.plan->forward_only) {
+    if (is_forward(half) && !executor->params.plan->forward_only) {
         return MHP_OK;
     }
     if (input) {
-        MHP_RETURN_IF_ERROR(mhp_event_record(input->is_free, compute));
+        MHP_RETURN_IF_ERROR(mhp_event_record(input->is_free, stream));
     }
-    return gradient && !forward ? mhp_event_record(gradient->is_free, compute) : MHP_OK;
+    return gradient && !is_forward(half) ? mhp_event_record(gradient->is_free, stream) : MHP_OK;
 }
 
 /* The injected fault: a state, a gradient, the loss where there is neither, or the gradients of weights are no numbers. */
-static mhp_status spoil_result(mhp_executor *executor, const action_half *half)
+static mhp_status spoil_result(mhp_executor *executor, const action_half *half, mhp_stream *stream)
 {
     const mhp_kernels *kernels = executor->params.store->kernels;
-    mhp_stream *compute = executor->params.compute;
 
     if (half->target.memory) {
-        return mhp_fault_spoil(compute, half->target.memory, kernels->dtype);
+        return mhp_fault_spoil(stream, half->target.memory, kernels->dtype);
     }
-    return half->cursor.pass == MHP_PASS_FORWARD ? mhp_fault_spoil(compute, half->cursor.microbatch.loss_sum, MHP_DTYPE_F64)
-                                                 : mhp_fault_spoil(compute, half->stage->held->gradients, kernels->full_dtype);
+    return is_forward(half) ? mhp_fault_spoil(stream, half->cursor.microbatch.loss_sum, MHP_DTYPE_F64)
+                            : mhp_fault_spoil(stream, half->stage->held->gradients, kernels->full_dtype);
 }
 
-static mhp_status end_half(mhp_executor *executor, action_half *half)
+static bool fills_slices(const action_half *half)
 {
+    return half->target.leaves && is_forward(half) && executor_slices(half->stage) > 1;
+}
+
+/* What follows the last step, on the lane where that ran. */
+static mhp_status end_half(mhp_executor *executor, action_half *half, mhp_lane lane)
+{
+    mhp_stream *stream = executor_stream(executor, lane);
+
     half->ended = true;
-    if (is_faulty(executor, MHP_FAULT_NAN)) {
-        MHP_RETURN_IF_ERROR(spoil_result(executor, half));
+    if (executor_is_faulty(executor, MHP_FAULT_NAN) && !fills_slices(half)) {
+        MHP_RETURN_IF_ERROR(spoil_result(executor, half, stream));
     }
     if (half->cursor.pass == MHP_PASS_WEIGHT_GRADIENT || half->cursor.pass == MHP_PASS_REBUILD) {
         return MHP_OK;
     }
-    MHP_RETURN_IF_ERROR(mark_ready(executor, half->target));
-    return release_sources(executor, half);
+    if (half->target.events) {
+        MHP_RETURN_IF_ERROR(mhp_event_record(half->target.events->is_ready, stream));
+    }
+    MHP_RETURN_IF_ERROR(release_sources(executor, half, stream));
+    return lane == half->lane ? MHP_OK : executor_open_step(executor, lane, half);
 }
 
+/* A step on slices as they come: the first is there. */
+static mhp_status take_slices(mhp_executor *executor, action_half *half)
+{
+    int slices = input_slices(executor, half);
+
+    for (int i = 0; i < slices; i++) {
+        if (i > 0) {
+            MHP_RETURN_IF_ERROR(await_input(executor, half, i, slices));
+            MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_RUN, -1));
+        }
+        MHP_RETURN_IF_ERROR(mhp_cursor_step_slice(&half->cursor, executor_stream(executor, half->lane)));
+        MHP_RETURN_IF_ERROR(mhp_recorder_group(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch,
+                                               MHP_PART_CONNECTION, half->lane));
+    }
+    return MHP_OK;
+}
+
+/* A step whose slices leave as they are made; the last one's event is the whole's (end_half). */
+static mhp_status give_slices(mhp_executor *executor, action_half *half, mhp_lane lane)
+{
+    mhp_stream *stream = executor_stream(executor, lane);
+    int slices = executor_slices(half->stage);
+
+    for (int i = 0; i < slices; i++) {
+        MHP_RETURN_IF_ERROR(mhp_cursor_step_slice(&half->cursor, stream));
+        if (i == 0 && executor_is_faulty(executor, MHP_FAULT_NAN)) {
+            MHP_RETURN_IF_ERROR(spoil_result(executor, half, stream));
+        }
+        if (i + 1 < slices) {
+            MHP_RETURN_IF_ERROR(mhp_event_record(half->target.events->slices[i], stream));
+        }
+    }
+    return MHP_OK;
+}
+
+/* A pass fills its place with its last step; only that has to wait until the place is free. */
 static mhp_status step_half(mhp_executor *executor, action_half *half)
 {
+    bool fills = half->target.events && half->cursor.step + 1 == half->cursor.step_count;
+    mhp_lane lane = fills ? filling_lane(executor, half) : half->lane;
+    bool awaited = lane == MHP_LANE_PARTNER && half->target.leaves;     /* at the pass's begin */
     mhp_step_part part = mhp_cursor_next_part(&half->cursor);
 
-    MHP_RETURN_IF_ERROR(mhp_cursor_step(&half->cursor, executor->params.compute));
+    if (half->cursor.step == 0 && input_slices(executor, half) > 1) {
+        return take_slices(executor, half);
+    }
+    if (lane != half->lane) {
+        MHP_RETURN_IF_ERROR(executor_order(executor, half->lane, lane));
+    }
+    if (fills && !awaited) {
+        MHP_RETURN_IF_ERROR(await_place(executor, half, lane));
+    }
+    MHP_RETURN_IF_ERROR(fills && fills_slices(half) ? give_slices(executor, half, lane)
+                                                    : mhp_cursor_step(&half->cursor, executor_stream(executor, lane)));
     MHP_RETURN_IF_ERROR(
-        mhp_recorder_group(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch, part));
-    return mhp_cursor_done(&half->cursor) ? end_half(executor, half) : MHP_OK;
+        mhp_recorder_group(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch, part, lane));
+    return mhp_cursor_done(&half->cursor) ? end_half(executor, half, lane) : MHP_OK;
 }
 
 static mhp_status run_pass(mhp_executor *executor, int stage, int microbatch, mhp_pass pass, const mhp_executor_inputs *inputs)
 {
     action_half half;
 
-    MHP_RETURN_IF_ERROR(begin_half(executor, &half, stage, microbatch, pass, inputs));
+    MHP_RETURN_IF_ERROR(begin_half(executor, &half, stage, microbatch, pass, MHP_LANE_COMPUTE, inputs));
     while (!half.ended && !mhp_cursor_done(&half.cursor)) {     /* a rebuild may have no steps */
         MHP_RETURN_IF_ERROR(step_half(executor, &half));
     }
@@ -260,100 +338,65 @@ static mhp_status run_backward(mhp_executor *executor, int stage, int microbatch
     return run_pass(executor, stage, microbatch, MHP_PASS_WEIGHT_GRADIENT, inputs);
 }
 
-/* Alternates steps of the two halves; when the input gradient is done, the weight gradient takes its place. */
-static mhp_status run_pair(mhp_executor *executor, const mhp_action *action, const mhp_executor_inputs *inputs)
+/* Whose step comes next: on one stream a memory-bound step follows a product and the other way round, whatever half it is of, and where
+ * both halves would do they take turns; on two streams they always do. */
+static action_half *next_half(action_half *last, action_half *other, mhp_step_kind last_kind)
 {
-    action_half forward, backward;
-    int stage = action->backward_stage;
-    int microbatch = action->backward_microbatch;
+    if (last->ended || other->ended) {
+        return last->ended ? other : last;
+    }
+    if (last->lane == other->lane && mhp_cursor_next_kind(&other->cursor) == last_kind) {
+        return mhp_cursor_next_kind(&last->cursor) != last_kind ? last : other;
+    }
+    return other;
+}
 
-    MHP_RETURN_IF_ERROR(begin_half(executor, &forward, action->stage, action->microbatch, MHP_PASS_FORWARD, inputs));
-    MHP_RETURN_IF_ERROR(begin_half(executor, &backward, stage, microbatch, MHP_PASS_INPUT_GRADIENT, inputs));
-    while (!forward.ended || !backward.ended) {
-        if (!forward.ended) {
-            MHP_RETURN_IF_ERROR(step_half(executor, &forward));
+/* Moves the two halves on until both are done; when the input gradient is, the weight gradient takes its place. */
+static mhp_status step_pair(mhp_executor *executor, action_half *forward, action_half *backward, const mhp_executor_inputs *inputs)
+{
+    action_half *last = backward, *next = forward;
+    mhp_step_kind kind;
+
+    while (!forward->ended || !backward->ended) {
+        kind = mhp_cursor_next_kind(&next->cursor);
+        MHP_RETURN_IF_ERROR(step_half(executor, next));
+        if (backward->ended && backward->cursor.pass == MHP_PASS_INPUT_GRADIENT) {
+            MHP_RETURN_IF_ERROR(begin_half(executor, backward, backward->stage->held->index, backward->microbatch,
+                                           MHP_PASS_WEIGHT_GRADIENT, backward->lane, inputs));
         }
-        if (!backward.ended) {
-            MHP_RETURN_IF_ERROR(step_half(executor, &backward));
-        }
-        if (backward.ended && backward.cursor.pass == MHP_PASS_INPUT_GRADIENT) {
-            MHP_RETURN_IF_ERROR(begin_half(executor, &backward, stage, microbatch, MHP_PASS_WEIGHT_GRADIENT, inputs));
-        }
+        last = next;
+        next = next_half(last, last == forward ? backward : forward, kind);
     }
     return MHP_OK;
 }
 
-/* What both ends call a message. */
-static uint64_t message_label(const mhp_executor_inputs *inputs, int microbatch)
+static mhp_status run_pair(mhp_executor *executor, const mhp_action *action, const mhp_executor_inputs *inputs)
 {
-    return (uint64_t)(inputs->step + 1) << LABEL_MICROBATCH_BITS | (uint64_t)microbatch;
-}
+    mhp_lane lane = executor->params.pair == MHP_PAIR_STREAMS ? MHP_LANE_PARTNER : MHP_LANE_COMPUTE;
+    action_half forward, backward;
 
-void executor_describe_message(uint64_t label, char *text, size_t size)
-{
-    unsigned long long step = label >> LABEL_MICROBATCH_BITS, microbatch = label & ((1u << LABEL_MICROBATCH_BITS) - 1);
-
-    if (step > 0) {
-        snprintf(text, size, "step %llu, micro-batch %llu", step, microbatch);
-    } else {
-        snprintf(text, size, "an evaluation, micro-batch %llu", microbatch);
+    if (executor->params.pair == MHP_PAIR_OFF) {
+        MHP_RETURN_IF_ERROR(run_pass(executor, action->stage, action->microbatch, MHP_PASS_FORWARD, inputs));
+        return run_backward(executor, action->backward_stage, action->backward_microbatch, inputs);
     }
-}
-
-static mhp_status run_send(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
-{
-    const mhp_plan *plan = executor->params.plan;
-    int target_stage = executor_target_stage(kind, action->stage);
-    int target_rank = mhp_plan_owner(plan, target_stage, action->microbatch);
-    const mhp_stage_slots *target_slots = mhp_plan_stage_slots(plan, target_rank, target_stage);
-    int slot = target_slots->slot[executor_target_class(kind)][action->microbatch];
-    channel_entry *entry = executor_find_channel(executor, kind, action->stage, executor->rank, target_rank);
-    message_place place = place_in(executor_find_stage(executor, action->stage),
-                                   kind == CHANNEL_STATE ? MHP_SLOT_OUTPUT : MHP_SLOT_GRADIENT_OUTPUT, action->microbatch);
-    mhp_event *ready = place.events->is_ready;
-
-    MHP_RETURN_IF_ERROR(hit(executor));
-    if (is_faulty(executor, MHP_FAULT_CORRUPT)) {
-        mhp_channel_corrupt(entry->channel);
+    MHP_RETURN_IF_ERROR(
+        begin_half(executor, &forward, action->stage, action->microbatch, MHP_PASS_FORWARD, MHP_LANE_COMPUTE, inputs));
+    MHP_RETURN_IF_ERROR(begin_half(executor, &backward, action->backward_stage, action->backward_microbatch, MHP_PASS_INPUT_GRADIENT,
+                                   lane, inputs));
+    if (lane == MHP_LANE_COMPUTE) {
+        return step_pair(executor, &forward, &backward, inputs);
     }
-    if (entry->seals) {
-        MHP_RETURN_IF_ERROR(mhp_seals_set(entry->seals, place.memory, message_label(inputs, action->microbatch), ready, &ready));
-    }
-    return mhp_channel_send(entry->channel, place.memory, slot, ready, place.events->is_free);
-}
-
-static mhp_status run_receive(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
-{
-    int source_stage = kind == CHANNEL_STATE ? action->stage - 1 : action->stage + 1;
-    int source_rank = mhp_plan_owner(executor->params.plan, source_stage, action->microbatch);
-    channel_entry *entry = executor_find_channel(executor, kind, source_stage, source_rank, executor->rank);
-    held_slots *stage = executor_find_stage(executor, action->stage);
-    slot_events *events = slot_events_of(stage, executor_target_class(kind), action->microbatch);
-    mhp_trace_span message = {
-        .kind = MHP_TRACE_MESSAGE,
-        .cause = kind == CHANNEL_STATE ? MHP_CAUSE_STATE : MHP_CAUSE_GRADIENT,
-        .stage = action->stage,
-        .microbatch = action->microbatch,
-        .slot = slot_of(stage, executor_target_class(kind), action->microbatch),
-        .peer = executor->params.store->replica * executor->params.plan->rank_count + source_rank,
-        .bytes = (int64_t)mhp_slot_bytes(&stage->held->memory->sizes, executor_target_class(kind)),
-    };
-
-    MHP_RETURN_IF_ERROR(hit(executor));
-    if (entry->seals) {
-        MHP_RETURN_IF_ERROR(
-            mhp_channel_receive(entry->channel, message.slot, events->is_free, mhp_seals_landed(entry->seals, message.slot)));
-        MHP_RETURN_IF_ERROR(mhp_seals_check(entry->seals, slot_memory(stage, executor_target_class(kind), action->microbatch), message.slot,
-                                            message_label(inputs, action->microbatch), events->is_ready));
-    } else {
-        MHP_RETURN_IF_ERROR(mhp_channel_receive(entry->channel, message.slot, events->is_free, events->is_ready));
-    }
-    return mhp_recorder_transfer(executor->params.recorder, entry->watch, message, events->is_free, events->is_ready);
+    MHP_RETURN_IF_ERROR(executor_order(executor, MHP_LANE_COMPUTE, lane));
+    MHP_RETURN_IF_ERROR(step_pair(executor, &forward, &backward, inputs));
+    MHP_RETURN_IF_ERROR(mark(executor, &backward, MHP_MARK_RUN, -1));
+    MHP_RETURN_IF_ERROR(executor_order(executor, lane, MHP_LANE_COMPUTE));
+    return mhp_recorder_partner(executor->params.recorder);
 }
 
 static mhp_status run_reduce(mhp_executor *executor, int stage)
 {
-    MHP_RETURN_IF_ERROR(hit(executor));
+    MHP_RETURN_IF_ERROR(executor_hit(executor));
+    MHP_RETURN_IF_ERROR(executor_close_steps(executor, MHP_LANE_GRADIENT));     /* they add to gradients */
     if (!executor->params.reduce) {
         return MHP_OK;
     }
@@ -362,7 +405,7 @@ static mhp_status run_reduce(mhp_executor *executor, int stage)
 
 static mhp_status run_action(mhp_executor *executor, const mhp_action *action, const mhp_executor_inputs *inputs)
 {
-    MHP_RETURN_IF_ERROR(mhp_live_action(executor->live, executor->params.compute, action));
+    MHP_RETURN_IF_ERROR(mhp_live_action(executor->live, executor_stream(executor, MHP_LANE_COMPUTE), action));
     switch (action->kind) {
     case MHP_ACTION_FORWARD:
         return run_pass(executor, action->stage, action->microbatch, MHP_PASS_FORWARD, inputs);
@@ -375,13 +418,13 @@ static mhp_status run_action(mhp_executor *executor, const mhp_action *action, c
     case MHP_ACTION_OVERLAP_F_B:
         return run_pair(executor, action, inputs);
     case MHP_ACTION_SEND_F:
-        return run_send(executor, action, CHANNEL_STATE, inputs);
+        return executor_send(executor, action, CHANNEL_STATE, inputs);
     case MHP_ACTION_SEND_B:
-        return run_send(executor, action, CHANNEL_GRADIENT, inputs);
+        return executor_send(executor, action, CHANNEL_GRADIENT, inputs);
     case MHP_ACTION_RECV_F:
-        return run_receive(executor, action, CHANNEL_STATE, inputs);
+        return executor_receive(executor, action, CHANNEL_STATE, inputs);
     case MHP_ACTION_RECV_B:
-        return run_receive(executor, action, CHANNEL_GRADIENT, inputs);
+        return executor_receive(executor, action, CHANNEL_GRADIENT, inputs);
     case MHP_ACTION_REDUCE_GRAD:
         return run_reduce(executor, action->stage);
     case MHP_ACTION_REBUILD:
@@ -431,7 +474,8 @@ mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *i
             return mhp_error_prefix(status, "action %zu (%s): ", i, text);
         }
     }
-    return MHP_OK;
+    MHP_RETURN_IF_ERROR(executor_close_steps(executor, MHP_LANE_STATE));
+    return executor_close_steps(executor, MHP_LANE_GRADIENT);
 }
 
 /* The first micro-batch that the rank runs on a stage. */
@@ -445,24 +489,64 @@ static int first_microbatch(const mhp_executor *executor, int stage)
     return m;
 }
 
+/* Runs a pass on a lane and its last step on another, one behind the other; what can be done in slices in slices and whole. */
+static mhp_status warm_up_pass(mhp_executor *executor, mhp_cursor cursor, mhp_lane lane, mhp_lane last_lane)
+{
+    if (!executor_stream(executor, lane) || !executor_stream(executor, last_lane)) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(executor_order(executor, MHP_LANE_COMPUTE, lane));
+    while (!mhp_cursor_done(&cursor)) {
+        if (cursor.step + 1 == cursor.step_count && last_lane != lane) {
+            MHP_RETURN_IF_ERROR(executor_order(executor, lane, last_lane));
+            lane = last_lane;
+        }
+        if (mhp_cursor_next_slices(&cursor) > 1) {
+            mhp_cursor slice = cursor;
+
+            while (slice.step == cursor.step) {
+                MHP_RETURN_IF_ERROR(mhp_cursor_step_slice(&slice, executor_stream(executor, lane)));
+            }
+        }
+        MHP_RETURN_IF_ERROR(mhp_cursor_step(&cursor, executor_stream(executor, lane)));
+    }
+    return executor_order(executor, lane, MHP_LANE_COMPUTE);
+}
+
+/* On every lane that may run a part of it: a lane's first kernel may load something too. */
+static mhp_status warm_up_stage(mhp_executor *executor, const held_slots *stage, const mhp_microbatch *view)
+{
+    static const struct { mhp_pass pass; mhp_lane lane, last_lane; } ways[] = {
+        {MHP_PASS_FORWARD, MHP_LANE_COMPUTE, MHP_LANE_COMPUTE},
+        {MHP_PASS_FORWARD, MHP_LANE_COMPUTE, MHP_LANE_STATE},
+        {MHP_PASS_REBUILD, MHP_LANE_COMPUTE, MHP_LANE_COMPUTE},
+        {MHP_PASS_INPUT_GRADIENT, MHP_LANE_COMPUTE, MHP_LANE_COMPUTE},
+        {MHP_PASS_INPUT_GRADIENT, MHP_LANE_COMPUTE, MHP_LANE_GRADIENT},
+        {MHP_PASS_INPUT_GRADIENT, MHP_LANE_PARTNER, MHP_LANE_PARTNER},
+        {MHP_PASS_WEIGHT_GRADIENT, MHP_LANE_COMPUTE, MHP_LANE_COMPUTE},
+        {MHP_PASS_WEIGHT_GRADIENT, MHP_LANE_PARTNER, MHP_LANE_PARTNER},
+    };
+
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        mhp_cursor cursor;
+
+        if (ways[i].pass == MHP_PASS_FORWARD || !executor->params.plan->forward_only) {
+            mhp_cursor_begin(&cursor, stage->held->stage, ways[i].pass, view);
+            MHP_RETURN_IF_ERROR(warm_up_pass(executor, cursor, ways[i].lane, ways[i].last_lane));
+        }
+    }
+    return MHP_OK;
+}
+
 mhp_status mhp_executor_warm_up(mhp_executor *executor, const mhp_executor_inputs *inputs)
 {
-    int pass_count = executor->params.plan->forward_only ? MHP_PASS_FORWARD + 1 : MHP_PASS_COUNT;
-
     for (int i = 0; i < executor->stage_count; i++) {
         const held_slots *stage = &executor->stages[i];
         int m = first_microbatch(executor, stage->held->index);
         mhp_microbatch view = microbatch_of(executor, stage, m, inputs);
 
         place_microbatch(executor, stage, m, &view);
-        for (int pass = 0; pass < pass_count; pass++) {
-            mhp_cursor cursor;
-
-            mhp_cursor_begin(&cursor, stage->held->stage, (mhp_pass)pass, &view);
-            while (!mhp_cursor_done(&cursor)) {
-                MHP_RETURN_IF_ERROR(mhp_cursor_step(&cursor, executor->params.compute));
-            }
-        }
+        MHP_RETURN_IF_ERROR(warm_up_stage(executor, stage, &view));
     }
     return MHP_OK;
 }

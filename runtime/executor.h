@@ -9,6 +9,7 @@
 #include "runtime/profile/recorder.h"
 #include "runtime/fault.h"
 #include "runtime/flight.h"
+#include "runtime/lanes.h"
 #include "runtime/store.h"
 
 typedef struct mhp_executor mhp_executor;
@@ -19,7 +20,8 @@ typedef mhp_status (*mhp_reduce_fn)(void *context, mhp_held_stage *held);
 typedef struct mhp_executor_params {
     mhp_store *store;
     const mhp_plan *plan;           /* lowered; must outlive the executor */
-    mhp_stream *compute;
+    const mhp_lanes *lanes;         /* outlive the executor */
+    mhp_pair_mode pair;             /* streams: with a partner among the lanes */
     mhp_memory_phase phase;         /* whose memory it uses; executors of one store differ in it */
     mhp_reduce_fn reduce;           /* may be NULL */
     void *reduce_context;
@@ -53,7 +55,8 @@ mhp_status mhp_executor_warm_up(mhp_executor *executor, const mhp_executor_input
 /* Notes every action in `live` from now on; NULL: nowhere. */
 void mhp_executor_watch(mhp_executor *executor, mhp_live *live);
 
-/* Submits one run of the plan. Errors of tasks surface at the next synchronization of the compute stream. */
+/* Submits one run of the plan; what comes behind it on the compute stream comes behind all of it. Errors of tasks surface at the next
+ * synchronization of that stream. */
 mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *inputs);
 
 /* Product operations of this rank in one run; bytes it sends to other ranks in one run. */

@@ -5,7 +5,7 @@
 #include "core/memory.h"
 #include "runtime/executor_internal.h"
 
-enum { CHANNEL_KINDS = 2, MARKS_OF_ACTION = 8 };        /* of a pair, with its weight gradient, 7 */
+enum { CHANNEL_KINDS = 2, MARKS_OF_ACTION = 16 };       /* of a pair, with its weight gradient, 12 */
 
 held_slots *executor_find_stage(const mhp_executor *executor, int stage)
 {
@@ -36,6 +36,27 @@ static bool is_message_class(mhp_slot_class class_)
            class_ == MHP_SLOT_GRADIENT_OUTPUT;
 }
 
+/* Only a state comes and goes in slices. */
+static mhp_status create_events(mhp_device *device, int slices, slot_events *events)
+{
+    MHP_RETURN_IF_ERROR(mhp_event_create(device, &events->is_ready));
+    MHP_RETURN_IF_ERROR(mhp_event_create(device, &events->is_free));
+    for (int i = 0; i + 1 < slices; i++) {
+        MHP_RETURN_IF_ERROR(mhp_event_create(device, &events->slices[i]));
+    }
+    events->slices[slices - 1] = events->is_ready;
+    return MHP_OK;
+}
+
+static void destroy_events(slot_events *events)
+{
+    for (int i = 0; i < MHP_SLICES_MAX && events->slices[i] != events->is_ready; i++) {
+        mhp_event_destroy(events->slices[i]);
+    }
+    mhp_event_destroy(events->is_ready);
+    mhp_event_destroy(events->is_free);
+}
+
 static mhp_status create_slots(mhp_executor *executor, held_slots *stage)
 {
     const mhp_stage_memory *memory = stage->held->memory;
@@ -43,6 +64,7 @@ static mhp_status create_slots(mhp_executor *executor, held_slots *stage)
 
     for (int c = 0; c < MHP_SLOT_CLASS_COUNT; c++) {
         int count = stage->plan->count[c];
+        int slices = c == MHP_SLOT_INPUT || c == MHP_SLOT_OUTPUT ? executor_slices(stage) : 1;
 
         if (count == 0 || !is_message_class((mhp_slot_class)c)) {
             continue;
@@ -52,8 +74,7 @@ static mhp_status create_slots(mhp_executor *executor, held_slots *stage)
                                         (size_t)count * stage->stride[c]);
         MHP_RETURN_IF_ERROR(mhp_calloc(&stage->events[c], (size_t)count, sizeof *stage->events[c]));
         for (int i = 0; i < count; i++) {
-            MHP_RETURN_IF_ERROR(mhp_event_create(device, &stage->events[c][i].is_ready));
-            MHP_RETURN_IF_ERROR(mhp_event_create(device, &stage->events[c][i].is_free));
+            MHP_RETURN_IF_ERROR(create_events(device, slices, &stage->events[c][i]));
         }
     }
     return MHP_OK;
@@ -78,6 +99,8 @@ static mhp_status open_channel(mhp_executor *executor, channel_kind kind, int so
         .slots = target ? target->memory[class_] : NULL,
         .slot_stride = target ? target->stride[class_] : 0,
         .slot_count = mhp_plan_stage_slots(executor->params.plan, target_rank, executor_target_stage(kind, source_stage))->count[class_],
+        .parts = kind == CHANNEL_STATE ? sizes->slices : 1,
+        .part_bytes = sizes->slice_bytes,
     };
     mhp_seals_params seals = {.device = store->device, .name = name, .message_bytes = mhp_slot_bytes(sizes, class_),
                               .slot_count = params.slot_count, .describe = executor_describe_message};
@@ -152,6 +175,17 @@ static mhp_status create_stages(mhp_executor *executor)
     return MHP_OK;
 }
 
+/* Marks of a run: of a slice that is awaited, two. */
+static size_t most_marks(const mhp_executor *executor)
+{
+    int slices = 1;
+
+    for (int i = 0; i < executor->stage_count; i++) {
+        slices = executor_slices(&executor->stages[i]) > slices ? executor_slices(&executor->stages[i]) : slices;
+    }
+    return (size_t)(MARKS_OF_ACTION + 2 * slices) * (executor->params.plan->ranks[executor->rank].actions.count + 1);
+}
+
 mhp_status mhp_executor_create(const mhp_executor_params *params, mhp_executor **executor_out)
 {
     mhp_status status = MHP_OK;
@@ -161,8 +195,9 @@ mhp_status mhp_executor_create(const mhp_executor_params *params, mhp_executor *
     MHP_TRY(out, mhp_calloc(&executor, 1, sizeof *executor));
     executor->params = *params;
     executor->rank = params->store->pipeline_rank % params->plan->rank_count;
-    MHP_TRY(out, mhp_flight_reserve(params->flight, MARKS_OF_ACTION * params->plan->ranks[executor->rank].actions.count));
+    MHP_TRY(out, executor_create_lanes(executor));
     MHP_TRY(out, create_stages(executor));
+    MHP_TRY(out, mhp_flight_reserve(params->flight, most_marks(executor)));
     MHP_TRY(out, open_channels(executor));
     MHP_TRY(out, connect_channels(executor));
     mhp_recorder_reserve_actions(params->recorder, params->store, &params->plan->ranks[executor->rank].actions);
@@ -187,12 +222,12 @@ void mhp_executor_destroy(mhp_executor *executor)
 
         for (int c = 0; c < MHP_SLOT_CLASS_COUNT; c++) {
             for (int e = 0; stage->events[c] && e < stage->plan->count[c]; e++) {
-                mhp_event_destroy(stage->events[c][e].is_ready);
-                mhp_event_destroy(stage->events[c][e].is_free);
+                destroy_events(&stage->events[c][e]);
             }
             mhp_free(stage->events[c]);
         }
     }
+    executor_destroy_lanes(executor);
     mhp_free(executor->channels);
     mhp_free(executor->stages);
     mhp_free(executor);

@@ -1,6 +1,6 @@
 #include "runtime/options.h"
 
-#include "model/recompute.h"
+#include "model/stage.h"
 #include "scheduler/lower.h"
 #include "scheduler/plan.h"
 
@@ -18,6 +18,8 @@ static const mhp_option_choice recomputes[] = {
 static const mhp_option_choice automatic[] = {{"auto", 0}, {NULL, 0}};
 static const mhp_option_choice auto_or_none[] = {{"auto", MHP_AUTO}, {"none", MHP_AUTO_NONE}, {NULL, 0}};
 static const mhp_option_choice placements[] = {{"deep", MHP_WEIGHTS_DEEP}, {"shallow", MHP_WEIGHTS_SHALLOW}, {NULL, 0}};
+static const mhp_option_choice pairs[] = {
+    {"interleave", MHP_PAIR_INTERLEAVE}, {"streams", MHP_PAIR_STREAMS}, {"off", MHP_PAIR_OFF}, {NULL, 0}};
 static const mhp_option_choice verifications[] = {{"none", MHP_VERIFY_NONE}, {"messages", MHP_VERIFY_MESSAGES}, {NULL, 0}};
 static const mhp_option_choice policies[] = {
     {"stop", MHP_BAD_STEP_STOP}, {"skip", MHP_BAD_STEP_SKIP}, {"rollback", MHP_BAD_STEP_ROLLBACK}, {NULL, 0}};
@@ -58,6 +60,19 @@ static const mhp_option recompute_options[] = {
     {.key = NULL},
 };
 
+#define OVERLAP(name) offsetof(mhp_overlap_params, name)
+
+static const mhp_option overlap_options[] = {
+    {.key = "critical_stream", .type = MHP_OPTION_BOOL, .offset = OVERLAP(critical_stream), .default_text = "true",
+     .help = "whether the kernels that a message waits for run on a stream of high priority, beside what follows them"},
+    {.key = "slices", .type = MHP_OPTION_INT, .offset = OVERLAP(slices), .default_text = "auto", .minimum = 1,
+     .maximum = MHP_SLICES_MAX, .choices = automatic,
+     .help = "parts in which a state leaves its stage as they are made, and in which the next one takes it up; auto: by its size"},
+    {.key = "pair", .type = MHP_OPTION_ENUM, .offset = OVERLAP(pair), .default_text = "interleave", .choices = pairs,
+     .help = "forward and backward of a pair: their steps in turns on one stream, each on a stream of its own, or one after the other"},
+    {.key = NULL},
+};
+
 const mhp_option mhp_schedule_options[] = {
     {.key = "kind", .type = MHP_OPTION_STRING, .offset = SCHEDULE(kind), .default_text = "1f1b",
      .help = "name of the schedule, which mhcpipe plan --help lists; or custom, for that of schedule.file"},
@@ -73,6 +88,8 @@ const mhp_option mhp_schedule_options[] = {
      .choices = placements, .help = "when those that a schedule puts off are done: where it puts them, or as soon as delays no message"},
     {.key = "recompute", .type = MHP_OPTION_SECTION, .offset = SCHEDULE(recompute), .section = recompute_options,
      .help = "trades time for memory"},
+    {.key = "overlap", .type = MHP_OPTION_SECTION, .offset = SCHEDULE(overlap), .section = overlap_options,
+     .help = "what may run beside what"},
     {.key = NULL},
 };
 

@@ -28,6 +28,15 @@ typedef struct mhp_recompute_params {
     int64_t block;                  /* sublayers; 0: the optimum of each stage */
 } mhp_recompute_params;
 
+/* How the two halves of an overlapped pair share the device: their steps take turns on one stream, each has a stream, or F comes before B. */
+typedef enum mhp_pair_mode { MHP_PAIR_INTERLEAVE, MHP_PAIR_STREAMS, MHP_PAIR_OFF } mhp_pair_mode;
+
+typedef struct mhp_overlap_params {
+    bool critical_stream;           /* what a message waits for runs on streams of high priority */
+    int64_t slices;                 /* parts of a state on its way; 0: by its size */
+    int pair;                       /* mhp_pair_mode */
+} mhp_overlap_params;
+
 typedef struct mhp_schedule_params {
     char *kind;                     /* a generator's name */
     int64_t microbatches;           /* of one replica and step */
@@ -36,6 +45,7 @@ typedef struct mhp_schedule_params {
     mhp_int_list layers_per_stage;  /* empty: as even as possible */
     mhp_recompute_params recompute;
     int weight_gradients;           /* mhp_weight_placement */
+    mhp_overlap_params overlap;
 } mhp_schedule_params;
 
 typedef enum mhp_rate_decay { MHP_DECAY_CONSTANT, MHP_DECAY_COSINE, MHP_DECAY_STEP } mhp_rate_decay;

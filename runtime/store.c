@@ -74,6 +74,7 @@ static mhp_status create_stage(mhp_store *store, mhp_held_stage *held, int *rank
         .threads = store->params.threads,
         .recompute = memory->recompute,
         .block = memory->block,
+        .slices = store->params.slices,
     };
     int holder_count = mhp_store_holders(store, held->index, ranks);
 

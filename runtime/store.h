@@ -19,6 +19,7 @@ typedef struct mhp_store_params {
     const mhp_stage_extent *extents;        /* [plan->stage_count], copied */
     int sequences, length;          /* of a micro-batch */
     int threads;
+    int slices;                     /* of mhp_stage_params */
     const mhp_memory_plan *memory;  /* of this rank; must outlive the store, as must the arena */
     mhp_arena *arena;
 } mhp_store_params;

@@ -54,19 +54,23 @@ static mhp_status create_store(mhp_trainer *trainer)
         .sequences = (int)trainer->params.train->micro_batch_size,
         .length = (int)trainer->params.train->sequence_length,
         .threads = (int)trainer->params.parallel->threads,
+        /* A seal is one sum over the whole message. */
+        .slices = trainer->params.parallel->verify == MHP_VERIFY_MESSAGES ? 1 : (int)trainer->params.schedule->overlap.slices,
         .memory = trainer->memory,
         .arena = &trainer->arena,
     };
 
     MHP_RETURN_IF_ERROR(mhp_store_create(&params, &trainer->store));
-    return mhp_stream_create(trainer->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "compute", &trainer->compute);
+    MHP_RETURN_IF_ERROR(mhp_lanes_open(&trainer->lanes, trainer->device, &trainer->params.schedule->overlap));
+    trainer->compute = trainer->lanes.stream[MHP_LANE_COMPUTE];
+    return MHP_OK;
 }
 
 static mhp_status create_recorder(mhp_trainer *trainer)
 {
     mhp_recorder_params params = {
         .comm = trainer->params.comm,
-        .compute = trainer->compute,
+        .lanes = &trainer->lanes,
         .profile = trainer->params.profile,
         .directory = trainer->params.directory,
         .total_steps = trainer->params.train->steps,
@@ -87,7 +91,8 @@ static mhp_status create_executors(mhp_trainer *trainer)
     mhp_executor_params params = {
         .store = trainer->store,
         .plan = trainer->layout.plan,
-        .compute = trainer->compute,
+        .lanes = &trainer->lanes,
+        .pair = (mhp_pair_mode)trainer->params.schedule->overlap.pair,
         .phase = MHP_PHASE_TRAINING,
         .reduce = mhp_optimizer_reduce,
         .recorder = trainer->recorder,
@@ -211,9 +216,7 @@ void mhp_trainer_destroy(mhp_trainer *trainer)
     if (!trainer) {
         return;
     }
-    if (trainer->compute) {
-        (void)mhp_stream_synchronize(trainer->compute);
-    }
+    mhp_lanes_drain(&trainer->lanes);
     mhp_replay_destroy(trainer->replay);
     mhp_device_free_host(trainer->device, trainer->judgement);
     mhp_device_free_host(trainer->device, trainer->statistics.own);
@@ -227,7 +230,7 @@ void mhp_trainer_destroy(mhp_trainer *trainer)
     mhp_executor_destroy(trainer->evaluator);
     mhp_executor_destroy(trainer->executor);
     mhp_optimizer_destroy(trainer->optimizer);
-    mhp_stream_destroy(trainer->compute);
+    mhp_lanes_close(&trainer->lanes);
     mhp_store_destroy(trainer->store);
     mhp_arena_release(&trainer->arena);
     mhp_memory_plan_destroy(trainer->memory);

@@ -26,7 +26,8 @@ struct mhp_trainer {
     mhp_memory_plan *memory;
     mhp_arena arena;
     mhp_store *store;
-    mhp_stream *compute;
+    mhp_lanes lanes;
+    mhp_stream *compute;            /* of the lanes */
     mhp_recorder *recorder;         /* NULL: nothing is recorded */
     mhp_executor *executor, *evaluator;
     mhp_optimizer *optimizer;

@@ -101,7 +101,7 @@ static mhp_status mark_busy(void *native, const void *argument)
     (void)native;
     statistics->own[OWN_BYTES] = (double)mhp_device_bytes_peak(trainer->device);
     statistics->own[OWN_STOP] = mhp_watchdog_wants_stop(trainer->params.watchdog);
-    statistics->own[OWN_BUSY] = (double)(mhp_stream_busy_ns(trainer->compute) - mark->busy_start_ns) / wall_ns;
+    statistics->own[OWN_BUSY] = (double)(mhp_lanes_busy_ns(&trainer->lanes) - mark->busy_start_ns) / wall_ns;
     mhp_run_energy_mark(trainer->energy, statistics->own + OWN_ENERGY);
     return MHP_OK;
 }
@@ -346,7 +346,7 @@ static mhp_status run_step(mhp_trainer *trainer, int64_t step, bool update, mhp_
 {
     const mhp_statistics_layout *at = &trainer->statistics.at;
     uint64_t start_ns = mhp_time_ns();
-    uint64_t busy_ns = mhp_stream_busy_ns(trainer->compute);
+    uint64_t busy_ns = mhp_lanes_busy_ns(&trainer->lanes);
     mhp_batch *batch, *next;
     int64_t targets;
 

@@ -2,7 +2,7 @@
  * say which slot is free and which is full. Streams write and await the words; no thread of the host and no multiprocessor takes part.
  *
  * The receiver's k-th receive writes k to the word `free`, which the sender's stream awaits; behind its copy that writes k to `full`,
- * which the receiver's streams await. Both words are the receiver's. */
+ * which the receiver's streams await. Both words are the receiver's. Of messages in parts, k counts the parts in `full`. */
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -40,7 +40,8 @@ typedef struct ipc_channel {
     void *attached;                 /* sender: the receiver's memory */
     mhp_word *is_free, *is_full;
     bool watched, has_words;
-    _Atomic uint32_t sequence;      /* of the last send or receive */
+    /* What the words will be when all that was asked for is done. */
+    _Atomic uint32_t free_count, full_count;
     uint64_t messages;
 } ipc_channel;
 
@@ -68,7 +69,11 @@ static void let_go(mhp_watch *watch, bool failed)
     ipc_channel *channel = (ipc_channel *)(void *)watch;
 
     if (failed) {
-        atomic_store(channel->sends ? channel->is_free : channel->is_full, atomic_load(&channel->sequence) + AHEAD);
+        if (channel->sends) {
+            atomic_store(channel->is_free, atomic_load(&channel->free_count) + AHEAD);
+        } else {
+            atomic_store(channel->is_full, atomic_load(&channel->full_count) + AHEAD);
+        }
     }
 }
 
@@ -99,40 +104,52 @@ static mhp_status ipc_connect(void *state)
     return MHP_OK;
 }
 
-static uint32_t next_sequence(ipc_channel *channel)
+static uint32_t next(_Atomic uint32_t *count)
 {
-    channel->messages++;
-    return atomic_fetch_add(&channel->sequence, 1) + 1;
+    return atomic_fetch_add(count, 1) + 1;
 }
 
-static mhp_status ipc_send(void *state, const void *buffer, int slot, mhp_event *after, mhp_event *done)
+static mhp_status send_part(ipc_channel *channel, const char *buffer, char *target, mhp_part part, mhp_event *after)
 {
-    ipc_channel *channel = state;
-    uint32_t sequence = next_sequence(channel);
-
-    assert(slot >= 0 && slot < channel->params.slot_count);
     if (after) {
         MHP_RETURN_IF_ERROR(mhp_stream_wait(channel->stream, after));
     }
-    MHP_RETURN_IF_ERROR(mhp_stream_await_word(channel->stream, channel->is_free, sequence));
-    MHP_RETURN_IF_ERROR(mhp_stream_copy(channel->stream, channel->slots + (size_t)slot * channel->card.stride, buffer,
-                                        channel->params.slot_bytes));
-    MHP_RETURN_IF_ERROR(mhp_stream_write_word(channel->stream, channel->is_full, sequence));
+    MHP_RETURN_IF_ERROR(mhp_stream_copy(channel->stream, target + part.offset, buffer + part.offset, part.bytes));
+    return mhp_stream_write_word(channel->stream, channel->is_full, next(&channel->full_count));
+}
+
+static mhp_status ipc_send(void *state, const void *buffer, int slot, mhp_event *const *after, mhp_event *done)
+{
+    ipc_channel *channel = state;
+    char *target = channel->slots + (size_t)slot * channel->card.stride;
+
+    assert(slot >= 0 && slot < channel->params.slot_count);
+    channel->messages++;
+    if (after[0]) {                     /* nothing of the channel's stream stands behind the slot before there is something to send */
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(channel->stream, after[0]));
+    }
+    MHP_RETURN_IF_ERROR(mhp_stream_await_word(channel->stream, channel->is_free, next(&channel->free_count)));
+    for (int p = 0; p < channel->params.parts; p++) {
+        MHP_RETURN_IF_ERROR(send_part(channel, buffer, target, mhp_part_of(&channel->params, p), p > 0 ? after[p] : NULL));
+    }
     return mhp_event_record(done, channel->stream);
 }
 
-static mhp_status ipc_receive(void *state, int slot, mhp_event *after, mhp_event *done)
+static mhp_status ipc_receive(void *state, int slot, mhp_event *after, mhp_event *const *done)
 {
     ipc_channel *channel = state;
-    uint32_t sequence = next_sequence(channel);
 
     assert(slot >= 0 && slot < channel->params.slot_count);
     (void)slot;                         /* the send that meets this receive names it */
+    channel->messages++;
     if (after) {
         MHP_RETURN_IF_ERROR(mhp_stream_wait(channel->stream, after));
     }
-    MHP_RETURN_IF_ERROR(mhp_stream_write_word(channel->stream, channel->is_free, sequence));
-    return mhp_event_follow(done, channel->is_full, sequence);
+    MHP_RETURN_IF_ERROR(mhp_stream_write_word(channel->stream, channel->is_free, next(&channel->free_count)));
+    for (int p = 0; p < channel->params.parts; p++) {
+        MHP_RETURN_IF_ERROR(mhp_event_follow(done[p], channel->is_full, next(&channel->full_count)));
+    }
+    return MHP_OK;
 }
 
 static void ipc_close(void *state)
@@ -177,7 +194,8 @@ static mhp_status ipc_open(mhp_comm *comm, const mhp_channel_params *params, voi
     channel->device = mhp_comm_device(comm);
     channel->params = *params;
     channel->sends = params->source == mhp_comm_rank(comm);
-    atomic_init(&channel->sequence, FIRST_SEQUENCE);
+    atomic_init(&channel->free_count, FIRST_SEQUENCE);
+    atomic_init(&channel->full_count, FIRST_SEQUENCE);
     snprintf(channel->name, sizeof channel->name, "%s", params->name);
     channel->params.name = channel->name;
     MHP_TRY(out, mhp_node_stream(channel->node, channel->sends, &channel->stream));

@@ -17,19 +17,23 @@ typedef struct mpi_channel {
     mhp_stream *stream;
     bool staged;
     mhp_staging staging;            /* if staged */
+    mhp_event *arrived[MHP_STAGING_BUFFERS][MHP_CHANNEL_PARTS_MAX];     /* staged receives: a part is in its buffer */
+    mhp_mpi_operation *sending;     /* the comm thread's: the message whose parts are on their way; NULL behind a failure */
     uint64_t sent;                  /* messages; the host thread's */
     atomic_uint_fast64_t corrupted; /* the message, from 1, whose bit is flipped; 0: none */
     atomic_uint_fast64_t messages, bytes, wait_ns;
 } mpi_channel;
 
+/* One part of a message. */
 typedef struct transfer_call {
     mpi_channel *channel;
-    char *buffer;
-    mhp_event *done;
+    char *buffer;                   /* of the whole message */
+    int part;
+    mhp_event *done;                /* of a receive: of this part; of a send: of all */
     bool receives;
 } transfer_call;
 
-static mhp_status post_part(const transfer_call *call, mhp_mpi_operation *operation, size_t offset, int bytes)
+static mhp_status post_piece(const transfer_call *call, mhp_mpi_operation *operation, size_t offset, int bytes)
 {
     const mpi_channel *channel = call->channel;
     mhp_comm *comm = channel->comm;
@@ -47,76 +51,116 @@ static mhp_status post_part(const transfer_call *call, mhp_mpi_operation *operat
     return MHP_OK;
 }
 
+/* MPI counts in int: large parts go in pieces. */
+static mhp_status post_part(const transfer_call *call, mhp_mpi_operation *operation)
+{
+    mhp_part part = mhp_part_of(&call->channel->params, call->part);
+
+    for (size_t at = 0; at < part.bytes; at += MHP_MPI_PART_BYTES_MAX) {
+        size_t rest = part.bytes - at;
+
+        MHP_RETURN_IF_ERROR(post_piece(call, operation, part.offset + at, (int)(rest < MHP_MPI_PART_BYTES_MAX ? rest : MHP_MPI_PART_BYTES_MAX)));
+    }
+    return MHP_OK;
+}
+
+/* A send is one operation from its first part to its last, for MPI may be done with parts in any order; a receive is one a part. */
 static mhp_status post_transfer(void *native, const void *argument)
 {
     const transfer_call *call = argument;
     mpi_channel *channel = call->channel;
-    mhp_status status = MHP_OK;
-    mhp_mpi_operation *operation = NULL;
+    mhp_mpi_operation *received = NULL;
+    mhp_mpi_operation **operation = call->receives ? &received : &channel->sending;
+    bool first = call->part == 0, last = call->part + 1 == channel->params.parts;
+    mhp_status status;
 
     (void)native;
-    MHP_RETURN_IF_ERROR(mhp_mpi_begin(channel->comm, channel->name, call->done, &operation));
-    operation->receives = call->receives;
-    operation->wait_ns = &channel->wait_ns;
-    if (atomic_load(&channel->corrupted) == atomic_load(&channel->messages) + 1) {
+    if (call->receives || first) {
+        MHP_RETURN_IF_ERROR(mhp_mpi_begin(channel->comm, channel->name, call->done, operation));
+        (*operation)->receives = call->receives;
+        (*operation)->wait_ns = last ? &channel->wait_ns : NULL;
+    } else if (!*operation) {
+        return MHP_OK;
+    }
+    if (first && atomic_load(&channel->corrupted) == atomic_load(&channel->messages) + 1) {
         call->buffer[0] ^= 1;
     }
-    for (size_t offset = 0; offset < channel->params.slot_bytes; offset += MHP_MPI_PART_BYTES_MAX) {
-        size_t rest = channel->params.slot_bytes - offset;
-
-        MHP_TRY(out, post_part(call, operation, offset, (int)(rest < MHP_MPI_PART_BYTES_MAX ? rest : MHP_MPI_PART_BYTES_MAX)));
+    status = post_part(call, *operation);
+    if (call->receives || last || status < 0) {
+        mhp_mpi_launch(channel->comm, *operation, status);
+        *operation = NULL;
     }
-    atomic_fetch_add(&channel->messages, 1);
-    atomic_fetch_add(&channel->bytes, channel->params.slot_bytes);
-out:
-    mhp_mpi_launch(channel->comm, operation, status);
+    if (last) {
+        atomic_fetch_add(&channel->messages, 1);
+        atomic_fetch_add(&channel->bytes, channel->params.slot_bytes);
+    }
     return MHP_OK;
 }
 
+/* The arm of `done`, where the call is the first for it, comes behind the wait: `after` may be the same event. */
 static mhp_status transfer(mpi_channel *channel, const transfer_call *call, mhp_event *after)
 {
-    if (after) {                        /* before the arm: `after` may be the same event */
+    if (after) {
         MHP_RETURN_IF_ERROR(mhp_stream_wait(channel->stream, after));
     }
-    MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
+    if (call->receives || call->part == 0) {
+        MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
+    }
     return mhp_stream_host_call(channel->stream, post_transfer, call, sizeof *call);
 }
 
+static mhp_status copy_part(mpi_channel *channel, mhp_stream *copies, char *target, const char *source, int part)
+{
+    mhp_part range = mhp_part_of(&channel->params, part);
+
+    return mhp_stream_copy(copies, target + range.offset, source + range.offset, range.bytes);
+}
+
 /* `done` says that the buffer was read; the message may leave later. */
-static mhp_status send_staged(mpi_channel *channel, const void *buffer, mhp_event *after, mhp_event *done)
+static mhp_status send_staged(mpi_channel *channel, const char *buffer, mhp_event *const *after, mhp_event *done)
 {
     mhp_stream *copies = channel->staging.stream;
     mhp_staging_buffer *staged = mhp_staging_take(&channel->staging);
     transfer_call call = {.channel = channel, .buffer = staged->memory, .done = staged->moved, .receives = false};
 
     MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, staged->moved));        /* what it held before has left */
-    if (after) {
-        MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, after));
+    for (int p = 0; p < channel->params.parts; p++) {
+        if (after[p]) {
+            MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, after[p]));
+        }
+        MHP_RETURN_IF_ERROR(copy_part(channel, copies, staged->memory, buffer, p));
+        MHP_RETURN_IF_ERROR(mhp_event_record(staged->copied, copies));
+        call.part = p;
+        MHP_RETURN_IF_ERROR(transfer(channel, &call, staged->copied));
     }
-    MHP_RETURN_IF_ERROR(mhp_stream_copy(copies, staged->memory, buffer, channel->params.slot_bytes));
-    MHP_RETURN_IF_ERROR(mhp_event_record(staged->copied, copies));
-    MHP_RETURN_IF_ERROR(mhp_event_record(done, copies));
-    return transfer(channel, &call, staged->copied);
-}
-
-/* The message may come before its slot is free. */
-static mhp_status receive_staged(mpi_channel *channel, void *slot, mhp_event *after, mhp_event *done)
-{
-    mhp_stream *copies = channel->staging.stream;
-    mhp_staging_buffer *staged = mhp_staging_take(&channel->staging);
-    transfer_call call = {.channel = channel, .buffer = staged->memory, .done = staged->moved, .receives = true};
-
-    MHP_RETURN_IF_ERROR(transfer(channel, &call, staged->copied));      /* what it held before is in its slot */
-    MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, staged->moved));
-    if (after) {
-        MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, after));
-    }
-    MHP_RETURN_IF_ERROR(mhp_stream_copy(copies, slot, staged->memory, channel->params.slot_bytes));
-    MHP_RETURN_IF_ERROR(mhp_event_record(staged->copied, copies));
     return mhp_event_record(done, copies);
 }
 
-static mhp_status mpi_send(void *state, const void *buffer, int slot, mhp_event *after, mhp_event *done)
+/* The message may come before its slot is free. All parts are asked for before the first is awaited. */
+static mhp_status receive_staged(mpi_channel *channel, char *slot, mhp_event *after, mhp_event *const *done)
+{
+    mhp_stream *copies = channel->staging.stream;
+    mhp_staging_buffer *staged = mhp_staging_take(&channel->staging);
+    mhp_event **arrived = channel->arrived[staged - channel->staging.buffers];
+    transfer_call call = {.channel = channel, .buffer = staged->memory, .receives = true};
+
+    for (int p = 0; p < channel->params.parts; p++) {
+        call.part = p;
+        call.done = arrived[p];
+        MHP_RETURN_IF_ERROR(transfer(channel, &call, p == 0 ? staged->copied : NULL));      /* what it held before is in its slot */
+    }
+    if (after) {
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, after));
+    }
+    for (int p = 0; p < channel->params.parts; p++) {
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(copies, arrived[p]));
+        MHP_RETURN_IF_ERROR(copy_part(channel, copies, slot, staged->memory, p));
+        MHP_RETURN_IF_ERROR(mhp_event_record(done[p], copies));
+    }
+    return mhp_event_record(staged->copied, copies);
+}
+
+static mhp_status mpi_send(void *state, const void *buffer, int slot, mhp_event *const *after, mhp_event *done)
 {
     mpi_channel *channel = state;
     transfer_call call = {.channel = channel, .buffer = (char *)(uintptr_t)buffer, .done = done, .receives = false};
@@ -127,20 +171,27 @@ static mhp_status mpi_send(void *state, const void *buffer, int slot, mhp_event 
     if (channel->staged) {
         return send_staged(channel, buffer, after, done);
     }
-    return transfer(channel, &call, after);
+    for (; call.part < channel->params.parts; call.part++) {
+        MHP_RETURN_IF_ERROR(transfer(channel, &call, after[call.part]));
+    }
+    return MHP_OK;
 }
 
-static mhp_status mpi_receive(void *state, int slot, mhp_event *after, mhp_event *done)
+static mhp_status mpi_receive(void *state, int slot, mhp_event *after, mhp_event *const *done)
 {
     mpi_channel *channel = state;
-    transfer_call call = {.channel = channel, .done = done, .receives = true};
+    transfer_call call = {.channel = channel, .receives = true};
 
     assert(slot >= 0 && slot < channel->params.slot_count);
     call.buffer = (char *)channel->params.slots + (size_t)slot * channel->params.slot_stride;
     if (channel->staged) {
         return receive_staged(channel, call.buffer, after, done);
     }
-    return transfer(channel, &call, after);
+    for (; call.part < channel->params.parts; call.part++) {
+        call.done = done[call.part];
+        MHP_RETURN_IF_ERROR(transfer(channel, &call, call.part == 0 ? after : NULL));
+    }
+    return MHP_OK;
 }
 
 static void mpi_close(void *state)
@@ -149,7 +200,23 @@ static void mpi_close(void *state)
 
     mhp_stream_destroy(channel->stream);
     mhp_staging_close(&channel->staging);
+    for (int i = 0; i < MHP_STAGING_BUFFERS; i++) {
+        for (int p = 0; p < MHP_CHANNEL_PARTS_MAX; p++) {
+            mhp_event_destroy(channel->arrived[i][p]);
+        }
+    }
     mhp_free(channel);
+}
+
+static mhp_status open_staging(mpi_channel *channel, mhp_device *device)
+{
+    MHP_RETURN_IF_ERROR(mhp_staging_open(&channel->staging, device, channel->name, channel->params.slot_bytes));
+    for (int i = 0; i < MHP_STAGING_BUFFERS; i++) {
+        for (int p = 0; p < channel->params.parts; p++) {
+            MHP_RETURN_IF_ERROR(mhp_event_create(device, &channel->arrived[i][p]));
+        }
+    }
+    return MHP_OK;
 }
 
 static mhp_status mpi_open(mhp_comm *comm, const mhp_channel_params *params, void **state_out)
@@ -164,7 +231,7 @@ static mhp_status mpi_open(mhp_comm *comm, const mhp_channel_params *params, voi
     channel->params.name = channel->name;
     channel->staged = mhp_staging_is_needed(mhp_comm_device(comm));
     if (channel->staged) {
-        MHP_TRY(out, mhp_staging_open(&channel->staging, mhp_comm_device(comm), channel->name, params->slot_bytes));
+        MHP_TRY(out, open_staging(channel, mhp_comm_device(comm)));
     }
     MHP_TRY(out, mhp_stream_create(mhp_comm_device(comm), MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, channel->name, &channel->stream));
     *state_out = channel;

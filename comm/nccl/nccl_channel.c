@@ -78,33 +78,42 @@ static mhp_status nccl_connect(void *state)
     return MHP_IN_PROGRESS;
 }
 
-static mhp_status pass(nccl_channel *channel, void *memory, mhp_event *after, mhp_event *done)
+static mhp_status pass(nccl_channel *channel, char *memory, int part, mhp_event *after)
 {
-    move_call call = {channel, memory, channel->params.slot_bytes, true};
+    mhp_part range = mhp_part_of(&channel->params, part);
+    move_call call = {channel, memory + range.offset, range.bytes, true};
 
-    channel->messages++;
     if (after) {
         MHP_RETURN_IF_ERROR(mhp_stream_wait(channel->stream, after));
     }
-    MHP_RETURN_IF_ERROR(mhp_stream_submit(channel->stream, submit_move, &call, sizeof call));
-    return mhp_event_record(done, channel->stream);
+    return mhp_stream_submit(channel->stream, submit_move, &call, sizeof call);
 }
 
-static mhp_status nccl_send(void *state, const void *buffer, int slot, mhp_event *after, mhp_event *done)
+static mhp_status nccl_send(void *state, const void *buffer, int slot, mhp_event *const *after, mhp_event *done)
 {
     nccl_channel *channel = state;
 
     assert(slot >= 0 && slot < channel->params.slot_count);
     (void)slot;                         /* the receive that meets this send names it */
-    return pass(channel, (void *)(uintptr_t)buffer, after, done);
+    channel->messages++;
+    for (int p = 0; p < channel->params.parts; p++) {
+        MHP_RETURN_IF_ERROR(pass(channel, (char *)(uintptr_t)buffer, p, after[p]));
+    }
+    return mhp_event_record(done, channel->stream);
 }
 
-static mhp_status nccl_receive(void *state, int slot, mhp_event *after, mhp_event *done)
+static mhp_status nccl_receive(void *state, int slot, mhp_event *after, mhp_event *const *done)
 {
     nccl_channel *channel = state;
+    char *memory = (char *)channel->params.slots + (size_t)slot * channel->params.slot_stride;
 
     assert(slot >= 0 && slot < channel->params.slot_count);
-    return pass(channel, (char *)channel->params.slots + (size_t)slot * channel->params.slot_stride, after, done);
+    channel->messages++;
+    for (int p = 0; p < channel->params.parts; p++) {
+        MHP_RETURN_IF_ERROR(pass(channel, memory, p, p == 0 ? after : NULL));
+        MHP_RETURN_IF_ERROR(mhp_event_record(done[p], channel->stream));
+    }
+    return MHP_OK;
 }
 
 static void nccl_close(void *state)

@@ -36,6 +36,7 @@ typedef struct host_stream {
     bool running;                       /* the head is being run, unlocked */
     mhp_status status;                  /* sticky */
     uint64_t busy_ns;
+    uint64_t mood;                      /* test backend; 0: not drawn yet */
 } host_stream;
 
 /* `flag` is the low half of the last completed generation. The threads of the host write it, and streams that run on a card write and

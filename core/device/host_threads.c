@@ -14,6 +14,7 @@ enum {
     WORD_SLEEP_NS = 50000,
     COMM_TIMER_SLACK_NS = 2000,
     TEST_DELAY_MAX_NS = 100000,
+    TEST_MOOD_ITEMS = 64,       /* for about which many a mood lasts */
 };
 
 static uint64_t next_random(host_device *device)
@@ -37,18 +38,21 @@ static bool is_runnable(const host_stream *stream)
                       : mhp_host_is_complete(host_event_of(item->event), item->generation);
 }
 
-/* The stream to serve next: highest priority, or any for the test backend. */
+/* The stream to serve next: of highest priority. The test backend lets its moods decide: a stream keeps its own for a while, so that one
+ * runs as far ahead of the others as events allow, and another far behind. */
 static host_stream *pick_stream(host_device *device, mhp_stream_kind kind)
 {
     host_stream *best = NULL;
-    uint64_t seen = 0;
+    bool moody = device->base.kind == MHP_DEVICE_TEST;
 
     for (host_stream *stream = device->streams; stream; stream = stream->next) {
         if (stream->kind != kind || !is_runnable(stream)) {
             continue;
         }
-        seen++;
-        if (!best || (device->base.kind == MHP_DEVICE_TEST ? next_random(device) % seen == 0 : stream->priority > best->priority)) {
+        if (moody && (stream->mood == 0 || next_random(device) % TEST_MOOD_ITEMS == 0)) {
+            stream->mood = 1 + next_random(device);
+        }
+        if (!best || (moody ? stream->mood > best->mood : stream->priority > best->priority)) {
             best = stream;
         }
     }

@@ -19,6 +19,7 @@ const mhp_kernels MHP_CPU_TABLE = {
     .name = MHP_CPU_NAME,
     .dtype = REAL_DTYPE,
     .full_dtype = REAL_DTYPE,
+    .token_grain = TOKEN_BLOCK,
     .gemm = gemm,
     .embedding = embedding,
     .embedding_gradient = embedding_gradient,

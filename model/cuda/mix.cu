@@ -342,8 +342,9 @@ template <typename T> mhp_status mix_of(cudaStream_t stream, const mhp_mix_args 
         return residual_norm<T>(stream, c->tokens, c->hidden, c->norm_epsilon, c->x, NULL, NULL, args->weight, args->normed,
                                 args->norm_rrms);
     }
-    p = projection_of(c->kind, c->tokens, c->hidden, c->streams, projections, c->x, c->fn, c->projection, c->rrms, args->normed,
-                      sizeof(T));
+    p = projection_of(c->kind, mhp_connection_whole(c), c->hidden, c->streams, projections, c->x, c->fn, c->projection, c->rrms,
+                      args->normed, sizeof(T));
+    p.rows = c->tokens * p.rows_of_token;
     MHP_RETURN_IF_ERROR(project<T>(stream, &p));
     return finish_mix<T>(stream, args, &p);
 }

@@ -7,6 +7,7 @@ static const mhp_kernels kernels_f32 = {
     .name = "cuda f32",
     .dtype = MHP_DTYPE_F32,
     .full_dtype = MHP_DTYPE_F32,
+    .token_grain = 256,
     MHP_CUDA_CONNECTION_KERNELS(ENTRY, f32)
     MHP_CUDA_OTHER_KERNELS(ENTRY, f32)
     .connection_workspace = mhp_cuda_connection_workspace,
@@ -17,6 +18,7 @@ static const mhp_kernels kernels_bf16 = {
     .name = "cuda bf16",
     .dtype = MHP_DTYPE_BF16,
     .full_dtype = MHP_DTYPE_F32,
+    .token_grain = 256,
     MHP_CUDA_CONNECTION_KERNELS(ENTRY, bf16)
     MHP_CUDA_OTHER_KERNELS(ENTRY, bf16)
     .connection_workspace = mhp_cuda_connection_workspace,

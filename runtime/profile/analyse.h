@@ -18,7 +18,7 @@ typedef struct mhp_idle {
  * step. */
 typedef struct mhp_rank_figures {
     double step_us;
-    double compute_us; /* the compute stream worked: groups, norm, update */
+    double compute_us; /* compute worked (groups, norm, update), or another lane did while it waited */
     double exposed_us; /* it stood still while what it waited for was under way */
     double bubble_us;  /* it stood still because what it waited for was not made yet */
     double other_us;   /* the rest: host, preparation, reporting, latency of waking up */

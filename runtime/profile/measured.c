@@ -102,23 +102,30 @@ static void count_passes(sums *s, const mhp_action_list *list)
     }
 }
 
+static void add_group(sums *s, const mhp_timed_span *timed, const mhp_action_list *list)
+{
+    const mhp_trace_span *span = timed->span;
+    double took_us = timed->end_us - timed->start_us;
+    pass_sum *sum = &s->passes[span->stage][span->pass];
+
+    if (list->items[span->action].kind == MHP_ACTION_OVERLAP_F_B) {
+        sum->paired_us += took_us;
+    } else {
+        sum->alone_us += took_us;
+    }
+    sum->connection_us += span->part == MHP_PART_CONNECTION ? took_us : 0;
+}
+
+/* Whatever lane they ran on, and beside what. */
 static void add_groups(sums *s, const mhp_timed_rank *timed, const mhp_action_list *list)
 {
     for (size_t i = 0; i < timed->span_count; i++) {
-        const mhp_trace_span *span = timed->spans[i].span;
-        double took_us = timed->spans[i].end_us - timed->spans[i].start_us;
-        pass_sum *sum;
-
-        if (span->kind != MHP_TRACE_GROUP) {
-            continue;
+        if (timed->spans[i].span->kind == MHP_TRACE_GROUP && timed->spans[i].span->lane == MHP_LANE_COMPUTE) {
+            add_group(s, &timed->spans[i], list);
         }
-        sum = &s->passes[span->stage][span->pass];
-        if (list->items[span->action].kind == MHP_ACTION_OVERLAP_F_B) {
-            sum->paired_us += took_us;
-        } else {
-            sum->alone_us += took_us;
-        }
-        sum->connection_us += span->part == MHP_PART_CONNECTION ? took_us : 0;
+    }
+    for (size_t i = 0; i < timed->beside_count; i++) {
+        add_group(s, &timed->beside[i], list);
     }
 }
 
@@ -419,6 +426,8 @@ void mhp_measured_release(mhp_measured *measured)
 
 /* ---- a step as a simulation ---- */
 
+/* An action lasts as long as compute works on it; what it left to lanes for messages does not keep the next one. A pair ends with its
+ * partner. */
 static void note_spans(const mhp_step_analysis *step, int rank, double begin_us, mhp_simulation *out)
 {
     const mhp_timed_rank *timed = &step->timeline.ranks[rank];
@@ -427,7 +436,7 @@ static void note_spans(const mhp_step_analysis *step, int rank, double begin_us,
         const mhp_timed_span *one = &timed->spans[i];
         mhp_span *span = one->span->action >= 0 ? &out->ranks[rank].spans[one->span->action] : NULL;
 
-        if (one->span->kind == MHP_TRACE_GROUP) {
+        if (one->span->kind == MHP_TRACE_GROUP && one->span->lane <= MHP_LANE_PARTNER) {
             *span = (mhp_span){span->end_us > 0 ? span->start_us : one->start_us - begin_us, one->end_us - begin_us};
         }
     }

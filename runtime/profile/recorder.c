@@ -63,6 +63,11 @@ struct mhp_recorder {
     mhp_trace trace;
 };
 
+static mhp_stream *compute_of(const mhp_recorder *recorder)
+{
+    return recorder->params.lanes->stream[MHP_LANE_COMPUTE];
+}
+
 /* ---- stamps ---- */
 
 static mhp_status read_clock(void *native, const void *argument)
@@ -208,12 +213,12 @@ static mhp_status measure_mark(mhp_recorder *recorder)
     size_t first = (count - 1) / 4, end = count - 1 - first;
 
     MHP_RETURN_IF_ERROR(mhp_event_arm(recorder->gate));
-    MHP_RETURN_IF_ERROR(mhp_stream_wait(recorder->params.compute, recorder->gate));
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(compute_of(recorder), recorder->gate));
     for (size_t i = 0; i < count; i++) {
-        MHP_RETURN_IF_ERROR(submit_stamp(recorder->params.compute, recorder->on_card, &recorder->marks[i].end));
+        MHP_RETURN_IF_ERROR(submit_stamp(compute_of(recorder), recorder->on_card, &recorder->marks[i].end));
     }
     mhp_event_signal(recorder->gate, MHP_OK);
-    MHP_RETURN_IF_ERROR(mhp_stream_synchronize(recorder->params.compute));
+    MHP_RETURN_IF_ERROR(mhp_stream_synchronize(compute_of(recorder)));
     for (size_t i = 0; i + 1 < count; i++) {
         gaps_ns[i] = stamp_ns(&recorder->marks[i + 1].end, recorder->on_card) -
                      stamp_ns(&recorder->marks[i].end, recorder->on_card);
@@ -288,7 +293,7 @@ mhp_status mhp_recorder_begin_step(mhp_recorder *recorder, int64_t step, uint64_
     }
     recorder->mark_count = recorder->transfer_count = recorder->first_pending = 0;
     recorder->active = true;
-    return submit_stamp(recorder->params.compute, recorder->on_card, &recorder->base);
+    return submit_stamp(compute_of(recorder), recorder->on_card, &recorder->base);
 }
 
 static mhp_status await_watches(const mhp_recorder *recorder)
@@ -310,20 +315,24 @@ static void keep(mhp_recorder *recorder, mhp_trace_span what, int64_t start_ns, 
 
 static void resolve(mhp_recorder *recorder, uint64_t end_ns)
 {
-    int64_t last_ns = stamp_ns(&recorder->base, recorder->on_card);
+    int64_t last_ns[MHP_LANE_COUNT];
     mhp_trace_span whole = {
         .kind = MHP_TRACE_STEP, .action = -1, .stage = -1, .microbatch = -1, .slot = -1, .peer = -1};
 
     keep(recorder, whole, (int64_t)recorder->start_ns, (int64_t)end_ns);
+    for (int lane = 0; lane < MHP_LANE_COUNT; lane++) {
+        last_ns[lane] = stamp_ns(&recorder->base, recorder->on_card);
+    }
     recorder->trace.mark_count = recorder->mark_count > (size_t)recorder->trace.mark_count
                                      ? (int64_t)recorder->mark_count
                                      : recorder->trace.mark_count;
     for (size_t i = 0; i < recorder->mark_count; i++) {
         int64_t time_ns = stamp_ns(&recorder->marks[i].end, recorder->on_card);
+        int64_t *last = &last_ns[recorder->marks[i].what.lane];
 
-        time_ns = time_ns > last_ns ? time_ns : last_ns; /* times of events of a card are rounded */
-        keep(recorder, recorder->marks[i].what, last_ns, time_ns);
-        last_ns = time_ns;
+        time_ns = time_ns > *last ? time_ns : *last; /* times of events of a card are rounded */
+        keep(recorder, recorder->marks[i].what, *last, time_ns);
+        *last = time_ns;
     }
     for (size_t i = 0; i < recorder->transfer_count; i++) {
         const transfer *one = &recorder->transfers[i];
@@ -424,7 +433,7 @@ mhp_status mhp_recorder_mark(mhp_recorder *recorder, mhp_trace_span what)
     next = &recorder->marks[recorder->mark_count++];
     next->what = what;
     next->what.action = recorder->action;
-    return submit_stamp(recorder->params.compute, recorder->on_card, &next->end);
+    return submit_stamp(recorder->params.lanes->stream[what.lane], recorder->on_card, &next->end);
 }
 
 mhp_status mhp_recorder_transfer(mhp_recorder *recorder, mhp_watch *watch, mhp_trace_span what, mhp_event *after,
@@ -477,7 +486,7 @@ mhp_status mhp_recorder_arrived(mhp_recorder *recorder, const mhp_event *done)
 
         if (one->done == done && !one->asked) {
             one->asked = true;
-            return mhp_stream_host_call(recorder->params.compute, read_events, &one, sizeof one);
+            return mhp_stream_host_call(compute_of(recorder), read_events, &one, sizeof one);
         }
     }
     return MHP_OK;

@@ -6,7 +6,7 @@
 #ifndef MHP_RUNTIME_PROFILE_RECORDER_H
 #define MHP_RUNTIME_PROFILE_RECORDER_H
 
-#include "runtime/options.h"
+#include "runtime/lanes.h"
 #include "runtime/profile/trace.h"
 #include "runtime/store.h"
 
@@ -17,7 +17,7 @@ typedef struct mhp_watch mhp_watch;
 
 typedef struct mhp_recorder_params {
     mhp_comm *comm;
-    mhp_stream *compute;
+    const mhp_lanes *lanes;
     const mhp_profile_params *profile; /* steps > 0 */
     const char *directory;             /* the run's folder: the trace goes to its subfolder `profile`; copied */
     int64_t total_steps;               /* of the run */
@@ -50,15 +50,20 @@ void mhp_recorder_resume(mhp_recorder *recorder);
 void mhp_recorder_begin_action(mhp_recorder *recorder, size_t position, const mhp_action *action);
 void mhp_recorder_end_action(mhp_recorder *recorder);
 
-/* A mark behind all that is on the compute stream: what passed since the mark before it is `what`, a group, a wait or a
+/* A mark behind all that is on the span's lane: what passed since the mark before it is `what`, a group, a wait or a
  * phase. Step, action and times are filled in. */
 mhp_status mhp_recorder_mark(mhp_recorder *recorder, mhp_trace_span what);
-/* What stood still before the pass that a cursor is in: until its input was there and the output slot free that it fills
- * for another rank, or -1. */
-mhp_status mhp_recorder_wait(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch, int slot);
+/* Compute stood still before the pass that a cursor is in, until its input was there; or a lane did before the step that
+ * fills `slot`, an output slot, until that was free. */
+mhp_status mhp_recorder_wait(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch);
+mhp_status mhp_recorder_slot(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch, int slot,
+                             mhp_lane lane);
+/* Compute stood still until the step that fills `slot` was done on its lane; until the partner was. */
+mhp_status mhp_recorder_joined(mhp_recorder *recorder, mhp_pass pass, int stage, int microbatch, int slot);
+mhp_status mhp_recorder_partner(mhp_recorder *recorder);
 /* A step that a cursor was moved by, and the part that it was of. */
 mhp_status mhp_recorder_group(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch,
-                              mhp_step_part part);
+                              mhp_step_part part, mhp_lane lane);
 
 /* A transfer that begins with `after` and ends with `done`, as these stand now; those of one watch follow each other. */
 mhp_status mhp_recorder_transfer(mhp_recorder *recorder, mhp_watch *watch, mhp_trace_span what, mhp_event *after,

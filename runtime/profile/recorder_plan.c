@@ -10,7 +10,17 @@ static size_t count_steps(mhp_store *store, int stage, mhp_pass pass)
     return (size_t)cursor.step_count;
 }
 
-/* A wait before F and I, and a mark a step of each pass. */
+static size_t count_forward(mhp_store *store, int stage)
+{
+    size_t slices = (size_t)mhp_stage_get_sizes(mhp_store_find(store, stage)->stage)->slices;
+
+    return count_steps(store, stage, MHP_PASS_FORWARD) + 2 * (slices - 1);
+}
+
+/* Beside a mark a step, and two for every further slice that a state comes in: what is waited for before a pass, other lanes' steps twice; before F and I the input as well, and
+ * before their last step its place. */
+enum { JOINS = 2, WAITS = JOINS + 2 };
+
 static size_t count_marks(mhp_store *store, const mhp_action *action)
 {
     bool pair = action->kind == MHP_ACTION_OVERLAP_F_B;
@@ -18,18 +28,20 @@ static size_t count_marks(mhp_store *store, const mhp_action *action)
 
     switch (action->kind) {
     case MHP_ACTION_FORWARD:
-        return 1 + count_steps(store, stage, MHP_PASS_FORWARD);
+        return WAITS + count_forward(store, stage);
     case MHP_ACTION_INPUT_GRADIENT:
-        return 1 + count_steps(store, stage, MHP_PASS_INPUT_GRADIENT);
+        return WAITS + count_steps(store, stage, MHP_PASS_INPUT_GRADIENT);
     case MHP_ACTION_WEIGHT_GRADIENT:
         return count_steps(store, stage, MHP_PASS_WEIGHT_GRADIENT);
     case MHP_ACTION_REBUILD:
-        return count_steps(store, stage, MHP_PASS_REBUILD);
+        return JOINS + count_steps(store, stage, MHP_PASS_REBUILD);
     case MHP_ACTION_BACKWARD:
     case MHP_ACTION_OVERLAP_F_B:
-        return 1 + count_steps(store, stage, MHP_PASS_INPUT_GRADIENT) +
+        return WAITS + count_steps(store, stage, MHP_PASS_INPUT_GRADIENT) +
                count_steps(store, stage, MHP_PASS_WEIGHT_GRADIENT) +
-               (pair ? 1 + count_steps(store, action->stage, MHP_PASS_FORWARD) : 0);
+               (pair ? WAITS + 1 + count_forward(store, action->stage) : 0);
+    case MHP_ACTION_REDUCE_GRAD:
+        return 1;
     default:
         return 0;
     }
@@ -37,6 +49,7 @@ static size_t count_marks(mhp_store *store, const mhp_action *action)
 
 void mhp_recorder_reserve_actions(mhp_recorder *recorder, mhp_store *store, const mhp_action_list *actions)
 {
+    mhp_recorder_reserve(recorder, JOINS, 0); /* at the end */
     for (size_t i = 0; recorder && i < actions->count; i++) {
         bool receives = actions->items[i].kind == MHP_ACTION_RECV_F || actions->items[i].kind == MHP_ACTION_RECV_B;
 
@@ -44,33 +57,51 @@ void mhp_recorder_reserve_actions(mhp_recorder *recorder, mhp_store *store, cons
     }
 }
 
-mhp_status mhp_recorder_wait(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch, int slot)
+static mhp_trace_span span_of(mhp_trace_kind kind, mhp_pass pass, int stage, int microbatch)
 {
-    mhp_trace_span wait = {
-        .kind = MHP_TRACE_WAIT,
-        .pass = (uint8_t)cursor->pass,
-        .cause = cursor->pass == MHP_PASS_FORWARD ? MHP_CAUSE_STATE : MHP_CAUSE_GRADIENT,
-        .stage = stage,
-        .microbatch = microbatch,
-        .slot = slot,
-        .peer = -1,
-    };
+    return (mhp_trace_span){
+        .kind = (uint8_t)kind, .pass = (uint8_t)pass, .stage = stage, .microbatch = microbatch, .slot = -1, .peer = -1};
+}
 
+static mhp_trace_span wait_of(mhp_pass pass, int stage, int microbatch, int slot)
+{
+    mhp_trace_span wait = span_of(MHP_TRACE_WAIT, pass, stage, microbatch);
+
+    wait.cause = pass == MHP_PASS_FORWARD ? MHP_CAUSE_STATE : MHP_CAUSE_GRADIENT;
+    wait.slot = slot;
+    return wait;
+}
+
+mhp_status mhp_recorder_wait(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch)
+{
+    return mhp_recorder_mark(recorder, wait_of(cursor->pass, stage, microbatch, -1));
+}
+
+mhp_status mhp_recorder_slot(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch, int slot,
+                             mhp_lane lane)
+{
+    mhp_trace_span wait = wait_of(cursor->pass, stage, microbatch, slot);
+
+    wait.lane = lane;
     return mhp_recorder_mark(recorder, wait);
 }
 
-mhp_status mhp_recorder_group(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch,
-                              mhp_step_part part)
+mhp_status mhp_recorder_joined(mhp_recorder *recorder, mhp_pass pass, int stage, int microbatch, int slot)
 {
-    mhp_trace_span group = {
-        .kind = MHP_TRACE_GROUP,
-        .pass = (uint8_t)cursor->pass,
-        .part = (uint8_t)part,
-        .stage = stage,
-        .microbatch = microbatch,
-        .slot = -1,
-        .peer = -1,
-    };
+    return mhp_recorder_mark(recorder, wait_of(pass, stage, microbatch, slot));
+}
 
+mhp_status mhp_recorder_partner(mhp_recorder *recorder)
+{
+    return mhp_recorder_mark(recorder, wait_of(MHP_PASS_INPUT_GRADIENT, -1, -1, -1));
+}
+
+mhp_status mhp_recorder_group(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch,
+                              mhp_step_part part, mhp_lane lane)
+{
+    mhp_trace_span group = span_of(MHP_TRACE_GROUP, cursor->pass, stage, microbatch);
+
+    group.part = (uint8_t)part;
+    group.lane = lane;
     return mhp_recorder_mark(recorder, group);
 }

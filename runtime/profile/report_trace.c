@@ -11,7 +11,7 @@
 #include "runtime/profile/report.h"
 #include "scheduler/draw.h"
 
-enum { STEP_THREAD = 0, COMPUTE_THREAD = 1, FIRST_TRACK = 2 };
+enum { STEP_THREAD = 0, COMPUTE_THREAD = 1, FIRST_TRACK = COMPUTE_THREAD + MHP_LANE_COUNT };     /* a thread for each lane */
 
 /* The messages of one channel end, or the collectives of one kind and stage. */
 typedef struct track {
@@ -66,7 +66,7 @@ static void begin_complete(writer *w, int rank, int thread, const char *category
     fprintf(w->stream, ",\"args\":{\"step\":%lld", (long long)w->step->step + 1);
 }
 
-/* ---- the compute stream ---- */
+/* ---- the lanes ---- */
 
 static void write_group(writer *w, int rank, const mhp_timed_span *timed)
 {
@@ -74,9 +74,14 @@ static void write_group(writer *w, int rank, const mhp_timed_span *timed)
     char name[64];
 
     snprintf(name, sizeof name, "%s %s", mhp_pass_text((mhp_pass)span->pass), mhp_part_text((mhp_step_part)span->part));
-    begin_complete(w, rank, COMPUTE_THREAD, "kernel", name, timed->start_us, timed->end_us);
+    begin_complete(w, rank, COMPUTE_THREAD + span->lane, "kernel", name, timed->start_us, timed->end_us);
     fprintf(w->stream, ",\"stage\":%d,\"microbatch\":%d,\"n\":%d,\"stream\":%d,\"device\":%d}}", span->stage,
-            span->microbatch, w->report->analysis->set->ranks[rank].streams, COMPUTE_THREAD, rank);
+            span->microbatch, w->report->analysis->set->ranks[rank].streams, COMPUTE_THREAD + span->lane, rank);
+}
+
+static bool is_compute_group(const mhp_timed_span *timed)
+{
+    return timed->span->kind == MHP_TRACE_GROUP && timed->span->lane == MHP_LANE_COMPUTE;
 }
 
 /* The groups of an action lie in it. */
@@ -88,14 +93,14 @@ static size_t write_action(writer *w, int rank, size_t first)
     char name[64];
 
     for (end = first; end < timed->span_count && timed->spans[end].span->action == action; end++) {
-        last = timed->spans[end].span->kind == MHP_TRACE_GROUP ? end : last;
+        last = is_compute_group(&timed->spans[end]) ? end : last;
     }
     mhp_action_format(&w->report->plan->ranks[rank % w->report->plan->rank_count].actions.items[action], name,
                       sizeof name);
     begin_complete(w, rank, COMPUTE_THREAD, "action", name, timed->spans[first].start_us, timed->spans[last].end_us);
     fprintf(w->stream, ",\"position\":%d}}", action);
     for (size_t i = first; i <= last; i++) {
-        if (timed->spans[i].span->kind == MHP_TRACE_GROUP) {
+        if (is_compute_group(&timed->spans[i])) {
             write_group(w, rank, &timed->spans[i]);
         }
     }
@@ -117,7 +122,7 @@ static void write_compute(writer *w, int rank)
     begin_complete(w, rank, STEP_THREAD, "step", "step", timed->begin_us, timed->end_us);
     fprintf(w->stream, "}}");
     for (size_t i = 0; i < timed->span_count;) {
-        if (timed->spans[i].span->kind == MHP_TRACE_GROUP) {
+        if (is_compute_group(&timed->spans[i])) {
             i = write_action(w, rank, i);
             continue;
         }
@@ -125,6 +130,9 @@ static void write_compute(writer *w, int rank)
             write_phase(w, rank, &timed->spans[i]);
         }
         i++;
+    }
+    for (size_t i = 0; i < timed->beside_count; i++) {
+        write_group(w, rank, &timed->beside[i]);
     }
     for (size_t i = 0; i < w->step->idle_count[rank]; i++) {
         const mhp_idle *idle = &w->step->idle[rank][i];
@@ -325,6 +333,22 @@ static void choose_step(writer *w, int index)
     w->next_flow += index > 0 ? (int64_t)steps[index - 1].timeline.transfer_count : 1;
 }
 
+/* Of those that anything ran on. */
+static void write_lane_names(writer *w, int rank)
+{
+    const mhp_timed_rank *timed = &w->report->analysis->steps[0].timeline.ranks[rank];
+    bool used[MHP_LANE_COUNT] = {true};
+
+    for (size_t i = 0; i < timed->beside_count; i++) {
+        used[timed->beside[i].span->lane] = true;
+    }
+    for (int lane = 0; lane < MHP_LANE_COUNT; lane++) {
+        if (used[lane]) {
+            write_name(w, "thread_name", rank, COMPUTE_THREAD + lane, mhp_lane_text((mhp_lane)lane));
+        }
+    }
+}
+
 static mhp_status write_rank(writer *w, int rank)
 {
     char name[32];
@@ -332,7 +356,7 @@ static mhp_status write_rank(writer *w, int rank)
     snprintf(name, sizeof name, "rank %d", rank);
     write_name(w, "process_name", rank, 0, name);
     write_name(w, "thread_name", rank, STEP_THREAD, "steps");
-    write_name(w, "thread_name", rank, COMPUTE_THREAD, "compute");
+    write_lane_names(w, rank);
     w->track_count = 0;
     w->next_flow = 0;
     for (int i = 0; i < w->report->analysis->step_count; i++) {

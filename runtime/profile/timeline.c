@@ -1,4 +1,4 @@
-#include "runtime/profile/timeline.h"
+#include "runtime/profile/timeline_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -287,7 +287,8 @@ static double at_us(const builder *b, int rank, int64_t local_ns)
 
 static bool is_on_compute(const mhp_trace_span *span)
 {
-    return span->kind == MHP_TRACE_GROUP || span->kind == MHP_TRACE_WAIT || span->kind == MHP_TRACE_PHASE;
+    return span->lane == MHP_LANE_COMPUTE &&
+           (span->kind == MHP_TRACE_GROUP || span->kind == MHP_TRACE_WAIT || span->kind == MHP_TRACE_PHASE);
 }
 
 static mhp_status find_begin(builder *b)
@@ -306,29 +307,40 @@ static mhp_status find_begin(builder *b)
     return MHP_OK;
 }
 
+static mhp_timed_span timed(const builder *b, int rank, const mhp_trace_span *span)
+{
+    return (mhp_timed_span){span, at_us(b, rank, span->start_ns), at_us(b, rank, span->end_ns), {-1, -1}};
+}
+
 static mhp_status time_rank(builder *b, int rank)
 {
+    mhp_status status = MHP_OK;
     mhp_timed_rank *out = &b->out->ranks[rank];
-    size_t count;
+    size_t count, on_compute = 0;
     const mhp_trace_span *spans = mhp_trace_step(&b->set->ranks[rank], b->step, &count);
+    mhp_timed_span *compute = NULL;
 
-    MHP_RETURN_IF_ERROR(mhp_calloc(&out->spans, count, sizeof *out->spans));
+    MHP_TRY(out_label, mhp_calloc(&compute, count, sizeof *compute));
+    MHP_TRY(out_label, mhp_calloc(&out->beside, count, sizeof *out->beside));
     out->begin_us = at_us(b, rank, spans->start_ns);
     out->end_us = at_us(b, rank, spans->end_ns);
     b->out->end_us = fmax(b->out->end_us, out->end_us);
     for (size_t i = 1; i < count; i++) {
-        const mhp_trace_span *span = &spans[i];
-
-        if (is_on_compute(span)) {
-            if (out->span_count > 0 && span->start_ns != out->spans[out->span_count - 1].span->end_ns) {
-                return mhp_error_set(MHP_ERR_FORMAT,
-                                     "the trace of rank %d has a gap on the compute stream before span %zu", rank, i);
-            }
-            out->spans[out->span_count++] =
-                (mhp_timed_span){span, at_us(b, rank, span->start_ns), at_us(b, rank, span->end_ns), {-1, -1}};
+        if (spans[i].kind == MHP_TRACE_GROUP && spans[i].lane != MHP_LANE_COMPUTE) {
+            out->beside[out->beside_count++] = timed(b, rank, &spans[i]);
         }
+        if (!is_on_compute(&spans[i])) {
+            continue;
+        }
+        if (on_compute > 0 && spans[i].start_ns != compute[on_compute - 1].span->end_ns) {
+            MHP_RAISE(out_label, MHP_ERR_FORMAT, "the trace of rank %d has a gap on the compute stream before span %zu", rank, i);
+        }
+        compute[on_compute++] = timed(b, rank, &spans[i]);
     }
-    return MHP_OK;
+    MHP_TRY(out_label, mhp_timed_rank_join_lanes(out, compute, on_compute));
+out_label:
+    mhp_free(compute);
+    return status;
 }
 
 /* ---- transfers ---- */
@@ -473,43 +485,70 @@ static int find_transfer(const builder *b, transfer_key key)
     return found ? found->index : -1;
 }
 
-/* A wait before a pass that fills an output slot. */
+/* A wait for an output slot: of the lane that fills it, or of compute for that lane. */
 typedef struct slot_use {
-    int stage, pass, slot;
-    size_t at;
+    const mhp_trace_span *span;
+    double start_us;
+    size_t at; /* in the rank's spans; SIZE_MAX: another lane's */
 } slot_use;
 
 static int compare_uses(const void *left, const void *right)
 {
     const slot_use *a = left, *b = right;
-    int difference = a->stage != b->stage ? a->stage - b->stage
-                     : a->pass != b->pass ? a->pass - b->pass
-                                          : a->slot - b->slot;
+    int difference = a->span->stage != b->span->stage ? a->span->stage - b->span->stage
+                     : a->span->pass != b->span->pass ? a->span->pass - b->span->pass
+                                                      : a->span->slot - b->span->slot;
 
-    return difference ? difference : (a->at > b->at) - (a->at < b->at);
+    return difference ? difference : (a->start_us > b->start_us) - (a->start_us < b->start_us);
+}
+
+static bool is_same_slot(const mhp_trace_span *a, const mhp_trace_span *b)
+{
+    return a->stage == b->stage && a->pass == b->pass && a->slot == b->slot;
+}
+
+static bool waits_for_slot(const mhp_trace_span *span)
+{
+    return span->kind == MHP_TRACE_WAIT && span->slot >= 0;
+}
+
+static mhp_status find_uses(const builder *b, int rank, slot_use **uses_out, size_t *count_out)
+{
+    const mhp_timed_rank *out = &b->out->ranks[rank];
+    size_t span_count;
+    const mhp_trace_span *spans = mhp_trace_step(&b->set->ranks[rank], b->step, &span_count);
+
+    *count_out = 0;
+    MHP_RETURN_IF_ERROR(mhp_calloc(uses_out, out->span_count + span_count, sizeof **uses_out));
+    for (size_t i = 0; i < out->span_count; i++) {
+        if (waits_for_slot(out->spans[i].span)) {
+            (*uses_out)[(*count_out)++] = (slot_use){out->spans[i].span, out->spans[i].start_us, i};
+        }
+    }
+    for (size_t i = 0; i < span_count; i++) {
+        if (waits_for_slot(&spans[i]) && spans[i].lane != MHP_LANE_COMPUTE) {
+            (*uses_out)[(*count_out)++] = (slot_use){&spans[i], at_us(b, rank, spans[i].start_ns), SIZE_MAX};
+        }
+    }
+    qsort(*uses_out, *count_out, sizeof **uses_out, compare_uses);
+    return MHP_OK;
 }
 
 /* The message that lay in the slot before must have left. */
 static mhp_status join_slots(builder *b, int rank)
 {
     const mhp_trace *trace = &b->set->ranks[rank];
-    mhp_timed_rank *out = &b->out->ranks[rank];
     slot_use *uses = NULL;
     size_t count = 0;
 
-    MHP_RETURN_IF_ERROR(mhp_calloc(&uses, out->span_count, sizeof *uses));
-    for (size_t i = 0; i < out->span_count; i++) {
-        const mhp_trace_span *span = out->spans[i].span;
-
-        if (span->kind == MHP_TRACE_WAIT && span->slot >= 0) {
-            uses[count++] = (slot_use){span->stage, span->pass, span->slot, i};
+    MHP_RETURN_IF_ERROR(find_uses(b, rank, &uses, &count));
+    for (size_t i = 1, before = 0; i < count; i++) {
+        if (uses[i].span->microbatch != uses[i - 1].span->microbatch || !is_same_slot(uses[i].span, uses[i - 1].span)) {
+            before = i - 1;
         }
-    }
-    qsort(uses, count, sizeof *uses, compare_uses);
-    for (size_t i = 1; i < count; i++) {
-        if (uses[i].stage == uses[i - 1].stage && uses[i].pass == uses[i - 1].pass &&
-            uses[i].slot == uses[i - 1].slot) {
-            out->spans[uses[i].at].awaited[1] = find_transfer(b, made_key(trace, out->spans[uses[i - 1].at].span));
+        if (uses[i].at != SIZE_MAX && is_same_slot(uses[i].span, uses[before].span) &&
+            uses[i].span->microbatch != uses[before].span->microbatch) {
+            b->out->ranks[rank].spans[uses[i].at].awaited[1] = find_transfer(b, made_key(trace, uses[before].span));
         }
     }
     mhp_free(uses);
@@ -559,6 +598,7 @@ void mhp_timeline_release(mhp_timeline *timeline)
 {
     for (int rank = 0; timeline->ranks && rank < timeline->rank_count; rank++) {
         mhp_free(timeline->ranks[rank].spans);
+        mhp_free(timeline->ranks[rank].beside);
     }
     mhp_free(timeline->ranks);
     mhp_free(timeline->transfers);

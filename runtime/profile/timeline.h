@@ -44,8 +44,12 @@ typedef struct mhp_timed_span {
 
 typedef struct mhp_timed_rank {
     double begin_us, end_us; /* of the step on the host */
-    mhp_timed_span *spans;   /* of the compute stream, in its order, without gaps */
+    /* What the rank did, without overlap or gaps: the compute stream's spans in its order, and where that waited, what
+     * other lanes did meanwhile. A span of the trace may stand here in pieces, one behind the other or apart. */
+    mhp_timed_span *spans;
     size_t span_count;
+    mhp_timed_span *beside; /* groups of other lanes, whole, in the order of their begin */
+    size_t beside_count;
 } mhp_timed_rank;
 
 typedef struct mhp_timeline {

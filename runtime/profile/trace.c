@@ -166,7 +166,7 @@ static bool is_span_right(const trace_header *header, const mhp_trace_span *span
     return span->kind < MHP_TRACE_KIND_COUNT && span->pass < MHP_PASS_COUNT && part && span->cause < MHP_CAUSE_COUNT &&
            span->step >= 0 && span->step < header->step_count && span->action >= -1 && span->stage >= -1 &&
            span->stage < MHP_STAGES_MAX && span->microbatch >= -1 && span->microbatch < MHP_MICROBATCHES_MAX &&
-           span->slot >= -1 && span->peer >= -1 && span->peer < header->world_size && span->bytes >= 0 &&
+           span->lane >= 0 && span->lane < MHP_LANE_COUNT && span->slot >= -1 && span->peer >= -1 && span->peer < header->world_size && span->bytes >= 0 &&
            span->start_ns >= 0 && span->end_ns >= span->start_ns;
 }
 

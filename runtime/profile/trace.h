@@ -1,8 +1,8 @@
 /* What a rank recorded: spans of some steps, how its clock stands to rank 0's, and the file that keeps it.
  *
- * The spans of a step on the compute stream (groups, waits, phases) stand in the order of the stream, each beginning
- * where the one before it ended: together they fill the time from the first to the last without a gap. Transfers follow
- * them. docs/profiling.md. */
+ * The spans of a step on a lane (groups, waits, phases) stand in the order of its stream, each beginning where the one
+ * before it ended: those of the compute stream together fill the time from the first to the last without a gap.
+ * Transfers follow them. docs/profiling.md. */
 #ifndef MHP_RUNTIME_PROFILE_TRACE_H
 #define MHP_RUNTIME_PROFILE_TRACE_H
 
@@ -11,6 +11,7 @@
 
 #include "comm/clock.h"
 #include "model/stage.h"
+#include "runtime/lanes.h"
 
 typedef enum mhp_trace_kind {
     MHP_TRACE_STEP,       /* the host's: from the begin of a step to its last result */
@@ -52,7 +53,7 @@ typedef struct mhp_trace_span {
     int32_t slot; /* of a message: that it arrived in. Of a wait: the output slot that the pass fills for a message;
                      else -1 */
     int32_t peer; /* of a message: world rank of the sender; else -1 */
-    int32_t padding;
+    int32_t lane; /* mhp_lane: the stream of a group, a wait or a phase */
     int64_t bytes;            /* of a message or collective */
     int64_t start_ns, end_ns; /* this rank's clock */
 } mhp_trace_span;

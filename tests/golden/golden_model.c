@@ -1,5 +1,6 @@
 /* mpirun -n P golden_model DIR --schedule KIND|FILE [--chunks V] [--dtype f64|f32|bf16] [--data R] [--layers-per-stage a,b,...]
- * [--micro-batch-size N] [--device cpu|test|cuda] [--transport auto|ipc|nccl|mpi] [--threads N]
+ * [--micro-batch-size N] [--device cpu|test|cuda] [--transport auto|ipc|nccl|mpi] [--threads N] [--recompute none|connections|full]
+ * [--block N] [--shallow] [--critical] [--slices N] [--pair interleave|streams|off]
  *
  * Trains each of DIR/model_*.safetensors for its steps on P = pipeline x R ranks and compares logits, losses, gradients, norms and
  * final parameters with the file; the micro-batch losses of step 0 must be the same bits as those of one rank without a plan. A file
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 #include "runtime/local_model.h"
 #include "runtime/partition.h"
@@ -23,10 +25,19 @@
 typedef struct golden_settings {
     char *folder, *schedule, *layers;
     int dtype, device, transport, recompute, weight_gradients;
+    mhp_overlap_params overlap;
     int64_t block;
     int64_t data, micro_batch_size, threads, chunks;
     int run_count, off_count;       /* files that the ranks could run, and of them those that are off */
 } golden_settings;
+
+enum { LOGITS, LOSSES, NORMS, GRADIENTS, FEW_GRADIENTS, FINAL, FINAL_FIRST, BITS, SAME, COMPARED_COUNT };
+
+/* What a training came to. */
+typedef struct golden_result {
+    double losses[64], norms[64];
+    mhp_hash parameters;            /* of this rank's, behind the last step */
+} golden_result;
 
 /* One file on this rank. */
 typedef struct golden_case {
@@ -43,16 +54,16 @@ typedef struct golden_case {
     int64_t *tokens, *targets;      /* [steps, batch, length] */
     mhp_trainer *trainer;
     mhp_group *world;
-    double worst[8];                /* by what was compared */
-    char worst_name[8][MHP_TENSOR_NAME_MAX + 16];
+    double worst[COMPARED_COUNT];              /* by what was compared */
+    char worst_name[COMPARED_COUNT][MHP_TENSOR_NAME_MAX + 16];
+    golden_result result;
     bool good;
 } golden_case;
 
 enum { NO_CARD = 77 };          /* exit status: skipped */
-enum { LOGITS, LOSSES, NORMS, GRADIENTS, FEW_GRADIENTS, FINAL, FINAL_FIRST, BITS, COMPARED_COUNT };
 
 static const char *const compared_text[] = {"logits", "losses", "norms", "gradients", "gradients of scales and bases", "final", "final hc_attn_* of layer 0",
-                                            "step 0 against one rank"};
+                                            "step 0 against one rank", "bits without overlap"};
 
 static mhp_status fill(void *context, uint64_t sample, int32_t *token, int32_t *target, int32_t *document_start)
 {
@@ -140,6 +151,7 @@ static mhp_status read_training(golden_case *c)
         .microbatches = c->batch / (c->settings->data * c->settings->micro_batch_size)};
     c->schedule.recompute = (mhp_recompute_params){c->settings->recompute, c->settings->block};
     c->schedule.weight_gradients = c->settings->weight_gradients;
+    c->schedule.overlap = c->settings->overlap;
     return MHP_OK;
 }
 
@@ -316,12 +328,37 @@ out:
     return status;
 }
 
+/* Of all stages of this rank together. */
+static mhp_status hash_parameters(const golden_case *c, mhp_hash *hash_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_store *store = mhp_trainer_store(c->trainer);
+    mhp_stream *compute = mhp_trainer_compute(c->trainer);
+    mhp_hash hashes[64];
+    char *memory = NULL;
+
+    for (int s = 0; s < store->held_count && s < 64; s++) {
+        size_t bytes = (size_t)mhp_stage_layout(store->held[s].stage)->elements * mhp_dtype_bytes(mhp_dtype_full((mhp_dtype)c->model.dtype));
+
+        MHP_TRY(out, mhp_calloc(&memory, bytes, 1));
+        MHP_TRY(out, mhp_stream_copy(compute, memory, store->held[s].parameters, bytes));
+        MHP_TRY(out, mhp_stream_synchronize(compute));
+        hashes[s] = mhp_hash_bytes(memory, bytes);
+        mhp_free(memory);
+        memory = NULL;
+    }
+    *hash_out = mhp_hash_bytes(hashes, (size_t)store->held_count * sizeof *hashes);
+out:
+    mhp_free(memory);
+    return status;
+}
+
 static mhp_status train(golden_case *c)
 {
     size_t count;
     double *losses = golden_tensor(c->file, "losses", &count);
     double *norms = golden_tensor(c->file, "grad_norms", &count);
-    double computed_losses[64], computed_norms[64];
+    double *computed_losses = c->result.losses, *computed_norms = c->result.norms;
     mhp_status status = MHP_OK;
 
     for (int step = 0; step < c->steps && step < 64; step++) {
@@ -334,6 +371,7 @@ static mhp_status train(golden_case *c)
     note(c, LOSSES, golden_error(computed_losses, MHP_DTYPE_F64, losses, count), "losses");
     note(c, NORMS, golden_error(computed_norms, MHP_DTYPE_F64, norms, count), "grad_norms");
     MHP_TRY(out, compare_parameters(c, "final/", false));
+    MHP_TRY(out, hash_parameters(c, &c->result.parameters));
 out:
     mhp_free(losses);
     mhp_free(norms);
@@ -352,7 +390,7 @@ static double bf16_limit(const golden_case *c, int what)
 
 static double limit_of(const golden_case *c, int what)
 {
-    if (what == BITS) {
+    if (what == BITS || what == SAME) {
         return 0;
     }
     if (c->model.dtype == MHP_DTYPE_BF16) {
@@ -393,6 +431,32 @@ static mhp_status judge(golden_case *c)
     return status;
 }
 
+/* The same training with everything one behind the other must come to the same bits. */
+static mhp_status compare_without_overlap(golden_case *c, mhp_trainer_params params)
+{
+    mhp_status status = MHP_OK;
+    golden_result with = c->result;
+    mhp_schedule_params schedule = c->schedule;
+
+    schedule.overlap = (mhp_overlap_params){.slices = 1, .pair = MHP_PAIR_OFF};
+    params.schedule = &schedule;
+    MHP_TRY(out, mhp_trainer_create(&params, &c->trainer));
+    MHP_TRY(out, mhp_store_load(mhp_trainer_store(c->trainer), c->file, "param/"));
+    MHP_TRY(out, train(c));
+    note(c, SAME, memcmp(with.losses, c->result.losses, sizeof with.losses) != 0, "losses");
+    note(c, SAME, memcmp(with.norms, c->result.norms, sizeof with.norms) != 0, "norms");
+    note(c, SAME, !mhp_hash_equal(with.parameters, c->result.parameters), "parameters");
+out:
+    mhp_trainer_destroy(c->trainer);
+    c->trainer = NULL;
+    return status;
+}
+
+static bool overlaps(const mhp_overlap_params *overlap)
+{
+    return overlap->critical_stream || overlap->slices > 0 || overlap->pair != MHP_PAIR_INTERLEAVE;
+}
+
 static mhp_status run_trainer(golden_case *c)
 {
     mhp_status status = MHP_OK;
@@ -406,6 +470,11 @@ static mhp_status run_trainer(golden_case *c)
     MHP_TRY(out, compare_parameters(c, "grad/", true));
     MHP_TRY(out, compare_alone(c, &report));
     MHP_TRY(out, train(c));
+    mhp_trainer_destroy(c->trainer);
+    c->trainer = NULL;
+    if (overlaps(&c->settings->overlap)) {
+        MHP_TRY(out, compare_without_overlap(c, params));
+    }
     if (judge(c) < 0) {
         c->good = false;
     }
@@ -455,6 +524,9 @@ static const struct argp_option options[] = {
     {"recompute", 'r', "none|connections|full", 0, "what is made again (none)", 0},
     {"block", 'b', "N", 0, "sublayers of a block (the optimum)", 0},
     {"shallow", 'w', NULL, 0, "weight gradients as soon as possible", 0},
+    {"critical", 'k', NULL, 0, "what messages wait for on streams of their own", 0},
+    {"slices", 'n', "N", 0, "parts of a state on its way (by its size)", 0},
+    {"pair", 'p', "interleave|streams|off", 0, "how the halves of a pair share the device (interleave)", 0},
     {0},
 };
 
@@ -504,6 +576,17 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         return 0;
     case 'w':
         s->weight_gradients = MHP_WEIGHTS_SHALLOW;
+        return 0;
+    case 'k':
+        s->overlap.critical_stream = true;
+        return 0;
+    case 'n':
+        s->overlap.slices = atoi(argument);
+        return 0;
+    case 'p':
+        s->overlap.pair = strcmp(argument, "streams") == 0 ? MHP_PAIR_STREAMS
+                          : strcmp(argument, "off") == 0   ? MHP_PAIR_OFF
+                                                           : MHP_PAIR_INTERLEAVE;
         return 0;
     case 'T':
         s->threads = atoi(argument);

@@ -530,7 +530,7 @@ static mhp_mix_args mix_args(const config &c, const device_array &x, const devic
     mhp_mix_args args = {};
 
     args.connection = {c.kind, c.tokens, c.hidden, c.streams, c.iterations, norm_epsilon, hc_epsilon, x.data, fn.data, base.data,
-                       scale.data, k.pre.data, k.post.data, k.comb.data, k.projection.data, k.rrms.data, k.z.data};
+                       scale.data, k.pre.data, k.post.data, k.comb.data, k.projection.data, k.rrms.data, k.z.data, 0};
     args.weight = weight.data;
     args.normed = k.normed.data;
     args.norm_rrms = k.norm_rrms.data;
@@ -699,6 +699,42 @@ static void check_merge_gradient(const config &c, const array &g, const array &x
     *dcomb_out = dcomb.get();
 }
 
+static void *at_row(const void *base, size_t row_bytes, int row)
+{
+    return (char *)const_cast<void *>(base) + row_bytes * (size_t)row;
+}
+
+/* Merge and mix in slices of as few tokens as they may have, the last slice first. */
+static void run_slices(const config &c, const mhp_merge_args &merge, const mhp_mix_args &mix)
+{
+    int n = c.streams, grain = mhp_cuda_kernels(c.half ? MHP_DTYPE_BF16 : MHP_DTYPE_F32)->token_grain;
+    size_t real = c.half ? 2 : 4, row = real * c.hidden, full = sizeof(float);
+
+    for (int first = (c.tokens - 1) / grain * grain; first >= 0; first -= grain) {
+        mhp_merge_args some = merge;
+        mhp_mix_args of = mix;
+        mhp_connection_args &k = of.connection;
+
+        some.tokens = k.tokens = c.tokens - first < grain ? c.tokens - first : grain;
+        k.whole_tokens = c.tokens;
+        some.x = at_row(merge.x, row * n, first);
+        some.y = at_row(merge.y, row, first);
+        some.post = at_row(merge.post, full * n, first);
+        some.comb = at_row(merge.comb, full * n * n, first);
+        k.x = some.x_next = at_row(merge.x_next, row * n, first);
+        k.pre = at_row(k.pre, full * n, first);
+        k.post = at_row(k.post, full * n, first);
+        k.comb = at_row(k.comb, full * n * n, first);
+        k.projection = at_row(k.projection, full * n * (n + 2), first);
+        k.rrms = at_row(k.rrms, full * (c.kind == MHP_CONNECTION_HC ? n : 1), first);
+        k.z = at_row(k.z, row, first);
+        of.normed = at_row(of.normed, row, first);
+        of.norm_rrms = at_row(of.norm_rrms, full, first);
+        RUN(c, merge, some);
+        RUN(c, mix, of);
+    }
+}
+
 static void test_streams(const config &c)
 {
     int n = c.streams, C = c.hidden, T = c.tokens;
@@ -713,7 +749,7 @@ static void test_streams(const config &c)
     mhp_merge_args merge = {c.kind, T, C, n, x0_array.data, y_array.data, post_array.data, comb_array.data, next.data};
     mhp_mix_args mix = mix_args(c, next, fn, base, scale, weight, apart);
     mhp_merge_mix_args both = {merge, mix_args(c, next, fn, base, scale, weight, fused)};
-    std::vector<device_array *> outputs = fused.all();
+    std::vector<device_array *> outputs = fused.all(), sliced = apart.all();
 
     RUN(c, merge, merge);
     x = next.get();
@@ -721,6 +757,8 @@ static void test_streams(const config &c)
     RUN(c, mix, mix);
     check_mix(c, x, par, apart, "");
     check_again(c, "mix", [&] { poison(apart.all()); }, [&] { RUN(c, mix, mix); }, apart.all());
+    sliced.push_back(&next);
+    check_again(c, "merge and mix in slices", [&] { poison(sliced); }, [&] { run_slices(c, merge, mix); }, sliced);
     mix = mix_args(c, next, fn, base, scale, weight, lean);
     mix.connection.z = NULL;
     RUN(c, mix, mix);

@@ -14,7 +14,7 @@
 #include "core/memory.h"
 #include "tests/ranks/check.h"
 
-enum { SLOTS = 2, SHORT_MESSAGES = 3000, SHORT_BYTES = 64, LONG_MESSAGES = 3, PATIENCE_S = 60, EXIT_SKIPPED = 77 };
+enum { SLOTS = 2, PARTS = 5, SHORT_MESSAGES = 3000, SHORT_BYTES = 64, LONG_MESSAGES = 3, PATIENCE_S = 60, EXIT_SKIPPED = 77 };
 
 /* Longer than any buffer of any transport, and no multiple of anything. */
 static const size_t LONG_BYTES = (65u << 20) + 12;
@@ -31,23 +31,27 @@ typedef struct world {
 typedef struct ring_end {
     mhp_channel *channel;
     char *memory;               /* [SLOTS][bytes] */
-    mhp_event *filled[SLOTS], *empty[SLOTS];
+    mhp_event *filled[SLOTS][PARTS], *empty[SLOTS];
     size_t bytes;
+    mhp_channel_params params;
 } ring_end;
 
-static void open_end(world *w, ring_end *end, bool sends, size_t bytes)
+static void open_end(world *w, ring_end *end, bool sends, size_t bytes, int parts)
 {
     mhp_channel_params params = {
         .name = "ring", .id = w->channels, .source = sends ? w->rank : w->before, .target = sends ? w->next : w->rank,
-        .slot_bytes = bytes, .slot_count = SLOTS, .slot_stride = (bytes + 255) / 256 * 256};
+        .slot_bytes = bytes, .slot_count = SLOTS, .slot_stride = (bytes + 255) / 256 * 256,
+        .parts = parts, .part_bytes = bytes / (size_t)parts};
 
-    *end = (ring_end){.bytes = params.slot_stride};
+    *end = (ring_end){.bytes = params.slot_stride, .params = params};
     CHECK_OK(mhp_device_alloc(w->device, SLOTS * params.slot_stride, (void **)&end->memory));
     params.slots = sends ? NULL : end->memory;
     CHECK_OK(mhp_channel_open(w->comm, &params, &end->channel));
     for (int i = 0; i < SLOTS; i++) {
-        CHECK_OK(mhp_event_create(w->device, &end->filled[i]));
         CHECK_OK(mhp_event_create(w->device, &end->empty[i]));
+        for (int p = 0; p < parts; p++) {
+            CHECK_OK(mhp_event_create(w->device, &end->filled[i][p]));
+        }
     }
 }
 
@@ -55,37 +59,54 @@ static void close_end(world *w, ring_end *end)
 {
     mhp_channel_close(end->channel);
     for (int i = 0; i < SLOTS; i++) {
-        mhp_event_destroy(end->filled[i]);
         mhp_event_destroy(end->empty[i]);
+        for (int p = 0; p < end->params.parts; p++) {
+            mhp_event_destroy(end->filled[i][p]);
+        }
     }
     mhp_device_free(w->device, end->memory);
 }
 
-static void open_ring(world *w, ring_end *out, ring_end *in, size_t bytes)
+static void open_ring(world *w, ring_end *out, ring_end *in, size_t bytes, int parts)
 {
     mhp_channel *channels[2];
 
-    open_end(w, out, true, bytes);
-    open_end(w, in, false, bytes);
+    open_end(w, out, true, bytes, parts);
+    open_end(w, in, false, bytes, parts);
     channels[0] = out->channel;
     channels[1] = in->channel;
     CHECK_OK(mhp_channels_connect(channels, 2));
     w->channels++;
 }
 
-/* Submits one message out and one in, and waits for nothing: compute fills a slot from `given`, and empties one into `taken`. */
-static void pass_message(world *w, ring_end *out, ring_end *in, int message, const char *given, char *taken, size_t bytes)
+/* Where a part of a message begins; of the one behind the last: the end. */
+static size_t part_begin(const ring_end *end, int part)
 {
-    int slot = message % SLOTS;
+    return part == end->params.parts ? end->params.slot_bytes : (size_t)part * end->params.part_bytes;
+}
+
+/* Submits one message out and one in, and waits for nothing: compute fills a slot from `given`, and empties one into `taken`, part by
+ * part. */
+static void pass_message(world *w, ring_end *out, ring_end *in, int message, const char *given, char *taken)
+{
+    int slot = message % SLOTS, parts = out->params.parts;
     char *out_slot = out->memory + (size_t)slot * out->bytes, *in_slot = in->memory + (size_t)slot * in->bytes;
 
-    CHECK_OK(mhp_channel_receive(in->channel, slot, in->empty[slot], in->filled[slot]));
+    CHECK_OK(mhp_channel_receive_parts(in->channel, slot, in->empty[slot], in->filled[slot]));
     CHECK_OK(mhp_stream_wait(w->compute, out->empty[slot]));
-    CHECK_OK(mhp_stream_copy(w->compute, out_slot, given, bytes));
-    CHECK_OK(mhp_event_record(out->filled[slot], w->compute));
-    CHECK_OK(mhp_channel_send(out->channel, out_slot, slot, out->filled[slot], out->empty[slot]));
-    CHECK_OK(mhp_stream_wait(w->compute, in->filled[slot]));
-    CHECK_OK(mhp_stream_copy(w->compute, taken, in_slot, bytes));
+    for (int p = 0; p < parts; p++) {
+        size_t at = part_begin(out, p);
+
+        CHECK_OK(mhp_stream_copy(w->compute, out_slot + at, given + at, part_begin(out, p + 1) - at));
+        CHECK_OK(mhp_event_record(out->filled[slot][p], w->compute));
+    }
+    CHECK_OK(mhp_channel_send_parts(out->channel, out_slot, slot, out->filled[slot], out->empty[slot]));
+    for (int p = 0; p < parts; p++) {
+        size_t at = part_begin(in, p);
+
+        CHECK_OK(mhp_stream_wait(w->compute, in->filled[slot][p]));
+        CHECK_OK(mhp_stream_copy(w->compute, taken + at, in_slot + at, part_begin(in, p + 1) - at));
+    }
     CHECK_OK(mhp_event_record(in->empty[slot], w->compute));
 }
 
@@ -103,13 +124,13 @@ static unsigned char byte_of(int rank, size_t i)
 }
 
 /* Every rank sends `count` messages of its own bytes to the next and checks those from the one before. */
-static void run_ring(world *w, int count, size_t bytes)
+static void run_ring(world *w, int count, size_t bytes, int parts)
 {
     size_t all = (size_t)count * bytes;
     char *given, *taken, *host;
     ring_end out, in;
 
-    open_ring(w, &out, &in, bytes);
+    open_ring(w, &out, &in, bytes, parts);
     CHECK_OK(mhp_calloc(&host, all, 1));
     CHECK_OK(mhp_device_alloc(w->device, all, (void **)&given));
     CHECK_OK(mhp_device_alloc(w->device, all, (void **)&taken));
@@ -119,7 +140,7 @@ static void run_ring(world *w, int count, size_t bytes)
     CHECK_OK(mhp_stream_copy(w->compute, given, host, all));
     CHECK_OK(mhp_stream_synchronize(w->compute));
     for (int m = 0; m < count; m++) {
-        pass_message(w, &out, &in, m, given + (size_t)m * bytes, taken + (size_t)m * bytes, bytes);
+        pass_message(w, &out, &in, m, given + (size_t)m * bytes, taken + (size_t)m * bytes);
     }
     wait_for_sends(w, &out);
     CHECK_OK(mhp_stream_copy(w->compute, host, taken, all));
@@ -136,12 +157,19 @@ static void run_ring(world *w, int count, size_t bytes)
 
 static void thousands_of_messages(world *w)
 {
-    run_ring(w, SHORT_MESSAGES, SHORT_BYTES);
+    run_ring(w, SHORT_MESSAGES, SHORT_BYTES, 1);
+}
+
+/* Sizes of parts that no other part has. */
+static void messages_in_parts(world *w)
+{
+    run_ring(w, SHORT_MESSAGES / 10, SHORT_BYTES + 3, PARTS);
+    run_ring(w, SHORT_MESSAGES / 10, SHORT_BYTES, 3);
 }
 
 static void messages_longer_than_any_buffer(world *w)
 {
-    run_ring(w, LONG_MESSAGES, LONG_BYTES);
+    run_ring(w, LONG_MESSAGES, LONG_BYTES, PARTS);
 }
 
 /* ---- a rank is lost ---- */
@@ -166,10 +194,10 @@ static void lose_a_rank(world *w, bool killed)
     CHECK_OK(mhp_device_alloc(w->device, LONG_BYTES, (void **)&given));
     CHECK_OK(mhp_device_alloc(w->device, LONG_BYTES, (void **)&taken));
     CHECK_OK(mhp_stream_zero(w->compute, given, LONG_BYTES));
-    open_ring(w, &out, &in, LONG_BYTES);
+    open_ring(w, &out, &in, LONG_BYTES, PARTS);
     CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, NULL));                /* all are connected */
     for (int m = 0; m < count; m++) {
-        pass_message(w, &out, &in, m, given, taken, LONG_BYTES);
+        pass_message(w, &out, &in, m, given, taken);
     }
     CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, NULL));                /* and wait for messages */
     if (last) {
@@ -186,7 +214,7 @@ static void lose_a_rank(world *w, bool killed)
     start_ns = mhp_time_ns();
     status = mhp_stream_synchronize(w->compute);
     CHECK(status == MHP_ERR_PEER && strstr(mhp_error_text(), "lost on purpose"));
-    CHECK(mhp_event_query(in.filled[0]) != MHP_IN_PROGRESS);
+    CHECK(mhp_event_query(in.filled[0][0]) != MHP_IN_PROGRESS);
     if (strcmp(mhp_channel_transport(in.channel), "mpi") != 0) {     /* MPI may still write to the slots */
         close_end(w, &in);
         close_end(w, &out);
@@ -254,6 +282,7 @@ int main(int argc, char **argv)
         lose_a_rank(w, strcmp(mode, "killed") == 0);
     }
     thousands_of_messages(w);
+    messages_in_parts(w);
     messages_longer_than_any_buffer(w);
     mhp_stream_destroy(w->compute);
     if (w->rank == 0) {

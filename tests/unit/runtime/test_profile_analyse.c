@@ -107,6 +107,61 @@ static void known_cases_give_exactly_their_figures(void **state)
     }
 }
 
+static void add_beside(sample_rank *rank, mhp_lane lane, int microbatch, double start_us, double end_us)
+{
+    mhp_trace_span span = sample_span(MHP_TRACE_GROUP, 1, microbatch);
+
+    span.lane = lane;
+    span.part = MHP_PART_CONNECTION;
+    span.action = 1;
+    sample_add(rank, span, start_us, end_us);
+}
+
+/* Rank 1's compute works until 1100 and waits for the state until 1600 and for its lanes from 3000 to 3500. Beside it lanes work from
+ * 500 to 700, which compute hides, from 1000 to 1200 and 1150 to 1250, from 1500 to 1700, and from 3100 to 3600. */
+static void what_lanes_do_while_compute_waits_is_compute(void **state)
+{
+    static const double edges[][2] = {{100, 1100}, {1100, 1200}, {1200, 1250}, {1250, 1500}, {1500, 1600},
+                                      {1600, 3000}, {3000, 3100}, {3100, 3500}, {3500, 3700}};
+    sample_rank ranks[2];
+    mhp_trace traces[2];
+    mhp_trace_set set = {traces, 2};
+    mhp_analysis analysis;
+    const mhp_timed_rank *timed;
+
+    (void)state;
+    make_two(&cases[4], (sample_clock){0, 0}, ranks);      /* busy until 1100; the state comes at 1600 */
+    ranks[1].trace.span_count = 2;
+    ranks[1].last_us = 100;
+    sample_group(&ranks[1], MHP_PASS_WEIGHT_GRADIENT, MHP_PART_FEED_FORWARD, 0, 1, 7, 1100);
+    sample_wait(&ranks[1], MHP_CAUSE_STATE, 1, 1, 0, -1, 1600);
+    sample_group(&ranks[1], MHP_PASS_FORWARD, MHP_PART_CONNECTION, 1, 1, 0, 3000);
+    sample_wait(&ranks[1], MHP_CAUSE_GRADIENT, 1, -1, -1, -1, 3500);
+    sample_group(&ranks[1], MHP_PASS_FORWARD, MHP_PART_CONNECTION, 1, 1, 0, 3700);
+    add_beside(&ranks[1], MHP_LANE_GRADIENT, 3, 1150, 1250);
+    add_beside(&ranks[1], MHP_LANE_STATE, 4, 500, 700);
+    add_beside(&ranks[1], MHP_LANE_STATE, 5, 1000, 1200);
+    add_beside(&ranks[1], MHP_LANE_PARTNER, 6, 1500, 1700);
+    add_beside(&ranks[1], MHP_LANE_PARTNER, 7, 3100, 3600);
+    sample_message(&ranks[1], MHP_CAUSE_STATE, 1, 0, 0, 4096, 50, 1600);
+    traces[0] = ranks[0].trace;
+    traces[1] = ranks[1].trace;
+    assert_ok(mhp_analyse(&set, &analysis));
+    timed = &analysis.steps[0].timeline.ranks[1];
+    assert_int_equal(timed->beside_count, 5);
+    assert_int_equal(timed->span_count, 1 + sizeof edges / sizeof *edges);
+    for (size_t i = 0; i < sizeof edges / sizeof *edges; i++) {
+        assert_near(timed->spans[i + 1].start_us, edges[i][0], "a piece's begin");
+        assert_near(timed->spans[i + 1].end_us, edges[i][1], "a piece's end");
+    }
+    assert_near(analysis.mean[1].compute_us, 3600 - 250 - 100, "compute");
+    assert_near(analysis.mean[1].exposed_us, 250, "exposed");       /* the state moves from 1100 to 1600 */
+    assert_near(analysis.mean[1].other_us, 100 + 300 + 100, "other");
+    assert_adds_up(&analysis.mean[1]);
+    mhp_analysis_release(&analysis);
+    release(ranks, 2);
+}
+
 /* Where the path goes: backwards from the end of rank 1 over the message to rank 0, if it waited. */
 static void the_critical_path_follows_what_was_awaited(void **state)
 {
@@ -328,6 +383,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_cases_give_exactly_their_figures),
+        cmocka_unit_test(what_lanes_do_while_compute_waits_is_compute),
         cmocka_unit_test(the_critical_path_follows_what_was_awaited),
         cmocka_unit_test(no_message_takes_negative_time),
         cmocka_unit_test(a_message_that_nobody_made_is_refused),
