@@ -119,7 +119,8 @@ void mhp_event_signal(mhp_event *event, mhp_status status);
 mhp_status mhp_event_query(mhp_event *event);
 /* Blocks the calling thread until complete, at most `timeout_ns` (0: for ever); MHP_ERR_TIMEOUT. Never spins. */
 mhp_status mhp_event_synchronize(mhp_event *event, uint64_t timeout_ns);
-/* Time of completion on mhp_time_ns's clock; the event must be complete. Host thread; on a CPU also host calls. */
+/* Time of completion on mhp_time_ns's clock; the event must be complete. Host thread; on a CPU also host calls. Of an event that follows
+ * a word, the time of this call, on a CPU. */
 uint64_t mhp_event_time_ns(const mhp_event *event);
 /* How many of its records and arms are complete so far: where a stream is that records it again and again. Any thread; does not wait. */
 uint64_t mhp_event_count(const mhp_event *event);

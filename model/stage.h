@@ -26,7 +26,7 @@ typedef struct mhp_stage_params {
     int slices;                         /* of tokens, in which a state may leave and enter, at most; 0: by the state's size */
 } mhp_stage_params;
 
-enum { MHP_SLICES_MAX = 16, MHP_SLICE_BYTES = 8 << 20 };    /* by its size: one slice for every so many bytes */
+enum { MHP_SLICES_MAX = 16, MHP_SLICE_BYTES = 32 << 20 };    /* by its size: one slice for every so many bytes */
 
 /* What a micro-batch needs of a stage besides its messages, by the passes that it lives through: forward F, rebuild R, input gradient
  * I, weight gradient W. */

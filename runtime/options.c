@@ -39,7 +39,7 @@ const mhp_option mhp_parallel_options[] = {
      .help = "auto: every rank keeps to its part of the host's cores, near its card, unless the launcher bound it; none: no binding"},
     {.key = "map", .type = MHP_OPTION_ENUM, .offset = PARALLEL(map), .default_text = "auto", .choices = auto_or_none,
      .help = "auto: ranks that exchange messages share a host where they can; none: the ranks are the launcher's"},
-    {.key = "transport", .type = MHP_OPTION_ENUM, .offset = PARALLEL(transport), .default_text = "mpi", .choices = transports,
+    {.key = "transport", .type = MHP_OPTION_ENUM, .offset = PARALLEL(transport), .default_text = "auto", .choices = transports,
      .help = "what carries messages: ipc between ranks of a host, nccl between cards, mpi by way of the host; auto: ipc where it "
      "works, else nccl where every rank has a card to itself, else mpi"},
     {.key = "threads", .type = MHP_OPTION_INT, .offset = PARALLEL(threads), .default_text = "1", .minimum = 1, .maximum = 1024,

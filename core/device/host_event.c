@@ -176,7 +176,7 @@ uint64_t mhp_host_event_time_ns(const mhp_event *base)
     uint64_t time_ns;
 
     pthread_mutex_lock(&event->device->lock);
-    time_ns = event->time_ns;
+    time_ns = event->followed ? mhp_time_ns() : event->time_ns;        /* nobody was there when the word was written */
     pthread_mutex_unlock(&event->device->lock);
     return time_ns;
 }

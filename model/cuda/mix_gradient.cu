@@ -4,7 +4,7 @@
 
 namespace {
 
-enum { SUM_THREADS = 512, SUM_ROWS = SUM_THREADS / WARP, FEW_ROWS = 32, SUMS_MAX = 4 };
+enum { SUM_THREADS = 1024, SUM_ROWS = SUM_THREADS / WARP, FEW_ROWS = 32, SUMS_MAX = 4 };
 
 struct part_sums {
     part_sum sum[SUMS_MAX];
