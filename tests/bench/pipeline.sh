@@ -291,7 +291,7 @@ predict_row() {
         out="makespan $(tune_best "$own.tuned" "$predict" "$kind" "$m" --costs-layers "$from_layers")"
     else
         out=$("$mhcpipe" plan "$config" "${base[@]}" --set model.connections.kind="$kind" --set schedule.kind="$schedule" \
-            --set schedule.microbatches="$m" --costs "$own" --costs-layers "$from_layers" 2>&1)
+            --set schedule.microbatches="$m" --costs "$own" --costs-layers "$from_layers" 2>&1) || true
     fi
     rm -f "$own"*
     awk -v p="$p" -v m="$m" -v kind="$kind" -v schedule="$schedule" -v tokens=$((m * replicas * tokens)) '
