@@ -145,19 +145,22 @@ static double other_mean_us(const pass_sum *sum)
     return whole_us > 0 ? mean_us(sum) * (1 - sum->connection_us / whole_us) : 0;
 }
 
-/* Pairs against what their parts take apart. */
+/* Pairs against what their parts take apart. On two streams one may begin before the last has ended: what it adds is what counts. */
 static void add_pairs(sums *s, const mhp_simulation *measured)
 {
     for (int r = 0; r < s->plan->rank_count; r++) {
         const mhp_action_list *list = &s->plan->ranks[r].actions;
+        double free_us = 0;
 
         for (size_t i = 0; i < list->count; i++) {
             const mhp_action *action = &list->items[i];
             mhp_span span = measured->ranks[r].spans[i];
+            double added_us = span.end_us - fmin(span.end_us, fmax(span.start_us, free_us));
             int stages[] = {action->stage, action->backward_stage};
 
+            free_us = mhp_action_takes_time(action) ? fmax(free_us, span.end_us) : free_us;
             for (int k = 0; k < 2 && action->kind == MHP_ACTION_OVERLAP_F_B; k++) {
-                s->pairs[stages[k]].measured_us += span.end_us - span.start_us;
+                s->pairs[stages[k]].measured_us += added_us;
                 s->pairs[stages[k]].apart_us += mean_us(&s->passes[stages[0]][MHP_PASS_FORWARD]) +
                                                 mean_us(&s->passes[stages[1]][MHP_PASS_INPUT_GRADIENT]) +
                                                 mean_us(&s->passes[stages[1]][MHP_PASS_WEIGHT_GRADIENT]);
