@@ -11,7 +11,7 @@
 #include "runtime/run.h"
 #include "scheduler/table.h"
 
-enum { RESUME_KEY = 'r', DRY_RUN_KEY = 'n', PROFILE_KEY = 'p' };
+enum { RESUME_KEY = 'r', DRY_RUN_KEY = 'n', PROFILE_KEY = 'p', PROFILE_KERNELS_KEY = 'k' };
 
 typedef struct arguments {
     const char *path, *resume;
@@ -42,6 +42,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     case PROFILE_KEY:
         add_profile(given, text, state);
         return 0;
+    case PROFILE_KERNELS_KEY:
+        mhp_overrides_add(&given->overrides, "profile.kernels=true", state);
+        return 0;
     case MHP_MEMORY_LIMIT_KEY:
         mhp_overrides_add_memory_limit(&given->overrides, text, state);
         return 0;
@@ -70,6 +73,8 @@ static const struct argp_option options[] = {
     {"profile", PROFILE_KEY, "STEPS", 0,
      "Record what every stream does in so many steps, behind the first profile.start, for mhcpipe report",
      0},
+    {"profile-kernels", PROFILE_KERNELS_KEY, NULL, 0,
+     "With --profile on cards: also record every kernel and copy, by CUPTI", 0},
     {"dry-run", DRY_RUN_KEY, NULL, 0,
      "Show plan, memory and data, and check them, without training; needs no mpirun", 0},
     {0},
