@@ -16,7 +16,7 @@ enum { RESUME_KEY = 'r', DRY_RUN_KEY = 'n', PROFILE_KEY = 'p', PROFILE_KERNELS_K
 typedef struct arguments {
     const char *path, *resume;
     bool dry_run;
-    char profile[32];
+    char profile[32], kernels[32];
     mhp_overrides overrides;
 } arguments;
 
@@ -43,7 +43,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         add_profile(given, text, state);
         return 0;
     case PROFILE_KERNELS_KEY:
-        mhp_overrides_add(&given->overrides, "profile.kernels=true", state);
+        snprintf(given->kernels, sizeof given->kernels, "profile.kernels=true");
+        mhp_overrides_add(&given->overrides, given->kernels, state);
         return 0;
     case MHP_MEMORY_LIMIT_KEY:
         mhp_overrides_add_memory_limit(&given->overrides, text, state);
