@@ -170,16 +170,20 @@ static void write_ranks(const mhp_analysis *analysis, FILE *stream)
 
 static void write_kernels_head(const mhp_analysis *analysis, FILE *stream)
 {
+    const char *reason = NULL;
     int64_t lost = 0, error_ns = 0;
+    int off = 0;
 
     for (int rank = 0; rank < analysis->rank_count; rank++) {
         const mhp_trace *trace = &analysis->set->ranks[rank];
 
-        if (trace->kernels == MHP_TRACE_KERNELS_OFF) {
-            fprintf(stream, "\nkernels         rank %d has no records: %s\n", rank, trace->no_kernels);
-        }
+        off += trace->kernels == MHP_TRACE_KERNELS_OFF;
+        reason = trace->kernels == MHP_TRACE_KERNELS_OFF && !reason ? trace->no_kernels : reason;
         lost += trace->records.lost;
         error_ns = trace->records.clock_error_ns > error_ns ? trace->records.clock_error_ns : error_ns;
+    }
+    if (off > 0) {
+        fprintf(stream, "\nkernels         no records of %d of %d ranks: %s\n", off, analysis->rank_count, reason);
     }
     if (mhp_kernels_recorded(analysis) > 0) {
         fprintf(stream, "\nkernels         the card's records, right within %.1f us; %lld lost\n", 1e-3 * (double)error_ns,
