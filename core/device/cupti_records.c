@@ -342,11 +342,23 @@ out:
     return status;
 }
 
+static bool has_failed(mhp_records *records)
+{
+    host_device *host = &records->device->host;
+    bool failed;
+
+    pthread_mutex_lock(&host->lock);
+    failed = host->poison < 0;
+    pthread_mutex_unlock(&host->lock);
+    return failed;
+}
+
+/* To end recording CUPTI may wait for the card. If that failed, it may wait for ever: all stays, and the process is about to end. */
 void mhp_records_close(mhp_records *records)
 {
     mhp_records *own = records;
 
-    if (!records) {
+    if (!records || (records->enabled > 0 && has_failed(records))) {
         return;
     }
     stop(records);

@@ -393,13 +393,18 @@ static void name_lanes(const mhp_record_list *list, int lane, uint32_t stream)
 
 static mhp_status take_kernels(mhp_recorder *recorder)
 {
+    mhp_stream *const *lanes = recorder->params.lanes->stream;
+    uint32_t numbers[MHP_LANE_COUNT];
+
+    for (int lane = 0; lane < MHP_LANE_COUNT; lane++) {
+        if (lanes[lane]) {
+            MHP_RETURN_IF_ERROR(mhp_records_stream(recorder->records, lanes[lane], &numbers[lane]));
+        }
+    }
     MHP_RETURN_IF_ERROR(mhp_records_finish(recorder->records, &recorder->trace.records));
     for (int lane = 0; lane < MHP_LANE_COUNT; lane++) {
-        uint32_t stream;
-
-        if (recorder->params.lanes->stream[lane]) {
-            MHP_RETURN_IF_ERROR(mhp_records_stream(recorder->records, recorder->params.lanes->stream[lane], &stream));
-            name_lanes(&recorder->trace.records, lane, stream);
+        if (lanes[lane]) {
+            name_lanes(&recorder->trace.records, lane, numbers[lane]);
         }
     }
     recorder->trace.kernels = MHP_TRACE_KERNELS_ON;
