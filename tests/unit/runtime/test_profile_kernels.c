@@ -172,8 +172,9 @@ static void attach(sample_rank *rank, sample_records *records)
     rank->trace.records = (mhp_record_list){records->items, records->count, names, sizeof names, 0, 700};
 }
 
-/* Of rank 0: 996 us of kernels with a gap of 4, less 40 of a gap that the host made; the message takes 480 us by the copy engine. Of rank
- * 1: preparation does not count, nor does the card's clock's kernel, nor NCCL's; a kernel in the wait does. */
+/* Rank 0's stretch of compute has gaps of 2 and 4 us, which are launches, and of 40, in which the host was late; the message takes 480 us
+ * of a copy engine. Of rank 1 preparation is no compute, nor are the kernel that reads the card's clock and NCCL's; a kernel in the wait
+ * is. */
 static void fill_records(const sample_rank *ranks, sample_records *of)
 {
     add_record(&of[0], &ranks[0], MHP_RECORD_KERNEL, 0, 7, 102, 500, 0);
