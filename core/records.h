@@ -32,7 +32,7 @@ typedef struct mhp_record_list {
     char *names;            /* ended by NUL one by one; the first one is empty */
     size_t names_bytes;
     int64_t lost;           /* records that there was no room for, at least */
-    int64_t clock_error_ns; /* their times are right within this */
+    int64_t clock_error_ns; /* of reading the records' clock on the host; of CUPTI's own between card and host nothing is known */
 } mhp_record_list;
 
 typedef struct mhp_records mhp_records;
@@ -51,7 +51,7 @@ mhp_status mhp_records_keep(mhp_records *records);
 /* Ends recording. The list is valid until close. Once. */
 mhp_status mhp_records_finish(mhp_records *records, mhp_record_list *list_out);
 
-/* ---- the card's clock; pure ---- */
+/* ---- the records' clock, as the host reads it; pure ---- */
 
 /* Both clocks at one moment, within error_ns. */
 typedef struct mhp_card_clock {
@@ -62,7 +62,7 @@ typedef int64_t (*mhp_read_clock_fn)(void *context);
 
 /* Reads `card` between two looks at `local` a few times; the shortest look counts, and half of it is the error. */
 mhp_card_clock mhp_card_clock_read(mhp_read_clock_fn local, mhp_read_clock_fn card, void *context);
-/* The local time of a moment on the card's clock, linear through two readings; by the first one alone if they are the
+/* The local time of a moment on the records' clock, linear through two readings; by the first one alone if they are the
  * same moment. */
 int64_t mhp_card_clock_map(const mhp_card_clock *before, const mhp_card_clock *after, int64_t card_ns);
 

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <cupti.h>
 #include <dlfcn.h>
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +51,7 @@ struct mhp_records {
     CUpti_SubscriberHandle subscriber;
     bool subscribed;
     int enabled;                    /* of the kinds */
-    pthread_mutex_t lock;           /* of all below */
+    /* Under the lock: */
     uint8_t *buffers[BUFFER_COUNT]; /* that CUPTI has not */
     int buffer_count;
     bool keeps;
@@ -62,8 +62,9 @@ struct mhp_records {
     mhp_card_clock before;
 };
 
-/* CUPTI's callbacks carry no context. */
-static _Atomic(mhp_records *) current;
+/* CUPTI's callbacks carry no context. The lock is nobody's: one that comes late finds it, and nobody to write to. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static mhp_records *current;
 
 static const CUpti_ActivityKind kinds[] = {
     CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL,      /* the other kind of a kernel's record runs kernels one by one */
@@ -92,27 +93,6 @@ static const char *bind(void *library, cupti_api *api)
     };
 
     return mhp_library_bind(library, functions, sizeof functions / sizeof *functions);
-}
-
-static mhp_status load(cupti_api *api)
-{
-    static const char *const names[] = {"libcupti.so.13", "libcupti.so.12", MHP_CUPTI_LIBRARY};    /* the loader's, then the build's */
-    const char *missing = NULL;
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-
-        if (!library) {
-            continue;
-        }
-        missing = bind(library, api);
-        if (!missing) {
-            return MHP_OK;          /* it stays */
-        }
-        dlclose(library);
-    }
-    return missing ? mhp_error_set(MHP_ERR_UNSUPPORTED, "CUPTI has no %s: expected that of CUDA 12 or 13", missing)
-                   : mhp_error_set(MHP_ERR_UNSUPPORTED, "no libcupti.so.13 nor .12: it comes with CUDA's toolkit (LD_LIBRARY_PATH)");
 }
 
 static mhp_status explain(const mhp_records *records, CUptiResult code, const char *call)
@@ -224,42 +204,39 @@ static void read_buffer(mhp_records *records, uint8_t *buffer, size_t bytes)
 /* Without a buffer CUPTI drops records, and counts them. */
 static void CUPTIAPI give_buffer(uint8_t **buffer, size_t *bytes, size_t *record_count)
 {
-    mhp_records *records = atomic_load(&current);
-
     *buffer = NULL;
     *bytes = *record_count = 0;         /* as many as fit */
-    if (!records) {
-        return;
-    }
-    pthread_mutex_lock(&records->lock);
-    if (records->buffer_count > 0) {
-        *buffer = records->buffers[--records->buffer_count];
+    pthread_mutex_lock(&lock);
+    if (current && current->buffer_count > 0) {
+        *buffer = current->buffers[--current->buffer_count];
         *bytes = BUFFER_BYTES;
     }
-    pthread_mutex_unlock(&records->lock);
+    pthread_mutex_unlock(&lock);
 }
 
-static void CUPTIAPI take_buffer(CUcontext context, uint32_t stream, uint8_t *buffer, size_t bytes, size_t valid_bytes)
+static void read_filled(mhp_records *records, CUcontext context, uint32_t stream, uint8_t *buffer, size_t valid_bytes)
 {
-    mhp_records *records = atomic_load(&current);
     size_t dropped = 0;
 
-    (void)bytes;
-    if (!records) {
-        free(buffer);
-        return;
-    }
-    pthread_mutex_lock(&records->lock);
     read_buffer(records, buffer, valid_bytes);
     if (records->api.dropped(context, stream, &dropped) == CUPTI_SUCCESS && records->keeps) {
         records->list.lost += (int64_t)dropped;
     }
-    if (records->buffer_count < BUFFER_COUNT) {
-        records->buffers[records->buffer_count++] = buffer;
+}
+
+static void CUPTIAPI take_buffer(CUcontext context, uint32_t stream, uint8_t *buffer, size_t bytes, size_t valid_bytes)
+{
+    (void)bytes;
+    pthread_mutex_lock(&lock);
+    if (current) {
+        read_filled(current, context, stream, buffer, valid_bytes);
+    }
+    if (current && current->buffer_count < BUFFER_COUNT) {
+        current->buffers[current->buffer_count++] = buffer;
     } else {                            /* of a recording before this one */
         free(buffer);
     }
-    pthread_mutex_unlock(&records->lock);
+    pthread_mutex_unlock(&lock);
 }
 
 /* That there is a subscriber keeps others out; it listens to nothing. */
@@ -291,17 +268,6 @@ static mhp_status make_room(mhp_records *records)
     return MHP_OK;
 }
 
-static mhp_status start(mhp_records *records)
-{
-    MHP_RETURN_IF_ERROR(explain(records, records->api.subscribe(&records->subscriber, hear, NULL), "cuptiSubscribe"));
-    records->subscribed = true;
-    MHP_RETURN_IF_ERROR(explain(records, records->api.callbacks(give_buffer, take_buffer), "cuptiActivityRegisterCallbacks"));
-    for (; records->enabled < KIND_COUNT; records->enabled++) {
-        MHP_RETURN_IF_ERROR(explain(records, records->api.enable(kinds[records->enabled]), "cuptiActivityEnable"));
-    }
-    return MHP_OK;
-}
-
 static void stop(mhp_records *records)
 {
     while (records->enabled > 0) {
@@ -313,28 +279,97 @@ static void stop(mhp_records *records)
     }
 }
 
+static CUptiResult start(mhp_records *records, const char **call_out)
+{
+    CUptiResult code;
+
+    *call_out = "cuptiSubscribe";
+    if ((code = records->api.subscribe(&records->subscriber, hear, NULL)) != CUPTI_SUCCESS) {
+        return code;
+    }
+    records->subscribed = true;
+    *call_out = "cuptiActivityRegisterCallbacks";
+    if ((code = records->api.callbacks(give_buffer, take_buffer)) != CUPTI_SUCCESS) {
+        return code;
+    }
+    *call_out = "cuptiActivityEnable";
+    for (; records->enabled < KIND_COUNT; records->enabled++) {
+        if ((code = records->api.enable(kinds[records->enabled])) != CUPTI_SUCCESS) {
+            return code;
+        }
+    }
+    return CUPTI_SUCCESS;
+}
+
+/* From now on CUPTI's threads come to the records. */
+static bool claim(mhp_records *records)
+{
+    bool is_free;
+
+    pthread_mutex_lock(&lock);
+    is_free = !current;
+    current = is_free ? records : current;
+    pthread_mutex_unlock(&lock);
+    return is_free;
+}
+
+/* Who holds the lock is through with them then, and nobody comes to them later. */
+static void disclaim(const mhp_records *records)
+{
+    pthread_mutex_lock(&lock);
+    current = current == records ? NULL : current;
+    pthread_mutex_unlock(&lock);
+}
+
+/* With the first library that begins: one may be there and not suit the driver. One that refused stays loaded, for it may have threads.
+ * Where another profiler is, no other library is tried beside it. */
+static mhp_status start_any(mhp_records *records)
+{
+    static const char *const names[] = {"libcupti.so.13", "libcupti.so.12", MHP_CUPTI_LIBRARY};    /* the loader's, then the build's */
+    mhp_status status = mhp_error_set(MHP_ERR_UNSUPPORTED, "no libcupti.so.13 nor .12: it comes with CUDA's toolkit (LD_LIBRARY_PATH)");
+    CUptiResult code = CUPTI_SUCCESS;
+
+    for (size_t i = 0; i < sizeof names / sizeof *names && code != CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED; i++) {
+        void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        const char *missing = library ? bind(library, &records->api) : NULL, *call;
+
+        if (!library) {
+            continue;
+        }
+        if (missing) {
+            status = mhp_error_set(MHP_ERR_UNSUPPORTED, "CUPTI has no %s: expected that of CUDA 12 or 13", missing);
+            dlclose(library);
+            continue;
+        }
+        if (!claim(records)) {
+            return mhp_error_set(MHP_ERR_UNSUPPORTED, "this process records its card already");
+        }
+        code = start(records, &call);
+        if (code == CUPTI_SUCCESS) {
+            return MHP_OK;
+        }
+        status = explain(records, code, call);
+        stop(records);
+        disclaim(records);
+    }
+    return status;
+}
+
 mhp_status mhp_records_open(mhp_device *device, size_t capacity, mhp_records **records_out)
 {
     mhp_status status = MHP_OK;
-    mhp_records *records = NULL, *nobody = NULL;
-    cupti_api api;
+    mhp_records *records = NULL;
 
     *records_out = NULL;
     if (mhp_device_get_kind(device) != MHP_DEVICE_CUDA) {
         return mhp_error_set(MHP_ERR_UNSUPPORTED, "no card computes");
     }
-    MHP_RETURN_IF_ERROR(load(&api));
     MHP_RETURN_IF_ERROR(mhp_cuda_use(cuda_of(device)));
     MHP_RETURN_IF_ERROR(mhp_calloc(&records, 1, sizeof *records));
     records->device = cuda_of(device);
-    records->api = api;
     records->capacity = capacity;
-    pthread_mutex_init(&records->lock, NULL);
-    if (!atomic_compare_exchange_strong(&current, &nobody, records)) {
-        MHP_RAISE(out, MHP_ERR_UNSUPPORTED, "this process records its card already");
-    }
     MHP_TRY(out, make_room(records));
-    MHP_TRY(out, start(records));
+    MHP_TRY(out, start_any(records));
     *records_out = records;
     records = NULL;
 out:
@@ -356,19 +391,14 @@ static bool has_failed(mhp_records *records)
 /* To end recording CUPTI may wait for the card. If that failed, it may wait for ever: all stays, and the process is about to end. */
 void mhp_records_close(mhp_records *records)
 {
-    mhp_records *own = records;
-
     if (!records || (records->enabled > 0 && has_failed(records))) {
         return;
     }
     stop(records);
-    (void)atomic_compare_exchange_strong(&current, &own, NULL);
-    pthread_mutex_lock(&records->lock);         /* whoever came before is through */
-    pthread_mutex_unlock(&records->lock);
+    disclaim(records);
     while (records->buffer_count > 0) {
         free(records->buffers[--records->buffer_count]);
     }
-    pthread_mutex_destroy(&records->lock);
     mhp_free(records->list.items);
     mhp_free(records->list.names);
     mhp_free(records);
@@ -405,10 +435,10 @@ mhp_status mhp_records_keep(mhp_records *records)
     mhp_card_clock now;
 
     MHP_RETURN_IF_ERROR(read_clocks(records, &now));
-    pthread_mutex_lock(&records->lock);
+    pthread_mutex_lock(&lock);
     records->before = now;
     records->keeps = true;
-    pthread_mutex_unlock(&records->lock);
+    pthread_mutex_unlock(&lock);
     return MHP_OK;
 }
 
@@ -430,7 +460,7 @@ mhp_status mhp_records_finish(mhp_records *records, mhp_record_list *list_out)
     MHP_RETURN_IF_ERROR(read_clocks(records, &after));
     MHP_RETURN_IF_ERROR(explain(records, records->api.flush(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED), "cuptiActivityFlushAll"));
     stop(records);
-    pthread_mutex_lock(&records->lock);
+    pthread_mutex_lock(&lock);
     records->keeps = false;
     for (size_t i = 0; i < list->count; i++) {
         list->items[i].start_ns = mhp_card_clock_map(&records->before, &after, list->items[i].start_ns);
@@ -439,6 +469,6 @@ mhp_status mhp_records_finish(mhp_records *records, mhp_record_list *list_out)
     qsort(list->items, list->count, sizeof *list->items, compare_starts);
     list->clock_error_ns = records->before.error_ns > after.error_ns ? records->before.error_ns : after.error_ns;
     *list_out = *list;
-    pthread_mutex_unlock(&records->lock);
+    pthread_mutex_unlock(&lock);
     return MHP_OK;
 }
