@@ -493,6 +493,23 @@ void mhp_recorder_end_action(mhp_recorder *recorder)
     }
 }
 
+void mhp_recorder_begin_group(mhp_recorder *recorder, const mhp_cursor *cursor, mhp_step_part part)
+{
+    char name[MHP_GROUP_TEXT_MAX];
+
+    if (recorder && recorder->active) {
+        mhp_group_format(cursor->pass, part, name);
+        mhp_range_push(name);
+    }
+}
+
+void mhp_recorder_end_group(mhp_recorder *recorder)
+{
+    if (recorder && recorder->active) {
+        mhp_range_pop();
+    }
+}
+
 mhp_status mhp_recorder_mark(mhp_recorder *recorder, mhp_trace_span what)
 {
     mark *next;

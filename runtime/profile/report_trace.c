@@ -80,9 +80,9 @@ static bool has_records(const writer *w, int rank)
 static void write_group(writer *w, int rank, const mhp_timed_span *timed)
 {
     const mhp_trace_span *span = timed->span;
-    char name[64];
+    char name[MHP_GROUP_TEXT_MAX];
 
-    snprintf(name, sizeof name, "%s %s", mhp_pass_text((mhp_pass)span->pass), mhp_part_text((mhp_step_part)span->part));
+    mhp_group_format((mhp_pass)span->pass, (mhp_step_part)span->part, name);
     begin_complete(w, rank, COMPUTE_THREAD + span->lane, has_records(w, rank) ? "gpu_user_annotation" : "kernel", name,
                    timed->start_us, timed->end_us);
     fprintf(w->stream, ",\"stage\":%d,\"microbatch\":%d,\"n\":%d,\"stream\":%d,\"device\":%d}}", span->stage,

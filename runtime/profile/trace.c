@@ -77,6 +77,11 @@ const char *mhp_part_text(mhp_step_part part)
     return words[part];
 }
 
+void mhp_group_format(mhp_pass pass, mhp_step_part part, char text[MHP_GROUP_TEXT_MAX])
+{
+    snprintf(text, MHP_GROUP_TEXT_MAX, "%s %s", mhp_pass_text(pass), mhp_part_text(part));
+}
+
 /* ---- writing ---- */
 
 static mhp_hash hash_of(const trace_header *header, const trace_parts *contents)

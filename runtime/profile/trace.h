@@ -118,5 +118,8 @@ const char *mhp_trace_phase_text(mhp_trace_phase phase);
 const char *mhp_pass_letter(mhp_pass pass);
 const char *mhp_pass_text(mhp_pass pass);
 const char *mhp_part_text(mhp_step_part part);
+/* "forward connection": of a group. */
+enum { MHP_GROUP_TEXT_MAX = 64 };
+void mhp_group_format(mhp_pass pass, mhp_step_part part, char text[MHP_GROUP_TEXT_MAX]);
 
 #endif
