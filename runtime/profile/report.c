@@ -186,7 +186,7 @@ static void write_kernels_head(const mhp_analysis *analysis, FILE *stream)
         fprintf(stream, "\nkernels         no records of %d of %d ranks: %s\n", off, analysis->rank_count, reason);
     }
     if (mhp_kernels_recorded(analysis) > 0) {
-        fprintf(stream, "\nkernels         the card's records, right within %.1f us; %lld lost\n", 1e-3 * (double)error_ns,
+        fprintf(stream, "\nkernels         the card's records; on the host their clock is read within %.1f us; %lld lost\n", 1e-3 * (double)error_ns,
                 (long long)lost);
     }
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # profile.sh MHCPIPE CHECK_REPORT TRANSPORT RANKS: trains a small bf16 model on a card a rank and records some steps of it with kernels.
-# Compute by events and by the card's own records must not be more than 2 % apart on any rank; records, message kinds and energy must be
-# there, spans must nest. Prints the numbers that it compares.
+# Compute by events and by the card's own records must not be more than 2 % apart on any rank; messages by events and by records of
+# copies not more than 5 % where copies are the messages (ipc); records, message kinds and energy must be there, spans must nest. Prints
+# the numbers that it compares.
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 check=$(realpath "$2")
 transport=$3
@@ -10,8 +11,8 @@ ranks=$4
 make_data
 write_config
 
-# Its kernels are long enough that a launch does not count: 8192 tokens a micro-batch, 4 streams of 2048 channels. Messages go in one piece,
-# of which all is transfer by events and a copy by records.
+# Its kernels are long enough that a launch does not count: 8192 tokens a micro-batch, 4 streams of 2048 channels. Messages of
+# 134 MB go in one piece, of which all is transfer by events and a copy by records.
 settings=(
     model.hidden_size=2048 model.num_hidden_layers=4 model.num_attention_heads=16 model.num_key_value_heads=8 model.intermediate_size=5632
     model.dtype=bf16 train.sequence_length=1024 train.micro_batch_size=8 train.steps=40
@@ -30,5 +31,9 @@ grep 'profile.kernels' out || true
 cat table
 "$check" figures run/report.json
 "$check" nested run/profile/trace.json
-"$check" records run/report.json 2
+limits=(2)
+if [ "$transport" = ipc ]; then
+    limits+=(5)
+fi
+"$check" records run/report.json "${limits[@]}"
 "$check" power run/metrics.jsonl "$ranks"

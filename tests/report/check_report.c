@@ -256,7 +256,7 @@ static void check_records_of(const json_t *rank, size_t index, double most_perce
     found = number_at(records, "compute_records_us");
     apart = number_at(records, "difference_percent");
     printf("rank %zu: compute %.3f ms by events, %.3f ms by records, %+.2f %% apart; of these %.3f ms in gaps; %.0f kernels "
-           "in %.3f ms; copies %.3f ms, %.3f MB; clock within %.2f us, %.0f lost\n",
+           "in %.3f ms; copies %.3f ms, %.3f MB; clock read within %.2f us, %.0f lost\n",
            index, 1e-3 * events, 1e-3 * found, apart, 1e-3 * number_at(records, "gaps_us"), number_at(records, "kernels"),
            1e-3 * number_at(records, "kernel_us"), 1e-3 * number_at(records, "copy_us"),
            1e-6 * number_at(records, "copy_bytes"), number_at(records, "clock_error_us"), number_at(records, "lost"));
@@ -283,7 +283,21 @@ static void check_kinds(const json_t *ranks)
     }
 }
 
-static void check_records(const char *path, double most_percent)
+static void check_messages(const json_t *messages, double most_percent)
+{
+    double events, found, apart;
+
+    CHECK(json_is_object(messages), "no streams of copies moved the messages and nothing else");
+    events = number_at(messages, "events_us");
+    found = number_at(messages, "records_us");
+    apart = number_at(messages, "difference_percent");
+    CHECK(events > 0 && found > 0, "messages: %.3f us by events, %.3f us by records", events, found);
+    CHECK(fabs(100 * (events - found) / events - apart) < 1e-6, "messages: %.3f %% is not what the two say", apart);
+    CHECK(fabs(apart) <= most_percent, "messages: %.3f %% apart, expected at most %.3f", apart, most_percent);
+}
+
+/* `most_messages_percent`: NULL where copies are not the messages, or are not judged. */
+static void check_records(const char *path, double most_percent, const char *most_messages_percent)
 {
     json_t *root = read_json(path), *ranks = json_object_get(root, "ranks"), *rank;
     const json_t *messages = json_object_get(root, "messages_by_records");
@@ -302,6 +316,9 @@ static void check_records(const char *path, double most_percent)
                number_at(messages, "difference_percent"));
     } else {
         printf("messages: no copies that are the messages\n");
+    }
+    if (most_messages_percent) {
+        check_messages(messages, atof(most_messages_percent));
     }
     json_decref(root);
 }
@@ -439,14 +456,14 @@ int main(int argc, char **argv)
         check_trace(argv[2], false);
     } else if (argc == 3 && strcmp(argv[1], "nested") == 0) {
         check_trace(argv[2], true);
-    } else if (argc == 4 && strcmp(argv[1], "records") == 0) {
-        check_records(argv[2], atof(argv[3]));
+    } else if ((argc == 4 || argc == 5) && strcmp(argv[1], "records") == 0) {
+        check_records(argv[2], atof(argv[3]), argv[4]);     /* NULL behind the last */
     } else if (argc == 4 && strcmp(argv[1], "power") == 0) {
         check_power(argv[2], atoi(argv[3]));
     } else if (argc == 4 && strcmp(argv[1], "page") == 0) {
         check_page(argv[2], argv[3]);
     } else {
-        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|page FILE [PERCENT|CARDS|DOM]\n");
+        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|page FILE [PERCENT [PERCENT]|CARDS|DOM]\n");
         return 2;
     }
     return 0;
