@@ -69,7 +69,7 @@ endif()
 
 # mhp_folder(core LINK libraries ...): the static library of a folder and the folders that it may use. A backend is compiled or not:
 # files cuda*, and all of a folder cuda/, or no_cuda*; of the former cudnn* or no_cudnn*, nccl_* or
-# no_nccl*.
+# no_nccl*, cupti_* or no_cupti*.
 function(mhp_folder name)
     cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} *.c *.cpp *.cu)
@@ -88,6 +88,11 @@ function(mhp_folder name)
         list(FILTER sources EXCLUDE REGEX "(^|/)no_nccl[^/]*$")
     else()
         list(FILTER sources EXCLUDE REGEX "(^|/)nccl_[^/]*$")
+    endif()
+    if(MHP_CUPTI_FOUND)
+        list(FILTER sources EXCLUDE REGEX "(^|/)no_cupti[^/]*$")
+    else()
+        list(FILTER sources EXCLUDE REGEX "(^|/)cupti_[^/]*$")
     endif()
     add_library(mhp_${name} STATIC ${sources})
     target_link_libraries(mhp_${name} PRIVATE mhp_flags PUBLIC ${ARG_LINK})

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "launch/command.h"
+#include "launch/top_hidden.h"
 #include "launch/top_view.h"
 
 enum { INTERVAL_KEY = 'i', ONCE_KEY = '1', STALE_KEY = 'a', WIDTH_DEFAULT = 132 };
@@ -96,7 +97,7 @@ static void print_over(const char *text, size_t length)
     fputs("\033[J", stdout);
 }
 
-static mhp_status show(const arguments *given, bool over, mhp_live_verdict *verdict_out)
+static mhp_status show(const arguments *given, bool over, mhp_top_hidden *hidden, mhp_live_verdict *verdict_out)
 {
     mhp_status status = MHP_OK;
     mhp_live_run run = {0};
@@ -110,6 +111,7 @@ static mhp_status show(const arguments *given, bool over, mhp_live_verdict *verd
     }
     find_size(&width, &rows);
     MHP_TRY(out, mhp_live_run_read(given->directory, given->stale_s, &run));
+    mhp_top_hidden_fill(hidden, given->directory, &run);
     mhp_top_print(given->directory, &run, width, over && rows > 1 ? rows - 1 : 0, stream);
     *verdict_out = run.verdict;
 out:
@@ -139,6 +141,8 @@ int mhp_command_top(int argc, char **argv)
 {
     arguments given = {.interval_s = 1, .stale_s = 5};
     mhp_live_verdict verdict = MHP_LIVE_RUN_RUNNING;
+    mhp_top_hidden hidden = {0};
+    mhp_status status;
     bool on_terminal;
 
     mhp_parse_arguments(&parser, "top", argc, argv, &given);
@@ -149,12 +153,15 @@ int mhp_command_top(int argc, char **argv)
     for (;;) {
         struct timespec pause = {(time_t)given.interval_s, (long)(fmod(given.interval_s, 1) * 1e9)};
 
-        if (show(&given, on_terminal, &verdict) != MHP_OK) {
-            return mhp_print_error();
-        }
-        if (given.once || is_over(verdict)) {
-            return is_well(verdict) ? 0 : MHP_EXIT_ERROR;
+        status = show(&given, on_terminal, &hidden, &verdict);
+        if (status != MHP_OK || given.once || is_over(verdict)) {
+            break;
         }
         nanosleep(&pause, NULL);
     }
+    mhp_top_hidden_release(&hidden);
+    if (status != MHP_OK) {
+        return mhp_print_error();
+    }
+    return is_well(verdict) ? 0 : MHP_EXIT_ERROR;
 }

@@ -77,6 +77,11 @@ static void print_bubble(const mhp_live_rank *rank, char text[CELL_MAX])
     print_number(text, 0, rank->state.bubble * 100, " %");
 }
 
+static void print_hidden(const mhp_live_rank *rank, char text[CELL_MAX])
+{
+    print_number(text, 0, rank->hidden * 100, " %");
+}
+
 static void print_memory(const mhp_live_rank *rank, char text[CELL_MAX])
 {
     print_number(text, 1, rank->state.arena_bytes / (1024.0 * 1024.0), " MiB");
@@ -101,7 +106,8 @@ static const struct {
 } columns[] = {
     {"rank", 4, 0, false, print_rank},       {"state", 10, 0, true, print_health},   {"does", 20, 0, true, print_place},
     {"step", 8, 3, false, print_step},       {"ms/step", 9, 1, false, print_time},   {"bubble", 6, 2, false, print_bubble},
-    {"memory", 12, 5, false, print_memory},  {"power", 7, 4, false, print_power},    {"process", 20, 6, true, print_process},
+    {"hidden", 6, 5, false, print_hidden},   {"memory", 12, 6, false, print_memory}, {"power", 7, 4, false, print_power},
+    {"process", 20, 7, true, print_process},
 };
 
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };

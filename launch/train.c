@@ -11,12 +11,12 @@
 #include "runtime/run.h"
 #include "scheduler/table.h"
 
-enum { RESUME_KEY = 'r', DRY_RUN_KEY = 'n', PROFILE_KEY = 'p' };
+enum { RESUME_KEY = 'r', DRY_RUN_KEY = 'n', PROFILE_KEY = 'p', PROFILE_KERNELS_KEY = 'k' };
 
 typedef struct arguments {
     const char *path, *resume;
     bool dry_run;
-    char profile[32];
+    char profile[32], kernels[32];
     mhp_overrides overrides;
 } arguments;
 
@@ -41,6 +41,10 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
         return 0;
     case PROFILE_KEY:
         add_profile(given, text, state);
+        return 0;
+    case PROFILE_KERNELS_KEY:
+        snprintf(given->kernels, sizeof given->kernels, "profile.kernels=true");
+        mhp_overrides_add(&given->overrides, given->kernels, state);
         return 0;
     case MHP_MEMORY_LIMIT_KEY:
         mhp_overrides_add_memory_limit(&given->overrides, text, state);
@@ -70,6 +74,8 @@ static const struct argp_option options[] = {
     {"profile", PROFILE_KEY, "STEPS", 0,
      "Record what every stream does in so many steps, behind the first profile.start, for mhcpipe report",
      0},
+    {"profile-kernels", PROFILE_KERNELS_KEY, NULL, 0,
+     "With --profile on cards: also record every kernel and copy, by CUPTI", 0},
     {"dry-run", DRY_RUN_KEY, NULL, 0,
      "Show plan, memory and data, and check them, without training; needs no mpirun", 0},
     {0},

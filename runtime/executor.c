@@ -262,6 +262,30 @@ static mhp_status end_half(mhp_executor *executor, action_half *half, mhp_lane l
     return lane == half->lane ? MHP_OK : executor_open_step(executor, lane, half);
 }
 
+static mhp_status step_whole(mhp_executor *executor, action_half *half, mhp_lane lane)
+{
+    return mhp_cursor_step(&half->cursor, executor_stream(executor, lane));
+}
+
+static mhp_status step_slice(mhp_executor *executor, action_half *half, mhp_lane lane)
+{
+    return mhp_cursor_step_slice(&half->cursor, executor_stream(executor, lane));
+}
+
+/* A group's kernels, for a profiler and the recorder. */
+static mhp_status submit_group(mhp_executor *executor, action_half *half, mhp_lane lane, mhp_step_part part,
+                               mhp_status (*step)(mhp_executor *executor, action_half *half, mhp_lane lane))
+{
+    mhp_recorder *recorder = executor->params.recorder;
+    mhp_status status;
+
+    mhp_recorder_begin_group(recorder, &half->cursor, part);
+    status = step(executor, half, lane);
+    mhp_recorder_end_group(recorder);
+    MHP_RETURN_IF_ERROR(status);
+    return mhp_recorder_group(recorder, &half->cursor, half->stage->held->index, half->microbatch, part, lane);
+}
+
 /* A step on slices as they come: the first is there. */
 static mhp_status take_slices(mhp_executor *executor, action_half *half)
 {
@@ -272,9 +296,7 @@ static mhp_status take_slices(mhp_executor *executor, action_half *half)
             MHP_RETURN_IF_ERROR(await_input(executor, half, i, slices));
             MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_RUN, -1));
         }
-        MHP_RETURN_IF_ERROR(mhp_cursor_step_slice(&half->cursor, executor_stream(executor, half->lane)));
-        MHP_RETURN_IF_ERROR(mhp_recorder_group(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch,
-                                               MHP_PART_CONNECTION, half->lane));
+        MHP_RETURN_IF_ERROR(submit_group(executor, half, half->lane, MHP_PART_CONNECTION, step_slice));
     }
     return MHP_OK;
 }
@@ -314,10 +336,7 @@ static mhp_status step_half(mhp_executor *executor, action_half *half)
     if (fills && !awaited) {
         MHP_RETURN_IF_ERROR(await_place(executor, half, lane));
     }
-    MHP_RETURN_IF_ERROR(fills && fills_slices(half) ? give_slices(executor, half, lane)
-                                                    : mhp_cursor_step(&half->cursor, executor_stream(executor, lane)));
-    MHP_RETURN_IF_ERROR(
-        mhp_recorder_group(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch, part, lane));
+    MHP_RETURN_IF_ERROR(submit_group(executor, half, lane, part, fills && fills_slices(half) ? give_slices : step_whole));
     return mhp_cursor_done(&half->cursor) ? end_half(executor, half, lane) : MHP_OK;
 }
 

@@ -1,5 +1,6 @@
 #include "runtime/live_run.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +75,7 @@ static void look_at_rank(const char *directory, int number, int size, double sil
     struct timespec now;
     uint64_t now_ns;
 
+    rank->hidden = NAN;
     if (read_rank(directory, number, &rank->state) != MHP_OK) {
         snprintf(rank->problem, sizeof rank->problem, "%s", mhp_error_text());
         return;

@@ -12,6 +12,7 @@ typedef struct mhp_live_rank {
     mhp_live_health health;         /* likewise */
     double silent_s;                /* since its last sign of life */
     char problem[MHP_LIVE_PROBLEM_MAX];     /* why it is not known */
+    double hidden;                  /* of transfer time; left at NaN: no live file has it */
 } mhp_live_rank;
 
 /* What holds for the run is what holds for its worst rank, in this order. */

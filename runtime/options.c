@@ -215,5 +215,7 @@ const mhp_option mhp_profile_options[] = {
     {.key = "start", .type = MHP_OPTION_INT, .offset = offsetof(mhp_profile_params, start), .default_text = "3", .minimum = 0,
      .maximum = 1e12, .unit = "steps", .help = "steps that run before the first recorded one, counted from where this run starts; "
      "fewer if there are not so many"},
+    {.key = "kernels", .type = MHP_OPTION_BOOL, .offset = offsetof(mhp_profile_params, kernels), .default_text = "false",
+     .help = "also record every kernel and copy of a card by CUPTI, from the start until the last recorded step"},
     {.key = NULL},
 };

@@ -115,6 +115,7 @@ typedef struct mhp_report_params {
 typedef struct mhp_profile_params {
     int64_t steps;                  /* that are recorded; 0: none */
     int64_t start;                  /* steps of this start of the program before the first of them */
+    bool kernels;                   /* a card's kernels and copies too, by its driver's records */
 } mhp_profile_params;
 
 extern const mhp_option mhp_parallel_options[];

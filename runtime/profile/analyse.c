@@ -307,6 +307,30 @@ static void weigh_recording(mhp_analysis *analysis)
     }
 }
 
+/* What the card's own records say of all steps. */
+static mhp_status read_kernels(mhp_analysis *analysis)
+{
+    double factor = 1.0 / analysis->step_count;
+
+    MHP_RETURN_IF_ERROR(mhp_calloc(&analysis->kernels, (size_t)analysis->rank_count, sizeof *analysis->kernels));
+    MHP_RETURN_IF_ERROR(mhp_message_records_begin(analysis->set, &analysis->messages));
+    for (int s = 0; s < analysis->step_count; s++) {
+        for (int rank = 0; rank < analysis->rank_count; rank++) {
+            const mhp_timeline *timeline = &analysis->steps[s].timeline;
+            mhp_kernel_figures figures = {0};
+
+            MHP_RETURN_IF_ERROR(mhp_kernels_measure(analysis->set, &analysis->clocks, timeline, rank, &figures));
+            add_doubles(&analysis->kernels[rank], &figures, sizeof figures, factor);
+        }
+    }
+    for (int rank = 0; rank < analysis->rank_count; rank++) {
+        const double *transfer_us = analysis->mean[rank].transfer_us;
+
+        analysis->messages.events_us += transfer_us[MHP_CAUSE_STATE] + transfer_us[MHP_CAUSE_GRADIENT];
+    }
+    return MHP_OK;
+}
+
 mhp_status mhp_analyse(const mhp_trace_set *set, mhp_analysis *analysis_out)
 {
     *analysis_out = (mhp_analysis){.set = set, .rank_count = set->count};
@@ -323,7 +347,7 @@ mhp_status mhp_analyse(const mhp_trace_set *set, mhp_analysis *analysis_out)
     analysis_out->median = find_median(analysis_out);
     rank_stragglers(analysis_out);
     weigh_recording(analysis_out);
-    return MHP_OK;
+    return read_kernels(analysis_out);
 }
 
 void mhp_analysis_release(mhp_analysis *analysis)
@@ -334,8 +358,19 @@ void mhp_analysis_release(mhp_analysis *analysis)
     mhp_free(analysis->steps);
     mhp_free(analysis->mean);
     mhp_free(analysis->ranking);
+    mhp_free(analysis->kernels);
     mhp_clocks_release(&analysis->clocks);
     *analysis = (mhp_analysis){0};
+}
+
+int mhp_kernels_recorded(const mhp_analysis *analysis)
+{
+    int count = 0;
+
+    for (int rank = 0; rank < analysis->rank_count; rank++) {
+        count += analysis->set->ranks[rank].kernels == MHP_TRACE_KERNELS_ON;
+    }
+    return count;
 }
 
 double mhp_figures_transfer_us(const mhp_rank_figures *figures)

@@ -2,7 +2,7 @@
 #ifndef MHP_RUNTIME_PROFILE_ANALYSE_H
 #define MHP_RUNTIME_PROFILE_ANALYSE_H
 
-#include "runtime/profile/timeline.h"
+#include "runtime/profile/kernels.h"
 
 /* Why the compute stream stood still. */
 typedef enum mhp_idle_kind { MHP_IDLE_EXPOSED, MHP_IDLE_BUBBLE, MHP_IDLE_OTHER, MHP_IDLE_KIND_COUNT } mhp_idle_kind;
@@ -78,6 +78,8 @@ typedef struct mhp_analysis {
     double
         marks_share; /* what recording cost: marks of a step times what one costs, over the step; of the worst rank */
     double resolve_share; /* and the host's time between steps to read them */
+    mhp_kernel_figures *kernels; /* [rank], on average over steps; zeros without records; kernels.h */
+    mhp_message_records messages;
 } mhp_analysis;
 
 /* MHP_ERR_FORMAT for traces that do not belong together. The traces must outlive it. Release in every case. */
@@ -90,6 +92,9 @@ mhp_status mhp_analyse_step(const mhp_trace_set *set, const mhp_clocks *clocks, 
 void mhp_step_analysis_release(mhp_step_analysis *analysis);
 /* Fills the path of a step whose waits are cut. Private to runtime/profile/. */
 mhp_status mhp_trace_critical_path(mhp_step_analysis *analysis);
+
+/* How many ranks have records of their cards. */
+int mhp_kernels_recorded(const mhp_analysis *analysis);
 
 /* Sums over causes and parts. */
 double mhp_figures_transfer_us(const mhp_rank_figures *figures);

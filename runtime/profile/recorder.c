@@ -1,16 +1,23 @@
 #include "runtime/profile/recorder.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/file.h"
 #include "core/folder.h"
+#include "core/log.h"
 #include "core/memory.h"
 #include "core/range.h"
 
 /* A card runs streams side by side over CUDA_DEVICE_MAX_CONNECTIONS = 32 connections, and streams that share one may
  * block each other: watches beyond these wait on the comm thread instead, which sees an event up to 0.2 ms late. */
 enum { CARD_STREAMS_MAX = 12, TRIAL_MARKS = 256 };
+
+/* Room for a card's records. A mark ends one step of a cursor, of which the longest run about twenty kernels, or a phase of
+ * some hundreds: what is around the plan has room of its own. What is too much is counted. */
+enum { RECORDS_A_MARK = 32, RECORDS_A_TRANSFER = 8, RECORDS_A_STEP = 16384 };
 
 /* A moment on a stream. */
 typedef struct stamp {
@@ -60,6 +67,7 @@ struct mhp_recorder {
     bool active, paused, begun, finished;
     int64_t first_step; /* recorded; known once begun, as is the trace's step_count */
     int steps_done;
+    mhp_records *records; /* of the card's kernels; NULL: none */
     mhp_trace trace;
 };
 
@@ -149,6 +157,7 @@ void mhp_recorder_destroy(mhp_recorder *recorder)
         return;
     }
     destroy_watches(recorder);
+    mhp_records_close(recorder->records);
     for (size_t i = 0; recorder->on_card && recorder->marks && i < recorder->mark_capacity; i++) {
         mhp_event_destroy(recorder->marks[i].end.event);
     }
@@ -158,6 +167,7 @@ void mhp_recorder_destroy(mhp_recorder *recorder)
     }
     mhp_event_destroy(recorder->base.event);
     mhp_event_destroy(recorder->gate);
+    recorder->trace.records = (mhp_record_list){0}; /* the closed records' */
     mhp_trace_release(&recorder->trace);
     mhp_free(recorder->marks);
     mhp_free(recorder->transfers);
@@ -231,6 +241,31 @@ static mhp_status measure_mark(mhp_recorder *recorder)
     return MHP_OK;
 }
 
+/* A run goes on without them. */
+static void leave_kernels(mhp_recorder *recorder)
+{
+    snprintf(recorder->trace.no_kernels, sizeof recorder->trace.no_kernels, "%s", mhp_error_text());
+    mhp_records_close(recorder->records);
+    recorder->records = NULL;
+    recorder->trace.records = (mhp_record_list){0};
+    recorder->trace.kernels = MHP_TRACE_KERNELS_OFF;
+    mhp_log_warn("profile.kernels: rank %d records no kernels: %s", recorder->trace.rank, recorder->trace.no_kernels);
+}
+
+static void open_kernels(mhp_recorder *recorder)
+{
+    size_t capacity = (recorder->mark_capacity * RECORDS_A_MARK + recorder->transfer_capacity * RECORDS_A_TRANSFER +
+                       RECORDS_A_STEP) * (size_t)recorder->params.profile->steps;
+
+    if (!recorder->params.profile->kernels) {
+        return;
+    }
+    capacity = capacity < MHP_TRACE_SPANS_MAX ? capacity : MHP_TRACE_SPANS_MAX;
+    if (mhp_records_open(recorder->device, capacity, &recorder->records) < 0) {
+        leave_kernels(recorder);
+    }
+}
+
 mhp_status mhp_recorder_ready(mhp_recorder *recorder)
 {
     size_t spans;
@@ -257,6 +292,7 @@ mhp_status mhp_recorder_ready(mhp_recorder *recorder)
         MHP_RETURN_IF_ERROR(create_stamp(recorder, &recorder->transfers[i].start));
         MHP_RETURN_IF_ERROR(create_stamp(recorder, &recorder->transfers[i].end));
     }
+    open_kernels(recorder);
     return measure_mark(recorder);
 }
 
@@ -288,6 +324,9 @@ mhp_status mhp_recorder_begin_step(mhp_recorder *recorder, int64_t step, uint64_
     }
     recorder->start_ns = start_ns;
     if (step == recorder->first_step) {
+        if (recorder->records && mhp_records_keep(recorder->records) < 0) {
+            leave_kernels(recorder);
+        }
         MHP_RETURN_IF_ERROR(mhp_comm_read_clock(recorder->params.comm, &recorder->trace.before));
         recorder->start_ns = mhp_time_ns();
     }
@@ -343,6 +382,35 @@ static void resolve(mhp_recorder *recorder, uint64_t end_ns)
     }
 }
 
+static void name_lanes(const mhp_record_list *list, int lane, uint32_t stream)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->items[i].stream == stream) {
+            list->items[i].lane = (int8_t)lane;
+        }
+    }
+}
+
+static mhp_status take_kernels(mhp_recorder *recorder)
+{
+    mhp_stream *const *lanes = recorder->params.lanes->stream;
+    uint32_t numbers[MHP_LANE_COUNT];
+
+    for (int lane = 0; lane < MHP_LANE_COUNT; lane++) {
+        if (lanes[lane]) {
+            MHP_RETURN_IF_ERROR(mhp_records_stream(recorder->records, lanes[lane], &numbers[lane]));
+        }
+    }
+    MHP_RETURN_IF_ERROR(mhp_records_finish(recorder->records, &recorder->trace.records));
+    for (int lane = 0; lane < MHP_LANE_COUNT; lane++) {
+        if (lanes[lane]) {
+            name_lanes(&recorder->trace.records, lane, numbers[lane]);
+        }
+    }
+    recorder->trace.kernels = MHP_TRACE_KERNELS_ON;
+    return MHP_OK;
+}
+
 static mhp_status write_trace(mhp_recorder *recorder)
 {
     mhp_status status = MHP_OK;
@@ -364,6 +432,9 @@ static mhp_status finish(mhp_recorder *recorder)
 
     recorder->finished = true;
     MHP_RETURN_IF_ERROR(mhp_comm_read_clock(comm, &recorder->trace.after));
+    if (recorder->records && take_kernels(recorder) < 0) {
+        leave_kernels(recorder);
+    }
     status = recorder->trace.rank == 0 ? mhp_folder_remove(recorder->folder) : MHP_OK;
     MHP_RETURN_IF_ERROR(mhp_comm_agree(comm, status, NULL));
     return mhp_comm_agree(comm, write_trace(recorder), NULL);
@@ -418,6 +489,23 @@ void mhp_recorder_end_action(mhp_recorder *recorder)
 {
     if (recorder && recorder->active) {
         recorder->action = -1;
+        mhp_range_pop();
+    }
+}
+
+void mhp_recorder_begin_group(mhp_recorder *recorder, const mhp_cursor *cursor, mhp_step_part part)
+{
+    char name[MHP_GROUP_TEXT_MAX];
+
+    if (recorder && recorder->active) {
+        mhp_group_format(cursor->pass, part, name);
+        mhp_range_push(name);
+    }
+}
+
+void mhp_recorder_end_group(mhp_recorder *recorder)
+{
+    if (recorder && recorder->active) {
         mhp_range_pop();
     }
 }

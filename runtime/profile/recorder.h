@@ -50,6 +50,10 @@ void mhp_recorder_resume(mhp_recorder *recorder);
 void mhp_recorder_begin_action(mhp_recorder *recorder, size_t position, const mhp_action *action);
 void mhp_recorder_end_action(mhp_recorder *recorder);
 
+/* Names the group whose kernels are submitted until it ends, within an action; a profiler alone sees it. */
+void mhp_recorder_begin_group(mhp_recorder *recorder, const mhp_cursor *cursor, mhp_step_part part);
+void mhp_recorder_end_group(mhp_recorder *recorder);
+
 /* A mark behind all that is on the span's lane: what passed since the mark before it is `what`, a group, a wait or a
  * phase. Step, action and times are filled in. */
 mhp_status mhp_recorder_mark(mhp_recorder *recorder, mhp_trace_span what);

@@ -20,6 +20,11 @@ const mhp_definition mhp_profile_definitions[] = {
     {"other", "the rest of the window: the host before and behind the stream's work, preparation and reporting, and "
               "the time between an "
               "arrival and the stream's going on. compute + exposed + bubble + other = window"},
+    {"kernel time", "at least one kernel ran on the rank's card, by the driver's own records (CUPTI)"},
+    {"compute by records", "at least one kernel, copy or set of the streams that compute ran, outside of preparation and "
+                           "reporting; and the gaps shorter than 10 us between them inside a stretch of compute, which "
+                           "are launches. Longer ones are not: there the host was late, which events count as compute"},
+    {"copies", "the time in which at least one copy ran on the rank's card, by any engine, and the bytes of all of them"},
     {"critical path", "from the end of the step back to its begin, always to what was awaited last"},
     {"waited for", "bubbles of other ranks in which this rank's work was what they waited for"},
     {NULL, NULL},
@@ -161,6 +166,59 @@ static void write_ranks(const mhp_analysis *analysis, FILE *stream)
     }
 }
 
+/* ---- the card's own records ---- */
+
+static void write_kernels_head(const mhp_analysis *analysis, FILE *stream)
+{
+    const char *reason = NULL;
+    int64_t lost = 0, error_ns = 0;
+    int off = 0;
+
+    for (int rank = 0; rank < analysis->rank_count; rank++) {
+        const mhp_trace *trace = &analysis->set->ranks[rank];
+
+        off += trace->kernels == MHP_TRACE_KERNELS_OFF;
+        reason = trace->kernels == MHP_TRACE_KERNELS_OFF && !reason ? trace->no_kernels : reason;
+        lost += trace->records.lost;
+        error_ns = trace->records.clock_error_ns > error_ns ? trace->records.clock_error_ns : error_ns;
+    }
+    if (off > 0) {
+        fprintf(stream, "\nkernels         no records of %d of %d ranks: %s\n", off, analysis->rank_count, reason);
+    }
+    if (mhp_kernels_recorded(analysis) > 0) {
+        fprintf(stream, "\nkernels         the card's records; on the host their clock is read within %.1f us; %lld lost\n", 1e-3 * (double)error_ns,
+                (long long)lost);
+    }
+}
+
+static void write_kernels(const mhp_analysis *analysis, FILE *stream)
+{
+    const mhp_message_records *messages = &analysis->messages;
+
+    write_kernels_head(analysis, stream);
+    if (mhp_kernels_recorded(analysis) == 0) {
+        return;
+    }
+    fprintf(stream, "%5s %10s %10s %15s %15s %10s %10s %12s\n", "rank", "kernels", "kernel ms", "compute, events",
+            "compute, rec.", "apart", "copies ms", "copies MB");
+    for (int rank = 0; rank < analysis->rank_count; rank++) {
+        const mhp_kernel_figures *figures = &analysis->kernels[rank];
+        double compute_us = analysis->mean[rank].compute_us;
+
+        if (analysis->set->ranks[rank].kernels == MHP_TRACE_KERNELS_ON) {
+            fprintf(stream, "%5d %10.0f %10.3f %12.3f ms %12.3f ms %+8.2f %% %10.3f %12.3f\n", rank,
+                    figures->kernel_count, 1e-3 * figures->kernel_us, 1e-3 * compute_us, 1e-3 * figures->compute_us,
+                    100 * mhp_kernels_difference(compute_us, figures->compute_us), 1e-3 * figures->copy_us,
+                    1e-6 * figures->copy_bytes);
+        }
+    }
+    if (messages->known) {
+        fprintf(stream, "messages        %.3f ms a step by events, %.3f ms by records of copies (%+.2f %%)\n",
+                1e-3 * messages->events_us, 1e-3 * messages->records_us,
+                100 * mhp_kernels_difference(messages->events_us, messages->records_us));
+    }
+}
+
 static void write_parts(const mhp_analysis *analysis, FILE *stream)
 {
     fprintf(stream, "\n%-16s", "compute, ms");
@@ -214,6 +272,7 @@ mhp_status mhp_profile_report_table(const mhp_profile_report *report, FILE *stre
 {
     write_head(report, stream);
     write_ranks(report->analysis, stream);
+    write_kernels(report->analysis, stream);
     write_parts(report->analysis, stream);
     write_path(&report->analysis->mean_path, stream);
     fprintf(stream, "\nwhat would help most, by the simulator\n");

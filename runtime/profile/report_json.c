@@ -40,8 +40,44 @@ static json_t *transfers_json(const mhp_rank_figures *figures)
     return transfers;
 }
 
-static json_t *rank_json(int rank, const mhp_rank_figures *figures)
+/* Null where nothing was recorded. */
+static json_t *kernels_json(const mhp_analysis *analysis, int rank)
 {
+    const mhp_trace *trace = &analysis->set->ranks[rank];
+    const mhp_kernel_figures *figures = &analysis->kernels[rank];
+    double events_us = analysis->mean[rank].compute_us;
+
+    if (trace->kernels != MHP_TRACE_KERNELS_ON) {
+        return json_null();
+    }
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o}", "kernels", number(figures->kernel_count),
+                     "kernel_us", number(figures->kernel_us), "compute_events_us", number(events_us),
+                     "compute_records_us", number(figures->compute_us), "gaps_us", number(figures->gaps_us),
+                     "difference_percent", number(100 * mhp_kernels_difference(events_us, figures->compute_us)),
+                     "copy_us", number(figures->copy_us), "copy_bytes", number(figures->copy_bytes), "lost",
+                     (json_int_t)trace->records.lost, "clock_error_us",
+                     number(1e-3 * (double)trace->records.clock_error_ns));
+}
+
+/* Why a rank has no records though they were asked for; else null. */
+static json_t *no_kernels_json(const mhp_trace *trace)
+{
+    return trace->kernels == MHP_TRACE_KERNELS_OFF ? json_string(trace->no_kernels) : json_null();
+}
+
+static json_t *messages_json(const mhp_message_records *messages)
+{
+    if (!messages->known) {
+        return json_null();
+    }
+    return json_pack("{s:o, s:o, s:o}", "events_us", number(messages->events_us), "records_us",
+                     number(messages->records_us), "difference_percent",
+                     number(100 * mhp_kernels_difference(messages->events_us, messages->records_us)));
+}
+
+static json_t *rank_json(const mhp_analysis *analysis, int rank)
+{
+    const mhp_rank_figures *figures = &analysis->mean[rank];
     json_t *object = json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "rank", rank, "step_us",
                                number(figures->step_us), "compute_us", number(figures->compute_us), "exposed_us",
                                number(figures->exposed_us), "bubble_us", number(figures->bubble_us), "other_us",
@@ -54,6 +90,8 @@ static json_t *rank_json(int rank, const mhp_rank_figures *figures)
     json_object_set_new(object, "norm_us", number(figures->phase_us[MHP_TRACE_NORM]));
     json_object_set_new(object, "update_us", number(figures->phase_us[MHP_TRACE_UPDATE]));
     json_object_set_new(object, "transfers", transfers_json(figures));
+    json_object_set_new(object, "records", kernels_json(analysis, rank));
+    json_object_set_new(object, "no_records", no_kernels_json(&analysis->set->ranks[rank]));
     return object;
 }
 
@@ -108,7 +146,7 @@ static json_t *lists_json(const mhp_profile_report *report, json_t *root)
     for (int i = 0; i < analysis->rank_count; i++) {
         int rank = analysis->ranking[i];
 
-        json_array_append_new(ranks, rank_json(i, &analysis->mean[i]));
+        json_array_append_new(ranks, rank_json(analysis, i));
         json_array_append_new(stragglers, json_pack("{s:i, s:o}", "rank", rank, "waited_for_us",
                                                     number(analysis->mean[rank].waited_for_us)));
     }
@@ -126,6 +164,7 @@ static json_t *lists_json(const mhp_profile_report *report, json_t *root)
         json_object_set_new(words, definition->term, json_string(definition->text));
     }
     json_object_set_new(root, "ranks", ranks);
+    json_object_set_new(root, "messages_by_records", messages_json(&analysis->messages));
     json_object_set_new(root, "stragglers", stragglers);
     json_object_set_new(root, "steps", steps);
     json_object_set_new(root, "what_if", what_if);

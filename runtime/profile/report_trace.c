@@ -13,6 +13,9 @@
 
 enum { STEP_THREAD = 0, COMPUTE_THREAD = 1, FIRST_TRACK = COMPUTE_THREAD + MHP_LANE_COUNT };     /* a thread for each lane */
 
+/* CUDA streams by the card's records, behind all tracks: a thread each. */
+enum { FIRST_CARD_STREAM = 1 << 20, CARD_STREAMS_MAX = 256 };
+
 /* The messages of one channel end, or the collectives of one kind and stage. */
 typedef struct track {
     mhp_trace_cause cause;
@@ -68,13 +71,20 @@ static void begin_complete(writer *w, int rank, int thread, const char *category
 
 /* ---- the lanes ---- */
 
+/* Then these are the kernels, and groups a name for some of them. */
+static bool has_records(const writer *w, int rank)
+{
+    return w->report->analysis->set->ranks[rank].kernels == MHP_TRACE_KERNELS_ON;
+}
+
 static void write_group(writer *w, int rank, const mhp_timed_span *timed)
 {
     const mhp_trace_span *span = timed->span;
-    char name[64];
+    char name[MHP_GROUP_TEXT_MAX];
 
-    snprintf(name, sizeof name, "%s %s", mhp_pass_text((mhp_pass)span->pass), mhp_part_text((mhp_step_part)span->part));
-    begin_complete(w, rank, COMPUTE_THREAD + span->lane, "kernel", name, timed->start_us, timed->end_us);
+    mhp_group_format((mhp_pass)span->pass, (mhp_step_part)span->part, name);
+    begin_complete(w, rank, COMPUTE_THREAD + span->lane, has_records(w, rank) ? "gpu_user_annotation" : "kernel", name,
+                   timed->start_us, timed->end_us);
     fprintf(w->stream, ",\"stage\":%d,\"microbatch\":%d,\"n\":%d,\"stream\":%d,\"device\":%d}}", span->stage,
             span->microbatch, w->report->analysis->set->ranks[rank].streams, COMPUTE_THREAD + span->lane, rank);
 }
@@ -322,6 +332,79 @@ out:
     return status;
 }
 
+/* ---- the card's own records ---- */
+
+typedef struct card_stream {
+    uint32_t number;
+    int64_t end_ns; /* of what was written last: the next one of the stream may begin a little before, and must not here */
+} card_stream;
+
+typedef struct card_streams {
+    card_stream items[CARD_STREAMS_MAX];
+    int count;
+} card_streams;
+
+/* The stream's index, CARD_STREAMS_MAX if there are too many. */
+static int find_card_stream(writer *w, int rank, const mhp_record *record, card_streams *streams)
+{
+    char name[64];
+
+    for (int i = 0; i < streams->count; i++) {
+        if (streams->items[i].number == record->stream) {
+            return i;
+        }
+    }
+    if (streams->count < CARD_STREAMS_MAX) {
+        snprintf(name, sizeof name, "CUDA stream %u%s%s", record->stream, record->lane >= 0 ? ": " : "",
+                 record->lane >= 0 ? mhp_lane_text((mhp_lane)record->lane) : "");
+        write_name(w, "thread_name", rank, FIRST_CARD_STREAM + streams->count, name);
+        streams->items[streams->count] = (card_stream){record->stream, INT64_MIN};
+        return streams->count++;
+    }
+    return CARD_STREAMS_MAX;
+}
+
+static void write_record(writer *w, int rank, int stream, const mhp_record *record, int64_t start_ns, int64_t end_ns)
+{
+    static const char *const words[MHP_RECORD_KIND_COUNT] = {NULL, "clock", "memset", "copy to or from the host", "copy"};
+    const char *name = w->report->analysis->set->ranks[rank].records.names + record->name;
+
+    begin_event(w, "X", rank, FIRST_CARD_STREAM + stream);
+    fprintf(w->stream, ",\"cat\":\"%s\",\"name\":\"%s\"", record->kind == MHP_RECORD_KERNEL ? "kernel" : "gpu_memcpy",
+            words[record->kind] ? words[record->kind] : name[0] ? name : "kernel");
+    write_us(w, "ts", start_ns);
+    write_us(w, "dur", end_ns - start_ns);
+    fprintf(w->stream, ",\"args\":{\"step\":%lld,\"stream\":%u,\"device\":%d,\"bytes\":%lld}}",
+            (long long)w->step->step + 1, record->stream, rank, (long long)record->bytes);
+}
+
+/* Those that begin in the step. */
+static void write_records(writer *w, int rank, card_streams *streams)
+{
+    const mhp_analysis *analysis = w->report->analysis;
+    const mhp_record_list *records = &analysis->set->ranks[rank].records;
+    const mhp_timeline *timeline = &w->step->timeline;
+
+    for (size_t i = 0; i < records->count; i++) {
+        const mhp_record *record = &records->items[i];
+        double start_us = mhp_timeline_us(analysis->set, &analysis->clocks, timeline, rank, record->start_ns);
+        double end_us = mhp_timeline_us(analysis->set, &analysis->clocks, timeline, rank, record->end_ns);
+        int64_t start_ns = time_ns(w, start_us), end_ns = time_ns(w, end_us);
+        int stream;
+
+        if (start_us < timeline->ranks[rank].begin_us || start_us >= timeline->ranks[rank].end_us) {
+            continue;
+        }
+        stream = find_card_stream(w, rank, record, streams);
+        if (stream < CARD_STREAMS_MAX) {
+            start_ns = start_ns > streams->items[stream].end_ns ? start_ns : streams->items[stream].end_ns;
+            end_ns = end_ns > start_ns ? end_ns : start_ns;
+            streams->items[stream].end_ns = end_ns;
+            write_record(w, rank, stream, record, start_ns, end_ns);
+        }
+    }
+}
+
 /* ---- the whole ---- */
 
 static void choose_step(writer *w, int index)
@@ -351,6 +434,7 @@ static void write_lane_names(writer *w, int rank)
 
 static mhp_status write_rank(writer *w, int rank)
 {
+    card_streams streams = {.count = 0};
     char name[32];
 
     snprintf(name, sizeof name, "rank %d", rank);
@@ -364,6 +448,7 @@ static mhp_status write_rank(writer *w, int rank)
         write_compute(w, rank);
         MHP_RETURN_IF_ERROR(write_transfers(w, rank));
         MHP_RETURN_IF_ERROR(write_slots(w, rank));
+        write_records(w, rank, &streams);
     }
     return MHP_OK;
 }

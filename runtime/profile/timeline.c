@@ -625,3 +625,9 @@ mhp_timed_wait mhp_timeline_wait(const mhp_timed_rank *rank, size_t index)
     }
     return wait;
 }
+
+double mhp_timeline_us(const mhp_trace_set *set, const mhp_clocks *clocks, const mhp_timeline *timeline, int rank,
+                       int64_t local_ns)
+{
+    return common_us(set, clocks->shift_us, rank, local_ns) - timeline->origin_us;
+}

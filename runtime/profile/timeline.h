@@ -66,6 +66,10 @@ mhp_status mhp_timeline_create(const mhp_trace_set *set, const mhp_clocks *clock
                                mhp_timeline *timeline_out);
 void mhp_timeline_release(mhp_timeline *timeline);
 
+/* A moment of a rank's own clock, as a time of the timeline. */
+double mhp_timeline_us(const mhp_trace_set *set, const mhp_clocks *clocks, const mhp_timeline *timeline, int rank,
+                       int64_t local_ns);
+
 /* A time of standing still: waits that follow each other, as those of a pair's two passes do, are one. */
 enum { MHP_AWAITED_MAX = 160 }; /* a rank awaits the reductions of all its stages, 64 and more */
 typedef struct mhp_timed_wait {

@@ -12,11 +12,11 @@
 #define FILE_START "rank-"
 #define FILE_END   ".trace"
 
-enum { TRACE_VERSION = 1, BYTE_ORDER_MARK = 0x01020304, MARKS_MAX = 1 << 30 };
+enum { TRACE_VERSION = 2, BYTE_ORDER_MARK = 0x01020304, MARKS_MAX = 1 << 30 };
 
 static const char magic[8] = {'m', 'h', 'p', 't', 'r', 'a', 'c', 'e'};
 
-/* The spans follow it. In the machine's own byte order, which is told by a mark. */
+/* The spans follow it, then a card's records, then their names. In the machine's own byte order, which is told by a mark. */
 typedef struct trace_header {
     char magic[8];
     uint32_t version, byte_order, header_bytes, span_bytes;
@@ -26,8 +26,18 @@ typedef struct trace_header {
     double mark_ns;
     int64_t mark_count, resolve_ns;
     uint64_t span_count;
-    mhp_hash hash; /* of this with zeros here, and of the spans */
+    int32_t kernels;
+    uint32_t record_bytes;
+    char no_kernels[MHP_TRACE_REASON_MAX];
+    uint64_t record_count, names_bytes;
+    int64_t records_lost, records_error_ns;
+    mhp_hash hash; /* of this with zeros here, and of what follows, part by part */
 } trace_header;
+
+/* What follows the header. */
+typedef struct trace_parts {
+    const void *spans, *records, *names;
+} trace_parts;
 
 /* ---- words ---- */
 
@@ -67,23 +77,28 @@ const char *mhp_part_text(mhp_step_part part)
     return words[part];
 }
 
+void mhp_group_format(mhp_pass pass, mhp_step_part part, char text[MHP_GROUP_TEXT_MAX])
+{
+    snprintf(text, MHP_GROUP_TEXT_MAX, "%s %s", mhp_pass_text(pass), mhp_part_text(part));
+}
+
 /* ---- writing ---- */
 
-static mhp_hash hash_of(const trace_header *header, const mhp_trace_span *spans)
+static mhp_hash hash_of(const trace_header *header, const trace_parts *contents)
 {
     trace_header blank = *header;
-    mhp_hash parts[2];
+    mhp_hash parts[4];
 
     memset(&blank.hash, 0, sizeof blank.hash);
     parts[0] = mhp_hash_bytes(&blank, sizeof blank);
-    parts[1] = mhp_hash_bytes(spans, header->span_count * sizeof *spans);
+    parts[1] = mhp_hash_bytes(contents->spans, header->span_count * sizeof(mhp_trace_span));
+    parts[2] = mhp_hash_bytes(contents->records, header->record_count * sizeof(mhp_record));
+    parts[3] = mhp_hash_bytes(contents->names, header->names_bytes);
     return mhp_hash_bytes(parts, sizeof parts);
 }
 
-mhp_status mhp_trace_write(const mhp_trace *trace, const char *path)
+static trace_header header_of(const mhp_trace *trace)
 {
-    mhp_status status = MHP_OK;
-    mhp_file *file = NULL;
     trace_header header;
 
     memset(&header, 0, sizeof header);
@@ -105,10 +120,29 @@ mhp_status mhp_trace_write(const mhp_trace *trace, const char *path)
     header.mark_count = trace->mark_count;
     header.resolve_ns = trace->resolve_ns;
     header.span_count = trace->span_count;
-    header.hash = hash_of(&header, trace->spans);
+    header.kernels = trace->kernels;
+    header.record_bytes = sizeof *trace->records.items;
+    memcpy(header.no_kernels, trace->no_kernels, sizeof header.no_kernels);
+    header.record_count = trace->records.count;
+    header.names_bytes = trace->records.names_bytes;
+    header.records_lost = trace->records.lost;
+    header.records_error_ns = trace->records.clock_error_ns;
+    return header;
+}
+
+mhp_status mhp_trace_write(const mhp_trace *trace, const char *path)
+{
+    mhp_status status = MHP_OK;
+    mhp_file *file = NULL;
+    trace_header header = header_of(trace);
+    trace_parts parts = {trace->spans, trace->records.items, trace->records.names};
+
+    header.hash = hash_of(&header, &parts);
     MHP_TRY(out, mhp_file_create(path, &file));
     MHP_TRY(out, mhp_file_write(file, &header, sizeof header));
-    MHP_TRY(out, mhp_file_write(file, trace->spans, trace->span_count * sizeof *trace->spans));
+    MHP_TRY(out, mhp_file_write(file, parts.spans, header.span_count * sizeof *trace->spans));
+    MHP_TRY(out, mhp_file_write(file, parts.records, header.record_count * sizeof *trace->records.items));
+    MHP_TRY(out, mhp_file_write(file, parts.names, header.names_bytes));
     status = mhp_file_finish(file);
     file = NULL;
 out:
@@ -117,6 +151,12 @@ out:
 }
 
 /* ---- reading ---- */
+
+static size_t size_of(const trace_header *header)
+{
+    return sizeof *header + header->span_count * sizeof(mhp_trace_span) + header->record_count * sizeof(mhp_record) +
+           header->names_bytes;
+}
 
 static mhp_status check_header(const char *path, const trace_header *header, size_t size)
 {
@@ -127,18 +167,20 @@ static mhp_status check_header(const char *path, const trace_header *header, siz
         return mhp_error_set(MHP_ERR_FORMAT, "%s was written on a machine of the other byte order", path);
     }
     if (header->version != TRACE_VERSION || header->header_bytes != sizeof *header ||
-        header->span_bytes != sizeof(mhp_trace_span)) {
+        header->span_bytes != sizeof(mhp_trace_span) || header->record_bytes != sizeof(mhp_record)) {
         return mhp_error_set(MHP_ERR_FORMAT, "%s is a trace of version %u: expected %d", path, header->version,
                              TRACE_VERSION);
     }
-    if (header->span_count > MHP_TRACE_SPANS_MAX) {
-        return mhp_error_set(MHP_ERR_LIMIT, "%s has %llu spans: expected at most %d", path,
-                             (unsigned long long)header->span_count, MHP_TRACE_SPANS_MAX);
+    if (header->span_count > MHP_TRACE_SPANS_MAX || header->record_count > MHP_TRACE_SPANS_MAX ||
+        header->names_bytes > MHP_TRACE_NAMES_BYTES_MAX) {
+        return mhp_error_set(MHP_ERR_LIMIT, "%s has %llu spans and %llu records: expected at most %d", path,
+                             (unsigned long long)header->span_count, (unsigned long long)header->record_count,
+                             MHP_TRACE_SPANS_MAX);
     }
-    if (size != sizeof *header + header->span_count * sizeof(mhp_trace_span)) {
+    if (size != size_of(header)) {
         return mhp_error_set(
             MHP_ERR_FORMAT, "%s has %zu bytes: expected %zu for its %llu spans; it is cut off or was changed", path,
-            size, sizeof *header + header->span_count * sizeof(mhp_trace_span), (unsigned long long)header->span_count);
+            size, size_of(header), (unsigned long long)header->span_count);
     }
     return MHP_OK;
 }
@@ -170,12 +212,43 @@ static bool is_span_right(const trace_header *header, const mhp_trace_span *span
            span->start_ns >= 0 && span->end_ns >= span->start_ns;
 }
 
-static mhp_status check_contents(const char *path, const trace_header *header, const mhp_trace_span *spans)
+static bool are_kernels_right(const trace_header *header, const char *names)
 {
-    if (!mhp_hash_equal(hash_of(header, spans), header->hash)) {
+    bool on = header->kernels == MHP_TRACE_KERNELS_ON;
+
+    return header->kernels >= 0 && header->kernels < MHP_TRACE_KERNELS_COUNT && header->records_lost >= 0 &&
+           header->records_error_ns >= 0 && memchr(header->no_kernels, '\0', sizeof header->no_kernels) &&
+           (on ? header->names_bytes > 0 && names[0] == '\0' && names[header->names_bytes - 1] == '\0'
+               : header->record_count == 0 && header->names_bytes == 0);
+}
+
+/* They go into JSON as they are. */
+static bool are_names_right(const char *names, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (names[i] != '\0' && (names[i] < 0x20 || names[i] == 0x7f || names[i] == '"' || names[i] == '\\')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_record_right(const trace_header *header, const mhp_record *record)
+{
+    return record->kind < MHP_RECORD_KIND_COUNT && record->lane >= -1 && record->lane < MHP_LANE_COUNT &&
+           record->name < header->names_bytes && record->bytes >= 0 && record->start_ns >= 0 &&
+           record->end_ns >= record->start_ns;
+}
+
+static mhp_status check_contents(const char *path, const trace_header *header, const trace_parts *parts)
+{
+    const mhp_trace_span *spans = parts->spans;
+    const mhp_record *records = parts->records;
+
+    if (!mhp_hash_equal(hash_of(header, parts), header->hash)) {
         return mhp_error_set(MHP_ERR_FORMAT, "%s was changed: its checksum is another", path);
     }
-    if (!are_numbers_right(header)) {
+    if (!are_numbers_right(header) || !are_kernels_right(header, parts->names)) {
         return mhp_error_set(MHP_ERR_FORMAT, "%s has a value out of range in its head", path);
     }
     for (uint64_t i = 0; i < header->span_count; i++) {
@@ -183,7 +256,48 @@ static mhp_status check_contents(const char *path, const trace_header *header, c
             return mhp_error_set(MHP_ERR_FORMAT, "%s: span %llu has a value out of range", path, (unsigned long long)i);
         }
     }
+    for (uint64_t i = 0; i < header->record_count; i++) {
+        if (!is_record_right(header, &records[i]) || (i > 0 && records[i].start_ns < records[i - 1].start_ns)) {
+            return mhp_error_set(MHP_ERR_FORMAT, "%s: record %llu has a value out of range", path,
+                                 (unsigned long long)i);
+        }
+    }
+    return are_names_right(parts->names, header->names_bytes)
+               ? MHP_OK
+               : mhp_error_set(MHP_ERR_FORMAT, "%s has a kernel's name that is no text", path);
+}
+
+static mhp_status copy_part(const char **from, size_t bytes, void *to_out)
+{
+    void **to = to_out;
+
+    MHP_RETURN_IF_ERROR(mhp_calloc(to, bytes > 0 ? bytes : 1, 1));
+    memcpy(*to, *from, bytes);
+    *from += bytes;
     return MHP_OK;
+}
+
+static void take_header(const trace_header *header, mhp_trace *trace)
+{
+    trace->rank = header->rank;
+    trace->world_size = header->world_size;
+    trace->pipeline_ranks = header->pipeline_ranks;
+    trace->streams = header->streams;
+    trace->device = header->device;
+    trace->step_count = header->step_count;
+    trace->first_step = header->first_step;
+    trace->before = header->before;
+    trace->after = header->after;
+    trace->mark_ns = header->mark_ns;
+    trace->mark_count = header->mark_count;
+    trace->resolve_ns = header->resolve_ns;
+    trace->span_count = header->span_count;
+    trace->kernels = header->kernels;
+    memcpy(trace->no_kernels, header->no_kernels, sizeof trace->no_kernels);
+    trace->records.count = header->record_count;
+    trace->records.names_bytes = header->names_bytes;
+    trace->records.lost = header->records_lost;
+    trace->records.clock_error_ns = header->records_error_ns;
 }
 
 mhp_status mhp_trace_read(const char *path, mhp_trace *trace_out)
@@ -191,28 +305,21 @@ mhp_status mhp_trace_read(const char *path, mhp_trace *trace_out)
     mhp_status status = MHP_OK;
     mhp_map file = {0};
     trace_header header;
+    trace_parts parts;
+    const char *at;
 
     *trace_out = (mhp_trace){0};
     MHP_TRY(out, mhp_map_file(path, &file));
     memset(&header, 0, sizeof header);
     memcpy(&header, file.data, file.size < sizeof header ? file.size : sizeof header);
     MHP_TRY(out, check_header(path, &header, file.size));
-    MHP_TRY(out, mhp_calloc(&trace_out->spans, header.span_count, sizeof *trace_out->spans));
-    memcpy(trace_out->spans, (const char *)file.data + sizeof header, header.span_count * sizeof *trace_out->spans);
-    MHP_TRY(out, check_contents(path, &header, trace_out->spans));
-    trace_out->rank = header.rank;
-    trace_out->world_size = header.world_size;
-    trace_out->pipeline_ranks = header.pipeline_ranks;
-    trace_out->streams = header.streams;
-    trace_out->device = header.device;
-    trace_out->step_count = header.step_count;
-    trace_out->first_step = header.first_step;
-    trace_out->before = header.before;
-    trace_out->after = header.after;
-    trace_out->mark_ns = header.mark_ns;
-    trace_out->mark_count = header.mark_count;
-    trace_out->resolve_ns = header.resolve_ns;
-    trace_out->span_count = header.span_count;
+    at = (const char *)file.data + sizeof header;
+    MHP_TRY(out, copy_part(&at, header.span_count * sizeof *trace_out->spans, &trace_out->spans));
+    MHP_TRY(out, copy_part(&at, header.record_count * sizeof *trace_out->records.items, &trace_out->records.items));
+    MHP_TRY(out, copy_part(&at, header.names_bytes, &trace_out->records.names));
+    parts = (trace_parts){trace_out->spans, trace_out->records.items, trace_out->records.names};
+    MHP_TRY(out, check_contents(path, &header, &parts));
+    take_header(&header, trace_out);
 out:
     mhp_unmap(&file);
     return status;
@@ -221,6 +328,8 @@ out:
 void mhp_trace_release(mhp_trace *trace)
 {
     mhp_free(trace->spans);
+    mhp_free(trace->records.items);
+    mhp_free(trace->records.names);
     *trace = (mhp_trace){0};
 }
 

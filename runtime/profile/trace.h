@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "comm/clock.h"
+#include "core/records.h"
 #include "model/stage.h"
 #include "runtime/lanes.h"
 
@@ -58,6 +59,15 @@ typedef struct mhp_trace_span {
     int64_t start_ns, end_ns; /* this rank's clock */
 } mhp_trace_span;
 
+typedef enum mhp_trace_kernels {
+    MHP_TRACE_KERNELS_UNASKED,
+    MHP_TRACE_KERNELS_OFF, /* asked for, but not to be had */
+    MHP_TRACE_KERNELS_ON,
+    MHP_TRACE_KERNELS_COUNT,
+} mhp_trace_kernels;
+
+enum { MHP_TRACE_REASON_MAX = 160 };
+
 typedef struct mhp_trace {
     int rank, world_size, pipeline_ranks; /* world rank = replica * pipeline ranks + pipeline rank */
     int streams;                          /* residual streams n of every state */
@@ -70,9 +80,13 @@ typedef struct mhp_trace {
     int64_t resolve_ns;              /* host time between steps that went into reading the marks, all steps together */
     mhp_trace_span *spans;           /* in the order of steps */
     size_t span_count;
+    int kernels;                            /* mhp_trace_kernels */
+    char no_kernels[MHP_TRACE_REASON_MAX];  /* why they are off */
+    mhp_record_list records;                /* what the rank's card ran in the recorded steps; owned */
 } mhp_trace;
 
-enum { MHP_TRACE_SPANS_MAX = 1 << 24 }; /* of a rank: 1.1 GB */
+enum { MHP_TRACE_SPANS_MAX = 1 << 24 }; /* of a rank: 1.1 GB; so with records, of 40 bytes */
+enum { MHP_TRACE_NAMES_BYTES_MAX = 1 << 20 };
 
 /* Writes the file, whole or not at all. */
 mhp_status mhp_trace_write(const mhp_trace *trace, const char *path);
@@ -104,5 +118,8 @@ const char *mhp_trace_phase_text(mhp_trace_phase phase);
 const char *mhp_pass_letter(mhp_pass pass);
 const char *mhp_pass_text(mhp_pass pass);
 const char *mhp_part_text(mhp_step_part part);
+/* "forward connection": of a group. */
+enum { MHP_GROUP_TEXT_MAX = 64 };
+void mhp_group_format(mhp_pass pass, mhp_step_part part, char text[MHP_GROUP_TEXT_MAX]);
 
 #endif

@@ -94,6 +94,21 @@ look run
 expect 0 'run: finished, gpipe on 1 ranks'
 [ "$(ls run/live)" = rank-0 ] || fail "files of the run before stay: $(ls run/live)"
 
+echo "== the hidden share: of this start's recorded steps, as the report says it"
+launch 2 train config.yaml --set train.steps=4 --set log.dir=profiled --profile 2 >/dev/null
+look profiled
+expect 0 'bubble  hidden'
+"$mhcpipe" report profiled >/dev/null
+for rank in 0 1; do
+    shown=$(awk -v rank="$rank" '$1 == rank' out | grep -o '[0-9]* %' | sed -n '2s/ %//p')
+    known=$(awk '/"hidden_share"/ { gsub(/[^0-9.e-]/, "", $2); print $2 }' profiled/report.json | sed -n "$((rank + 1))p")
+    [ "$shown" = "$(awk -v share="$known" 'BEGIN { printf "%.0f", 100 * share }')" ] ||
+        fail "rank $rank: top shows a hidden share of $shown %, the report has $known: $(cat out)"
+done
+launch 2 train config.yaml --set train.steps=6 --set log.dir=profiled >/dev/null
+look profiled
+grep -q '^   0  finished .* %       -  ' out || fail "traces of the run before are shown: $(cat out)"
+
 echo "== a run that fails: its best model cannot be written"
 mkdir broken
 touch broken/best

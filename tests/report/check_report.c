@@ -1,8 +1,12 @@
-/* What must hold of a report's files, found out by reading them:
- *   check_report figures REPORT_JSON          every rank's parts add up to its step, shares are shares
- *   check_report trace TRACE_JSON             events of a thread nest, flows have both ends in that order, counters
- * never fall below 0 check_report page REPORT_JSON DOM         every figure that the page shows is the report's, and
- * what it draws as idle as well Prints what it looked at; the first thing that does not hold ends it. */
+/* What must hold of a run's files, found out by reading them:
+ *   figures REPORT_JSON           every rank's parts add up to its step, shares are shares
+ *   trace TRACE_JSON              events of a thread nest, flows have both ends in that order, counters never fall below 0
+ *   nested TRACE_JSON             the same of a run that may have no messages, but has a card's records
+ *   records REPORT_JSON PERCENT   every rank has a card's records, and computed as long by them as by events; ranks that are
+ *                                 several got states and gradients
+ *   power METRICS_JSONL CARDS     every step's energy is known, and makes a power that a card can have
+ *   page REPORT_JSON DOM          every figure that the page shows is the report's, and what it draws as idle as well
+ * Prints what it looked at; the first thing that does not hold ends it. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -183,10 +187,17 @@ static void check_counter(const json_t *event)
     }
 }
 
-static void check_trace(const char *path)
+static bool is_card_stream(const json_t *event)
+{
+    const char *name = json_string_value(json_object_get(json_object_get(event, "args"), "name"));
+
+    return name && strncmp(name, "CUDA stream ", 12) == 0;
+}
+
+static void check_trace(const char *path, bool card)
 {
     json_t *root = read_json(path), *events = json_object_get(root, "traceEvents"), *event;
-    size_t i, slice_count = 0, flow_count = 0, counter_count = 0, name_count = 0;
+    size_t i, slice_count = 0, flow_count = 0, counter_count = 0, name_count = 0, card_streams = 0;
     slice *slices = NULL;
     flow *flows = NULL;
 
@@ -200,6 +211,7 @@ static void check_trace(const char *path)
         CHECK(phase && json_string_value(json_object_get(event, "name")), "event %zu has no phase or name", i);
         if (*phase == 'M') {
             name_count++;
+            card_streams += is_card_stream(event);
             continue;
         }
         CHECK(number_at(event, "ts") >= 0, "event %zu stands before the begin", i);
@@ -219,12 +231,127 @@ static void check_trace(const char *path)
         }
     }
     check_nesting(slices, slice_count);
-    check_flows(flows, flow_count);
+    if (!card || flow_count > 0) {
+        check_flows(flows, flow_count);
+    }
+    CHECK(!card || card_streams > 0, "no CUDA stream has a thread");
     CHECK(counter_count > 0 && name_count > 0, "no counters or no names");
-    printf("%zu events nest, %zu messages, %zu counts\n", slice_count, flow_count / 2, counter_count);
+    printf("%zu events nest, %zu messages, %zu counts, %zu CUDA streams\n", slice_count, flow_count / 2, counter_count,
+           card_streams);
     mhp_free(slices);
     mhp_free(flows);
     json_decref(root);
+}
+
+/* ---- a card's records ---- */
+
+static void check_records_of(const json_t *rank, size_t index, double most_percent)
+{
+    const json_t *records = json_object_get(rank, "records");
+    const char *reason = json_string_value(json_object_get(rank, "no_records"));
+    double events, found, apart;
+
+    CHECK(json_is_object(records), "rank %zu has no kernel records: %s", index, reason ? reason : "not asked for");
+    events = number_at(records, "compute_events_us");
+    found = number_at(records, "compute_records_us");
+    apart = number_at(records, "difference_percent");
+    printf("rank %zu: compute %.3f ms by events, %.3f ms by records, %+.2f %% apart; of these %.3f ms in gaps; %.0f kernels "
+           "in %.3f ms; copies %.3f ms, %.3f MB; clock read within %.2f us, %.0f lost\n",
+           index, 1e-3 * events, 1e-3 * found, apart, 1e-3 * number_at(records, "gaps_us"), number_at(records, "kernels"),
+           1e-3 * number_at(records, "kernel_us"), 1e-3 * number_at(records, "copy_us"),
+           1e-6 * number_at(records, "copy_bytes"), number_at(records, "clock_error_us"), number_at(records, "lost"));
+    CHECK(number_at(records, "kernels") > 0 && number_at(records, "kernel_us") > 0, "rank %zu has no kernel records", index);
+    CHECK(number_at(records, "lost") == 0, "rank %zu lost records", index);
+    CHECK(fabs(100 * (events - found) / events - apart) < 1e-6, "rank %zu: %.3f %% is not what the two say", index, apart);
+    CHECK(fabs(apart) <= most_percent, "rank %zu: %.3f %% apart, expected at most %.3f", index, apart, most_percent);
+}
+
+static void check_kinds(const json_t *ranks)
+{
+    static const char *const kinds[] = {"state", "gradient"};
+
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        double sum = 0;
+
+        for (size_t i = 0; i < json_array_size(ranks); i++) {
+            const json_t *transfers = json_object_get(json_array_get(ranks, i), "transfers");
+
+            sum += number_at(json_object_get(transfers, kinds[k]), "transfer_us");
+        }
+        printf("messages, %s: %.3f ms a step by events, all ranks\n", kinds[k], 1e-3 * sum);
+        CHECK(sum > 0, "no message is a %s", kinds[k]);
+    }
+}
+
+static void check_messages(const json_t *messages, double most_percent)
+{
+    double events, found, apart;
+
+    CHECK(json_is_object(messages), "no streams of copies moved the messages and nothing else");
+    events = number_at(messages, "events_us");
+    found = number_at(messages, "records_us");
+    apart = number_at(messages, "difference_percent");
+    CHECK(events > 0 && found > 0, "messages: %.3f us by events, %.3f us by records", events, found);
+    CHECK(fabs(100 * (events - found) / events - apart) < 1e-6, "messages: %.3f %% is not what the two say", apart);
+    CHECK(fabs(apart) <= most_percent, "messages: %.3f %% apart, expected at most %.3f", apart, most_percent);
+}
+
+/* `most_messages_percent`: NULL where copies are not the messages, or are not judged. */
+static void check_records(const char *path, double most_percent, const char *most_messages_percent)
+{
+    json_t *root = read_json(path), *ranks = json_object_get(root, "ranks"), *rank;
+    const json_t *messages = json_object_get(root, "messages_by_records");
+    size_t i;
+
+    json_array_foreach(ranks, i, rank)
+    {
+        check_records_of(rank, i, most_percent);
+    }
+    if (json_array_size(ranks) > 1) {
+        check_kinds(ranks);
+    }
+    if (json_is_object(messages)) {
+        printf("messages: %.3f ms a step by events, %.3f ms by records of copies, %+.2f %% apart\n",
+               1e-3 * number_at(messages, "events_us"), 1e-3 * number_at(messages, "records_us"),
+               number_at(messages, "difference_percent"));
+    } else {
+        printf("messages: no copies that are the messages\n");
+    }
+    if (most_messages_percent) {
+        check_messages(messages, atof(most_messages_percent));
+    }
+    json_decref(root);
+}
+
+/* ---- energy ---- */
+
+enum { WARM_UP_STEPS = 3 };
+static const double least_w = 30, most_w = 1000;
+
+static void check_power(const char *path, int cards)
+{
+    FILE *file = fopen(path, "r");
+    double joules = 0, seconds = 0, power;
+    size_t steps = 0;
+    json_t *line;
+
+    CHECK(file, "cannot read %s", path);
+    while ((line = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL)) != NULL) {
+        if (json_object_get(line, "ms_per_step")) {
+            CHECK(json_is_number(json_object_get(line, "energy_gpu_j")), "step %.0f has no energy of its cards",
+                  number_at(line, "step"));
+            joules += steps < WARM_UP_STEPS ? 0 : number_at(line, "energy_gpu_j");
+            seconds += steps < WARM_UP_STEPS ? 0 : 1e-3 * number_at(line, "ms_per_step");
+            steps++;
+        }
+        json_decref(line);
+    }
+    fclose(file);
+    CHECK(steps > WARM_UP_STEPS && seconds > 0, "%zu steps in %s", steps, path);
+    power = joules / seconds / cards;
+    printf("energy: %.1f J in %.3f s of steps on %d cards, %.1f W each; %.2f J a step\n", joules, seconds, cards, power,
+           joules / (double)(steps - WARM_UP_STEPS));
+    CHECK(power >= least_w && power <= most_w, "%.1f W, expected %.0f to %.0f", power, least_w, most_w);
 }
 
 /* ---- the page ---- */
@@ -326,11 +453,17 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "figures") == 0) {
         check_figures(argv[2]);
     } else if (argc == 3 && strcmp(argv[1], "trace") == 0) {
-        check_trace(argv[2]);
+        check_trace(argv[2], false);
+    } else if (argc == 3 && strcmp(argv[1], "nested") == 0) {
+        check_trace(argv[2], true);
+    } else if ((argc == 4 || argc == 5) && strcmp(argv[1], "records") == 0) {
+        check_records(argv[2], atof(argv[3]), argv[4]);     /* NULL behind the last */
+    } else if (argc == 4 && strcmp(argv[1], "power") == 0) {
+        check_power(argv[2], atoi(argv[3]));
     } else if (argc == 4 && strcmp(argv[1], "page") == 0) {
         check_page(argv[2], argv[3]);
     } else {
-        fprintf(stderr, "usage: check_report figures|trace|page FILE [DOM]\n");
+        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|page FILE [PERCENT [PERCENT]|CARDS|DOM]\n");
         return 2;
     }
     return 0;

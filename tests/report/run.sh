@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# run.sh MHCPIPE CHECK_REPORT: profiled runs whose reports add up, whose costs plan and tune read, and what is refused.
+# run.sh MHCPIPE CHECK_REPORT SIMULATED_RUN: profiled runs whose reports add up, whose costs plan and tune read, and what is refused.
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 check=$(realpath "$2")
+simulated_run=$(realpath "$3")
 make_data
 write_config
 
@@ -52,6 +53,25 @@ simulated=$(grep -o '"simulated_plan_us":[^,]*' <(tr -d ' ' <run/report.json) | 
 makespan=$(awk '/^makespan  / { print $2 }' out)
 awk -v a="$simulated" -v b="$makespan" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-8 * a * a) }' || fail "plan says $makespan us, the report $simulated"
 nice "$mhcpipe" tune run/config.resolved.yaml --costs costs.yaml --iterations 200 -o best.yaml >out || fail "tune refuses the costs: $(cat out)"
+
+echo "== kernel records: of cards as they would be, and of a run without a card, which goes on and says why not"
+mkdir cards
+"$mhcpipe" config config.yaml --print --set parallel.pipeline=4 --set schedule.microbatches=8 >cards/config.resolved.yaml
+"$simulated_run" cards dualpipe 4 8 records >/dev/null
+"$mhcpipe" report cards >out || fail "$(cat out)"
+grep -q '^kernels  *the card.s records; on the host their clock is read within 0.5 us; 0 lost' out || fail "no records in the table: $(cat out)"
+"$check" figures cards/report.json
+"$check" trace cards/profile/trace.json
+"$check" nested cards/profile/trace.json
+"$check" records cards/report.json 0.001 29 | grep 'messages: .*+28.91 % apart'     # their copies are made shorter
+"$check" records cards/report.json 0.001 28 >/dev/null 2>err && fail "messages may be as far apart as they like"
+grep -q 'messages: 28.9.* apart, expected at most 28' err || fail "$(cat err)"
+launch 2 train config.yaml --set schedule.kind=1f1b --set train.steps=6 --set log.dir=cardless --profile 2 --profile-kernels >/dev/null 2>err
+grep -q 'rank 0 records no kernels: no card computes' err || fail "no reason in the log: $(cat err)"
+"$mhcpipe" report cardless | grep -q 'no records of 2 of 2 ranks: no card computes' || fail "no reason in the report"
+"$check" figures cardless/report.json
+"$check" records cardless/report.json 2 2>err && fail "records are found without a card"
+grep -q 'rank 0 has no kernel records: no card computes' err || fail "$(cat err)"
 
 echo "== refused"
 refused "there is no plain/profile/rank-0000.trace" report plain
