@@ -1,24 +1,29 @@
-/* mpirun -n 2 edges cpu|test|cuda ipc|nccl|mpi: what a message of each size costs between two ranks. `alone`: half of a round trip, the
- * time until the receiver's compute stream may read the message; `many`: one after the other, as many as there are slots under way. Medians
- * of several rounds. The ranks of a host take its cards in turns. */
+/* mpirun -n 2 edges cpu|test|cuda ipc|nccl|mpi [BYTES ...]: what a message of each size costs between two ranks. `alone`: half of a round
+ * trip, the time until the receiver's compute stream may read the message; `many`: one after the other, as many as there are slots under
+ * way; `sum`: an all-reduction of as many bytes. Beside them what MPI itself takes for them from host memory to host memory, where a thread
+ * does nothing but wait: half of a round trip, and a sum. Medians of several rounds. The ranks of a host take its cards in turns. */
+#include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "comm/channel.h"
 #include "comm/group.h"
+#include "core/environment.h"
+#include "core/memory.h"
 
-enum { SLOTS = 2, ROUNDS = 5, ALONE = 20, LARGEST_SHIFT = 28, SMALLEST_SHIFT = 10, EXIT_SKIPPED = 77 };
+enum { SLOTS = 2, ROUNDS = 5, LARGEST_SHIFT = 28, SMALLEST_SHIFT = 10, EXIT_SKIPPED = 77 };
 
 typedef struct bench {
     mhp_device *device;
     mhp_comm *comm;
-    mhp_stream *compute;
+    mhp_stream *compute, *plain;    /* `plain`: the comm thread's, which calls MPI itself */
     mhp_group *both;
     int rank;
     size_t bytes;
     mhp_channel *out, *in;
     char *sent, *slots;             /* [bytes], [SLOTS][bytes] */
+    char *host;                     /* [bytes], of the plain calls */
     mhp_event *given[SLOTS], *taken[SLOTS], *there[SLOTS], *read[SLOTS];
 } bench;
 
@@ -41,6 +46,7 @@ static mhp_status open_channels(bench *b)
 static mhp_status open_size(bench *b)
 {
     MHP_RETURN_IF_ERROR(mhp_device_alloc(b->device, b->bytes, (void **)&b->sent));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&b->host, b->bytes, 1));
     MHP_RETURN_IF_ERROR(mhp_device_alloc(b->device, SLOTS * b->bytes, (void **)&b->slots));
     for (int i = 0; i < SLOTS; i++) {
         MHP_RETURN_IF_ERROR(mhp_event_create(b->device, &b->given[i]));
@@ -61,6 +67,7 @@ static void close_size(bench *b)
         mhp_event_destroy(b->there[i]);
         mhp_event_destroy(b->read[i]);
     }
+    mhp_free(b->host);
     mhp_device_free(b->device, b->sent);
     mhp_device_free(b->device, b->slots);
 }
@@ -105,6 +112,72 @@ static mhp_status run_many(bench *b, int count)
     return MHP_OK;
 }
 
+static mhp_status run_sums(bench *b, int count)
+{
+    for (int m = 0; m < count; m++) {
+        MHP_RETURN_IF_ERROR(mhp_event_record(b->given[0], b->compute));
+        MHP_RETURN_IF_ERROR(mhp_group_all_reduce(b->both, b->sent, (int64_t)(b->bytes / sizeof(float)), MHP_DTYPE_F32, MHP_REDUCE_SUM,
+                                                 b->given[0], b->there[0]));
+        MHP_RETURN_IF_ERROR(mhp_stream_wait(b->compute, b->there[0]));
+    }
+    return MHP_OK;
+}
+
+/* ---- the same by MPI alone ---- */
+
+typedef struct plain_call {
+    const bench *bench;
+    int count;
+} plain_call;
+
+static mhp_status ping(void *native, const void *argument)
+{
+    const plain_call *call = argument;
+    const bench *b = call->bench;
+
+    (void)native;
+    for (int step = 0; step < 2 * call->count; step++) {
+        if (b->rank == step % 2) {
+            MPI_Send(b->host, (int)b->bytes, MPI_BYTE, 1 - b->rank, 0, MPI_COMM_WORLD);
+        } else {
+            MPI_Recv(b->host, (int)b->bytes, MPI_BYTE, 1 - b->rank, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        }
+    }
+    return MHP_OK;
+}
+
+static mhp_status sum(void *native, const void *argument)
+{
+    const plain_call *call = argument;
+    const bench *b = call->bench;
+
+    (void)native;
+    for (int i = 0; i < call->count; i++) {
+        MPI_Allreduce(MPI_IN_PLACE, b->host, (int)(b->bytes / sizeof(float)), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+    }
+    return MHP_OK;
+}
+
+static mhp_status run_plain(bench *b, mhp_task_fn task, int count)
+{
+    plain_call call = {b, count};
+
+    MHP_RETURN_IF_ERROR(mhp_stream_host_call(b->plain, task, &call, sizeof call));
+    return mhp_stream_synchronize(b->plain);
+}
+
+static mhp_status run_ping(bench *b, int count)
+{
+    return run_plain(b, ping, count);
+}
+
+static mhp_status run_plain_sums(bench *b, int count)
+{
+    return run_plain(b, sum, count);
+}
+
+/* ---- measuring ---- */
+
 static mhp_status finish(bench *b)
 {
     MHP_RETURN_IF_ERROR(mhp_stream_synchronize(b->compute));
@@ -143,14 +216,18 @@ static mhp_status measure(bench *b, mhp_status (*run)(bench *b, int count), int 
 static mhp_status run_size(bench *b)
 {
     int many = b->bytes >= (size_t)64 << 20 ? 8 : 64;
-    double alone_us, many_us;
+    double alone_us, many_us, sum_us, ping_us, plain_us;
 
     MHP_RETURN_IF_ERROR(open_size(b));
     MHP_RETURN_IF_ERROR(mhp_stream_zero(b->compute, b->sent, b->bytes));
-    MHP_RETURN_IF_ERROR(measure(b, run_alone, ALONE, &alone_us));
+    MHP_RETURN_IF_ERROR(measure(b, run_alone, many / 4, &alone_us));
+    MHP_RETURN_IF_ERROR(measure(b, run_ping, many / 4, &ping_us));
     MHP_RETURN_IF_ERROR(measure(b, run_many, many, &many_us));
+    MHP_RETURN_IF_ERROR(measure(b, run_sums, many / 4, &sum_us));
+    MHP_RETURN_IF_ERROR(measure(b, run_plain_sums, many / 4, &plain_us));
     if (b->rank == 0) {
-        printf("%10zu %12.1f %12.1f %10.2f\n", b->bytes, alone_us / 2, many_us, (double)b->bytes / many_us / 1e3);
+        printf("%10zu %12.1f %12.1f %8.2f %12.1f %12.1f %12.1f\n", b->bytes, alone_us / 2, many_us, (double)b->bytes / many_us / 1e3,
+               ping_us / 2, sum_us, plain_us);
         fflush(stdout);
     }
     close_size(b);
@@ -180,6 +257,7 @@ static mhp_status join(bench *b, const char *kind, const char *transport)
     }
     MHP_RETURN_IF_ERROR(mhp_comm_choose_transport(b->comm, chosen));
     MHP_RETURN_IF_ERROR(mhp_group_open(b->comm, "both", 0, members, 2, &b->both));
+    MHP_RETURN_IF_ERROR(mhp_stream_create(b->device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, "plain", &b->plain));
     return mhp_stream_create(b->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "compute", &b->compute);
 }
 
@@ -187,12 +265,19 @@ int main(int argc, char **argv)
 {
     const char *kind = argc > 1 ? argv[1] : "cpu", *transport = argc > 2 ? argv[2] : "mpi";
     bench b = {0};
-    mhp_status status = join(&b, kind, transport);
+    mhp_status status;
 
+    mhp_environment_set();
+    status = join(&b, kind, transport);
     if (status == MHP_OK && b.rank == 0) {
-        printf("%s, %s\n%10s %12s %12s %10s\n", kind, transport, "bytes", "alone us", "many us", "GB/s");
+        printf("%s, %s\n%10s %12s %12s %8s %12s %12s %12s\n", kind, transport, "bytes", "alone us", "many us", "GB/s", "MPI us", "sum us",
+               "MPI sum us");
     }
-    for (int shift = SMALLEST_SHIFT; status == MHP_OK && shift <= LARGEST_SHIFT; shift += 2) {
+    for (int i = 3; status == MHP_OK && i < argc; i++) {
+        b.bytes = strtoull(argv[i], NULL, 10);
+        status = run_size(&b);
+    }
+    for (int shift = SMALLEST_SHIFT; status == MHP_OK && argc <= 3 && shift <= LARGEST_SHIFT; shift += 2) {
         b.bytes = (size_t)1 << shift;
         status = run_size(&b);
     }
@@ -204,6 +289,7 @@ int main(int argc, char **argv)
         return 1;
     }
     mhp_stream_destroy(b.compute);
+    mhp_stream_destroy(b.plain);
     mhp_group_close(b.both);
     mhp_comm_close(b.comm);
     mhp_device_close(b.device);
