@@ -125,9 +125,11 @@ uint64_t mhp_event_time_ns(const mhp_event *event);
 /* How many of its records and arms are complete so far: where a stream is that records it again and again. Any thread; does not wait. */
 uint64_t mhp_event_count(const mhp_event *event);
 
-/* Called on the comm thread, again and again while it returns a positive number of operations under way (with back-off between
- * calls), once after every comm item, and some fifty times a second when there is nothing else. A negative value is an error: it sticks to every comm stream. NULL to remove. */
-typedef int (*mhp_progress_fn)(void *context);
+/* Called on the comm thread, again and again while it returns a positive number of operations under way, once after every comm item, and
+ * some fifty times a second when there is nothing else. A negative value is an error: it sticks to every comm stream. *moved_out, false
+ * before, says that some of it came forward: then calls follow each other at once for a moment, which lets others have the core, else with
+ * back-off. NULL to remove. */
+typedef int (*mhp_progress_fn)(void *context, bool *moved_out);
 mhp_status mhp_device_set_progress(mhp_device *device, mhp_progress_fn progress, void *context);
 /* Wakes the comm thread so that the progress function runs again soon. Any thread. */
 void mhp_device_wake_comm(mhp_device *device);

@@ -2,8 +2,9 @@
  * host. */
 #include <assert.h>
 #include <stdio.h>
+#include <string.h>
 
-#include "comm/mpi/engine.h"
+#include "comm/mpi/lane.h"
 #include "comm/mpi/staging.h"
 #include "comm/transport.h"
 #include "core/memory.h"
@@ -18,6 +19,7 @@ typedef struct mpi_channel {
     bool staged;
     mhp_staging staging;            /* if staged */
     mhp_event *arrived[MHP_STAGING_BUFFERS][MHP_CHANNEL_PARTS_MAX];     /* staged receives: a part is in its buffer */
+    mhp_mpi_lane lane;
     mhp_mpi_operation *sending;     /* the comm thread's: the message whose parts are on their way; NULL behind a failure */
     uint64_t sent;                  /* messages; the host thread's */
     atomic_uint_fast64_t corrupted; /* the message, from 1, whose bit is flipped; 0: none */
@@ -33,35 +35,28 @@ typedef struct transfer_call {
     bool receives;
 } transfer_call;
 
-static mhp_status post_piece(const transfer_call *call, mhp_mpi_operation *operation, size_t offset, int bytes)
+static int post_piece(const mhp_mpi_job *job, char *data, int count, MPI_Request *request)
 {
-    const mpi_channel *channel = call->channel;
-    mhp_comm *comm = channel->comm;
-    MPI_Request *request;
-    int code;
+    const mpi_channel *channel;
+    int id;
 
-    MHP_RETURN_IF_ERROR(mhp_mpi_room(comm, operation, &request));
-    if (call->receives) {
-        code = MPI_Irecv(call->buffer + offset, bytes, MPI_BYTE, channel->params.source, channel->params.id, comm->channels, request);
-    } else {
-        code = MPI_Isend(call->buffer + offset, bytes, MPI_BYTE, channel->params.target, channel->params.id, comm->channels, request);
+    memcpy(&channel, job->argument, sizeof channel);
+    id = channel->params.id;
+    if (job->operation->receives) {
+        return MPI_Irecv(data, count, MPI_BYTE, channel->params.source, id, channel->comm->channels, request);
     }
-    MHP_RETURN_IF_ERROR(mhp_mpi_check(code, channel->name));
-    mhp_mpi_added(comm, operation, bytes);
-    return MHP_OK;
+    return MPI_Isend(data, count, MPI_BYTE, channel->params.target, id, channel->comm->channels, request);
 }
 
-/* MPI counts in int: large parts go in pieces. */
 static mhp_status post_part(const transfer_call *call, mhp_mpi_operation *operation)
 {
-    mhp_part part = mhp_part_of(&call->channel->params, call->part);
+    mpi_channel *channel = call->channel;
+    mhp_part part = mhp_part_of(&channel->params, call->part);
+    mhp_mpi_job job = {.operation = operation, .post = post_piece, .data = call->buffer + part.offset, .unit_bytes = 1,
+                       .left = (int64_t)part.bytes, .first = MHP_MPI_HEAD_BYTES, .piece = MHP_MPI_PIECE_BYTES};
 
-    for (size_t at = 0; at < part.bytes; at += MHP_MPI_PART_BYTES_MAX) {
-        size_t rest = part.bytes - at;
-
-        MHP_RETURN_IF_ERROR(post_piece(call, operation, part.offset + at, (int)(rest < MHP_MPI_PART_BYTES_MAX ? rest : MHP_MPI_PART_BYTES_MAX)));
-    }
-    return MHP_OK;
+    memcpy(job.argument, &channel, sizeof channel);
+    return part.bytes > 0 ? mhp_mpi_enqueue(channel->comm, &channel->lane, &job) : MHP_OK;
 }
 
 /* A send is one operation from its first part to its last, for MPI may be done with parts in any order; a receive is one a part. */

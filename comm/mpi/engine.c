@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "comm/edges_internal.h"
+#include "comm/mpi/lane.h"
 #include "core/memory.h"
 
 enum { NOTICE_TAG = 1, FAIL_WAIT_MS = 1000, FAIL_GRACE_MS = 200 };
@@ -44,6 +45,7 @@ mhp_status mhp_mpi_room(mhp_comm *comm, mhp_mpi_operation *operation, MPI_Reques
     if (comm->request_count == MHP_MPI_REQUESTS_MAX) {
         return mhp_error_set(MHP_ERR_LIMIT, "%s: more than %d requests under way", operation->name, MHP_MPI_REQUESTS_MAX);
     }
+    comm->lane_of[comm->request_count] = NULL;
     *request_out = &comm->requests[comm->request_count];
     return MHP_OK;
 }
@@ -56,8 +58,7 @@ void mhp_mpi_added(mhp_comm *comm, mhp_mpi_operation *operation, int expected_by
     operation->parts++;
 }
 
-/* One part less; the last one completes the operation's event. */
-static void part_ended(mhp_comm *comm, mhp_mpi_operation *operation)
+void mhp_mpi_part_ended(mhp_comm *comm, mhp_mpi_operation *operation)
 {
     if (--operation->parts > 0) {
         return;
@@ -82,7 +83,7 @@ void mhp_mpi_launch(mhp_comm *comm, mhp_mpi_operation *operation, mhp_status sta
     if (comm->observer.posted) {
         comm->observer.posted(comm->observer.context, operation->name);
     }
-    part_ended(comm, operation);
+    mhp_mpi_part_ended(comm, operation);
 }
 
 static void check_part(const mhp_comm *comm, int index, const MPI_Status *result, int code)
@@ -116,30 +117,49 @@ static void compact(mhp_comm *comm)
         comm->requests[kept] = comm->requests[i];
         comm->operation_of[kept] = comm->operation_of[i];
         comm->expected_bytes[kept] = comm->expected_bytes[i];
+        comm->lane_of[kept] = comm->lane_of[i];
         kept++;
     }
     comm->request_count = kept;
 }
 
-static void poll_operations(mhp_comm *comm)
+/* The lanes go on before anybody hears that a request is complete: he may close the channel. */
+static void end_requests(mhp_comm *comm, int count)
+{
+    for (int i = 0; i < count; i++) {
+        comm->ended[i] = comm->operation_of[comm->completed[i]];
+        comm->freed[i] = comm->lane_of[comm->completed[i]];
+    }
+    compact(comm);
+    for (int i = 0; i < count; i++) {
+        if (comm->freed[i]) {
+            comm->freed[i]->under_way--;
+            mhp_mpi_lane_advance(comm, comm->freed[i]);
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        mhp_mpi_part_ended(comm, comm->ended[i]);
+    }
+}
+
+/* Whether a request was completed. */
+static bool poll_operations(mhp_comm *comm)
 {
     int count = 0;
     int code;
 
     if (comm->request_count == 0) {
-        return;
+        return false;
     }
     code = MPI_Testsome(comm->request_count, comm->requests, &count, comm->completed, comm->statuses);
     if (count == MPI_UNDEFINED || count == 0) {
-        return;
+        return false;
     }
     for (int i = 0; i < count; i++) {
         check_part(comm, comm->completed[i], &comm->statuses[i], code == MPI_ERR_IN_STATUS ? comm->statuses[i].MPI_ERROR : MPI_SUCCESS);
     }
-    for (int i = 0; i < count; i++) {
-        part_ended(comm, comm->operation_of[comm->completed[i]]);
-    }
-    compact(comm);
+    end_requests(comm, count);
+    return true;
 }
 
 static mhp_status await_notice(mhp_comm *comm)
@@ -209,11 +229,11 @@ static void poll_failure(mhp_comm *comm)
     }
 }
 
-static int progress(void *context)
+static int progress(void *context, bool *moved_out)
 {
     mhp_comm *comm = context;
 
-    poll_operations(comm);
+    *moved_out = poll_operations(comm);
     poll_notice(comm);
     poll_failure(comm);
     return comm->request_count + mhp_edges_look(comm->edges, comm) + (atomic_load(&comm->failing) && !atomic_load(&comm->failed));
@@ -288,8 +308,10 @@ mhp_status mhp_comm_open(mhp_device *device, mhp_comm **comm_out)
     comm->notice_request = MPI_REQUEST_NULL;
     atomic_init(&comm->lowest_failed, INT_MAX);
     comm->free_count = MHP_MPI_REQUESTS_MAX;
+    comm->free_job_count = MHP_MPI_REQUESTS_MAX;
     for (int i = 0; i < MHP_MPI_REQUESTS_MAX; i++) {
         comm->free_operations[i] = &comm->operations[i];
+        comm->free_jobs[i] = &comm->jobs[i];
     }
     MHP_TRY(out, mhp_event_create(device, &comm->event));
     MHP_TRY(out, mhp_stream_create(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, "world", &comm->stream));

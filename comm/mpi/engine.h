@@ -23,6 +23,27 @@ typedef struct mhp_mpi_operation {
     mhp_status status;
 } mhp_mpi_operation;
 
+/* Data that goes in pieces, posted one after the other: comm/mpi/lane.h. */
+typedef struct mhp_mpi_job mhp_mpi_job;
+/* Posts one piece of a job; MPI's code. */
+typedef int (*mhp_mpi_post_fn)(const mhp_mpi_job *job, char *data, int count, MPI_Request *request);
+
+struct mhp_mpi_job {
+    mhp_mpi_job *next;
+    mhp_mpi_operation *operation;
+    mhp_mpi_post_fn post;
+    char *data;                     /* not posted yet: `left` units */
+    size_t unit_bytes;
+    int64_t left, first, piece;     /* units; `first`: of the next piece, if not 0 */
+    _Alignas(16) char argument[96]; /* post's */
+};
+
+/* One a channel or group; zeros when it is opened. */
+typedef struct mhp_mpi_lane {
+    mhp_mpi_job *head, *tail;
+    int under_way;                  /* requests */
+} mhp_mpi_lane;
+
 struct mhp_comm {
     mhp_device *device;
     bool agreed_failure;
@@ -35,12 +56,18 @@ struct mhp_comm {
     MPI_Request requests[MHP_MPI_REQUESTS_MAX];
     mhp_mpi_operation *operation_of[MHP_MPI_REQUESTS_MAX];
     int expected_bytes[MHP_MPI_REQUESTS_MAX];       /* of a receive's part */
+    mhp_mpi_lane *lane_of[MHP_MPI_REQUESTS_MAX];    /* NULL: of none */
     int request_count;
     mhp_mpi_operation operations[MHP_MPI_REQUESTS_MAX];
     mhp_mpi_operation *free_operations[MHP_MPI_REQUESTS_MAX];
     int free_count;
+    mhp_mpi_job jobs[MHP_MPI_REQUESTS_MAX];
+    mhp_mpi_job *free_jobs[MHP_MPI_REQUESTS_MAX];
+    int free_job_count;
     int completed[MHP_MPI_REQUESTS_MAX];            /* scratch of a poll */
     MPI_Status statuses[MHP_MPI_REQUESTS_MAX];
+    mhp_mpi_operation *ended[MHP_MPI_REQUESTS_MAX]; /* likewise: whose, and in which lane */
+    mhp_mpi_lane *freed[MHP_MPI_REQUESTS_MAX];
     MPI_Request notice_request;
     char incoming[MHP_ERROR_TEXT_MAX];              /* the receive of a failure notice lands here */
     char notice[MHP_ERROR_TEXT_MAX];                /* the first one, with its rank */
@@ -63,6 +90,8 @@ mhp_status mhp_mpi_begin(mhp_comm *comm, const char *name, mhp_event *done, mhp_
 /* Room for one more request; the caller fills it by an MPI call and then calls mhp_mpi_added. */
 mhp_status mhp_mpi_room(mhp_comm *comm, mhp_mpi_operation *operation, MPI_Request **request_out);
 void mhp_mpi_added(mhp_comm *comm, mhp_mpi_operation *operation, int expected_bytes);
+/* One request less; the last one completes the operation's event. */
+void mhp_mpi_part_ended(mhp_comm *comm, mhp_mpi_operation *operation);
 /* After the last request, or on a failure of one: completes at once if there is none. */
 void mhp_mpi_launch(mhp_comm *comm, mhp_mpi_operation *operation, mhp_status status);
 

@@ -6,17 +6,18 @@
 #include <string.h>
 
 #include "comm/collectives.h"
-#include "comm/mpi/engine.h"
+#include "comm/mpi/lane.h"
 #include "comm/mpi/staging.h"
 #include "core/memory.h"
 
-enum { NAME_MAX_BYTES = 64, TRANSFER_TAG = 7, PART_ELEMENTS_MAX = 1 << 27, STAGED_PART_BYTES = 8 << 20, EVERY_MEMBER = -1 };
+enum { NAME_MAX_BYTES = 64, TRANSFER_TAG = 7, STAGED_PART_BYTES = 8 << 20, EVERY_MEMBER = -1 };
 
 typedef struct mpi_group {
     mhp_comm *comm;
     char name[NAME_MAX_BYTES];
     MPI_Comm communicator;
     mhp_stream *stream;             /* of calls to MPI */
+    mhp_mpi_lane lane;
     mhp_event *event;               /* of a gathering */
     bool staged;
     mhp_staging staging;            /* if staged */
@@ -50,11 +51,13 @@ static MPI_Op mpi_op(mhp_reduce_op op)
     return op == MHP_REDUCE_SUM ? MPI_SUM : op == MHP_REDUCE_MAX ? MPI_MAX : MPI_MIN;
 }
 
-/* Posts one part: `count` elements at `data`; `member` is whose chunk it is, where there are chunks. */
-static int post_collective(const group_call *call, char *data, int count, int member, MPI_Request *request)
+/* Posts one piece: `count` elements at `data`. */
+static int post_piece(const mhp_mpi_job *job, char *data, int count, MPI_Request *request)
 {
+    const group_call *call = (const group_call *)(const void *)job->argument;
     const mpi_group *group = call->group;
     MPI_Datatype type = mpi_type(call->what.dtype);
+    int member = call->member;
 
     switch (call->what.operation) {
     case MHP_COLLECTIVE_ALL_REDUCE:
@@ -74,23 +77,20 @@ static int post_collective(const group_call *call, char *data, int count, int me
     return MPI_ERR_OP;
 }
 
+/* Pieces are all of one size but for the last, which is a little smaller: the order in which MPI sums may depend on the size. */
 static mhp_status post_range(const group_call *call, mhp_mpi_operation *operation, char *data, int member)
 {
-    mhp_comm *comm = call->group->comm;
-    size_t element = mhp_dtype_bytes(call->what.dtype);
-    int64_t first = 0;
+    mhp_mpi_job job = {.operation = operation, .post = post_piece, .data = data, .unit_bytes = mhp_dtype_bytes(call->what.dtype),
+                       .left = call->what.count};
+    int64_t piece = MHP_MPI_PIECE_BYTES / (int64_t)job.unit_bytes;
+    int64_t pieces = job.left > piece ? (job.left + piece - 1) / piece : 1;
+    group_call of_member = *call;
 
-    do {
-        int64_t rest = call->what.count - first;
-        int part = (int)(rest < PART_ELEMENTS_MAX ? rest : PART_ELEMENTS_MAX);
-        MPI_Request *request;
-
-        MHP_RETURN_IF_ERROR(mhp_mpi_room(comm, operation, &request));
-        MHP_RETURN_IF_ERROR(mhp_mpi_check(post_collective(call, data + (size_t)first * element, part, member, request), operation->name));
-        mhp_mpi_added(comm, operation, 0);
-        first += part;
-    } while (first < call->what.count);
-    return MHP_OK;
+    static_assert(sizeof of_member <= sizeof job.argument, "a job takes a call");
+    job.piece = (job.left + pieces - 1) / pieces;
+    of_member.member = member;
+    memcpy(job.argument, &of_member, sizeof of_member);
+    return mhp_mpi_enqueue(call->group->comm, &call->group->lane, &job);
 }
 
 static mhp_status post_group(void *native, const void *argument)
@@ -329,22 +329,26 @@ typedef struct gather_call {
     int bytes;
 } gather_call;
 
+static int post_gather_piece(const mhp_mpi_job *job, char *data, int count, MPI_Request *request)
+{
+    const gather_call *call = (const gather_call *)(const void *)job->argument;
+
+    return MPI_Iallgather(call->own, count, MPI_BYTE, data, count, MPI_BYTE, call->group->communicator, request);
+}
+
+/* In one piece, behind what the lane holds: every member's calls must come in one order. */
 static mhp_status post_gather(void *native, const void *argument)
 {
     const gather_call *call = argument;
-    mhp_comm *comm = call->group->comm;
-    mhp_status status = MHP_OK;
+    mpi_group *group = call->group;
     mhp_mpi_operation *operation = NULL;
-    MPI_Request *request;
+    mhp_mpi_job job = {.post = post_gather_piece, .data = call->all, .unit_bytes = 1, .left = call->bytes, .piece = call->bytes};
 
     (void)native;
-    MHP_RETURN_IF_ERROR(mhp_mpi_begin(comm, call->group->name, call->group->event, &operation));
-    MHP_TRY(out, mhp_mpi_room(comm, operation, &request));
-    MHP_TRY(out, mhp_mpi_check(MPI_Iallgather(call->own, call->bytes, MPI_BYTE, call->all, call->bytes, MPI_BYTE,
-                                              call->group->communicator, request), call->group->name));
-    mhp_mpi_added(comm, operation, 0);
-out:
-    mhp_mpi_launch(comm, operation, status);
+    MHP_RETURN_IF_ERROR(mhp_mpi_begin(group->comm, group->name, group->event, &operation));
+    job.operation = operation;
+    memcpy(job.argument, call, sizeof *call);
+    mhp_mpi_launch(group->comm, operation, mhp_mpi_enqueue(group->comm, &group->lane, &job));
     return MHP_OK;
 }
 

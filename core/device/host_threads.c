@@ -1,6 +1,7 @@
 /* The threads that serve the queues of the host: one for compute, one for communication. */
 #include <cblas.h>
 #include <omp.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
@@ -11,6 +12,7 @@ enum {
     COMM_SLEEP_MIN_NS = 20000,
     COMM_SLEEP_MAX_NS = 200000,
     COMM_IDLE_NS = 20000000,
+    COMM_BUSY_NS = 500000,      /* for which polls follow each other after one that found something */
     WORD_SLEEP_NS = 50000,
     COMM_TIMER_SLACK_NS = 2000,
     TEST_DELAY_MAX_NS = 100000,
@@ -182,6 +184,13 @@ static void *compute_main(void *context)
     return NULL;
 }
 
+static void yield(host_device *device)
+{
+    pthread_mutex_unlock(&device->lock);
+    sched_yield();
+    pthread_mutex_lock(&device->lock);
+}
+
 static void sleep_comm(host_device *device, int outstanding, long *sleep_ns)
 {
     long now_ns = *sleep_ns;
@@ -208,7 +217,7 @@ static void fail_comm_streams(host_device *device, mhp_status status, const char
 }
 
 /* Polls once with the lock released; an error sticks to every comm stream. */
-static int poll_progress(host_device *device)
+static int poll_progress(host_device *device, bool *moved_out)
 {
     mhp_progress_fn progress = device->progress;
     void *context = device->progress_context;
@@ -218,7 +227,7 @@ static int poll_progress(host_device *device)
         return 0;
     }
     pthread_mutex_unlock(&device->lock);
-    outstanding = progress(context);
+    outstanding = progress(context, moved_out);
     pthread_mutex_lock(&device->lock);
     if (outstanding < 0) {
         fail_comm_streams(device, (mhp_status)outstanding, mhp_error_text());
@@ -230,12 +239,14 @@ static void *comm_main(void *context)
 {
     host_device *device = context;
     long sleep_ns = COMM_SLEEP_MIN_NS;
+    uint64_t moved_ns = 0;
 
     prctl(PR_SET_TIMERSLACK, COMM_TIMER_SLACK_NS);
     pthread_mutex_lock(&device->lock);
     while (!device->stopping) {
         host_stream *stream;
         int outstanding;
+        bool moved = false;
 
         device->comm_pending = false;
         stream = pick_stream(device, MHP_STREAM_COMM);
@@ -243,11 +254,18 @@ static void *comm_main(void *context)
             serve(stream);
             sleep_ns = COMM_SLEEP_MIN_NS;
         }
-        outstanding = poll_progress(device);
-        if (!stream && !device->comm_pending && !device->stopping) {
-            sleep_comm(device, outstanding, &sleep_ns);
-        } else if (device->comm_pending) {
+        outstanding = poll_progress(device, &moved);
+        moved_ns = moved ? mhp_time_ns() : moved_ns;
+        if (moved || device->comm_pending) {
             sleep_ns = COMM_SLEEP_MIN_NS;
+        }
+        if (stream || device->comm_pending || device->stopping) {
+            continue;
+        }
+        if (outstanding > 0 && mhp_time_ns() - moved_ns < COMM_BUSY_NS) {
+            yield(device);
+        } else {
+            sleep_comm(device, outstanding, &sleep_ns);
         }
     }
     pthread_mutex_unlock(&device->lock);

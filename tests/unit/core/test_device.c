@@ -365,11 +365,12 @@ typedef struct polled {
     atomic_int left, calls;
 } polled;
 
-static int count_progress(void *context)
+static int count_progress(void *context, bool *moved_out)
 {
     polled *self = context;
     int left = atomic_load(&self->left);
 
+    (void)moved_out;
     atomic_fetch_add(&self->calls, 1);
     if (left > 0) {
         atomic_store(&self->left, left - 1);
