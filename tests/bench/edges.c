@@ -1,7 +1,8 @@
-/* mpirun -n 2 edges cpu|test|cuda ipc|nccl|mpi [BYTES ...]: what a message of each size costs between two ranks. `alone`: half of a round
- * trip, the time until the receiver's compute stream may read the message; `many`: one after the other, as many as there are slots under
- * way; `sum`: an all-reduction of as many bytes. Beside them what MPI itself takes for them from host memory to host memory, where a thread
- * does nothing but wait: half of a round trip, and a sum. Medians of several rounds. The ranks of a host take its cards in turns. */
+/* mpirun -n RANKS edges cpu|test|cuda ipc|nccl|mpi [BYTES ...]: what a message of each size costs between two ranks, all pairs at a time.
+ * `alone`: half of a round trip, the time until the receiver's compute stream may read the message; `many`: one after the other, as many as
+ * there are slots under way; `sum`: an all-reduction of as many bytes over all ranks. Beside them what MPI itself takes for them from host
+ * memory to host memory, where a thread does nothing but wait: half of a round trip, and a sum. Medians of several rounds, on the first
+ * rank. The ranks of a host take its cards in turns. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,14 +13,14 @@
 #include "core/environment.h"
 #include "core/memory.h"
 
-enum { SLOTS = 2, ROUNDS = 5, LARGEST_SHIFT = 28, SMALLEST_SHIFT = 10, EXIT_SKIPPED = 77 };
+enum { RANKS_MAX = 16, SLOTS = 2, ROUNDS = 5, LARGEST_SHIFT = 28, SMALLEST_SHIFT = 10, EXIT_SKIPPED = 77 };
 
 typedef struct bench {
     mhp_device *device;
     mhp_comm *comm;
     mhp_stream *compute, *plain;    /* `plain`: the comm thread's, which calls MPI itself */
-    mhp_group *both;
-    int rank;
+    mhp_group *all;
+    int rank, peer;                 /* an even rank and the one behind it */
     size_t bytes;
     mhp_channel *out, *in;
     char *sent, *slots;             /* [bytes], [SLOTS][bytes] */
@@ -31,10 +32,10 @@ static mhp_status open_channels(bench *b)
 {
     mhp_channel *channels[2];
 
-    for (int source = 0; source < 2; source++) {
-        mhp_channel_params params = {.name = source == 0 ? "0 to 1" : "1 to 0", .id = source, .source = source, .target = 1 - source,
-                                     .slot_bytes = b->bytes, .slot_count = SLOTS, .slot_stride = b->bytes,
-                                     .slots = source == b->rank ? NULL : b->slots};
+    for (int i = 0; i < 2; i++) {
+        int source = (b->rank & ~1) + i;
+        mhp_channel_params params = {.name = i == 0 ? "there" : "back", .id = source, .source = source, .target = source ^ 1, .slot_bytes = b->bytes,
+                                     .slot_count = SLOTS, .slot_stride = b->bytes, .slots = source == b->rank ? NULL : b->slots};
 
         MHP_RETURN_IF_ERROR(mhp_channel_open(b->comm, &params, source == b->rank ? &b->out : &b->in));
     }
@@ -93,7 +94,7 @@ static mhp_status submit_receive(bench *b, int message)
 static mhp_status run_alone(bench *b, int count)
 {
     for (int m = 0; m < count; m++) {
-        if (b->rank == 0) {
+        if (b->rank < b->peer) {
             MHP_RETURN_IF_ERROR(submit_send(b, m));
             MHP_RETURN_IF_ERROR(submit_receive(b, m));
         } else {
@@ -107,7 +108,7 @@ static mhp_status run_alone(bench *b, int count)
 static mhp_status run_many(bench *b, int count)
 {
     for (int m = 0; m < count; m++) {
-        MHP_RETURN_IF_ERROR(b->rank == 0 ? submit_send(b, m) : submit_receive(b, m));
+        MHP_RETURN_IF_ERROR(b->rank < b->peer ? submit_send(b, m) : submit_receive(b, m));
     }
     return MHP_OK;
 }
@@ -116,7 +117,7 @@ static mhp_status run_sums(bench *b, int count)
 {
     for (int m = 0; m < count; m++) {
         MHP_RETURN_IF_ERROR(mhp_event_record(b->given[0], b->compute));
-        MHP_RETURN_IF_ERROR(mhp_group_all_reduce(b->both, b->sent, (int64_t)(b->bytes / sizeof(float)), MHP_DTYPE_F32, MHP_REDUCE_SUM,
+        MHP_RETURN_IF_ERROR(mhp_group_all_reduce(b->all, b->sent, (int64_t)(b->bytes / sizeof(float)), MHP_DTYPE_F32, MHP_REDUCE_SUM,
                                                  b->given[0], b->there[0]));
         MHP_RETURN_IF_ERROR(mhp_stream_wait(b->compute, b->there[0]));
     }
@@ -137,10 +138,10 @@ static mhp_status ping(void *native, const void *argument)
 
     (void)native;
     for (int step = 0; step < 2 * call->count; step++) {
-        if (b->rank == step % 2) {
-            MPI_Send(b->host, (int)b->bytes, MPI_BYTE, 1 - b->rank, 0, MPI_COMM_WORLD);
+        if (b->rank % 2 == step % 2) {
+            MPI_Send(b->host, (int)b->bytes, MPI_BYTE, b->peer, 0, MPI_COMM_WORLD);
         } else {
-            MPI_Recv(b->host, (int)b->bytes, MPI_BYTE, 1 - b->rank, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+            MPI_Recv(b->host, (int)b->bytes, MPI_BYTE, b->peer, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
         }
     }
     return MHP_OK;
@@ -184,7 +185,7 @@ static mhp_status finish(bench *b)
     for (int i = 0; i < SLOTS; i++) {
         MHP_RETURN_IF_ERROR(mhp_event_synchronize(b->taken[i], 0));
     }
-    return mhp_group_barrier(b->both);
+    return mhp_group_barrier(b->all);
 }
 
 static int compare(const void *a, const void *b)
@@ -202,7 +203,7 @@ static mhp_status measure(bench *b, mhp_status (*run)(bench *b, int count), int 
     for (int round = 0; round <= ROUNDS; round++) {
         uint64_t start_ns;
 
-        MHP_RETURN_IF_ERROR(mhp_group_barrier(b->both));
+        MHP_RETURN_IF_ERROR(mhp_group_barrier(b->all));
         start_ns = mhp_time_ns();
         MHP_RETURN_IF_ERROR(run(b, count));
         MHP_RETURN_IF_ERROR(finish(b));
@@ -236,7 +237,7 @@ static mhp_status run_size(bench *b)
 
 static mhp_status join(bench *b, const char *kind, const char *transport)
 {
-    const int members[] = {0, 1};
+    int members[RANKS_MAX], ranks;
     const char *local = getenv("OMPI_COMM_WORLD_LOCAL_RANK");
     mhp_device_params params = {.kind = MHP_DEVICE_CPU, .threads = 1, .seed = 1};
     mhp_transport_kind chosen = strcmp(transport, "ipc") == 0    ? MHP_TRANSPORT_IPC
@@ -252,11 +253,16 @@ static mhp_status join(bench *b, const char *kind, const char *transport)
     MHP_RETURN_IF_ERROR(mhp_device_open(&params, &b->device));
     MHP_RETURN_IF_ERROR(mhp_comm_open(b->device, &b->comm));
     b->rank = mhp_comm_rank(b->comm);
-    if (mhp_comm_size(b->comm) != 2) {
-        return mhp_error_set(MHP_ERR_CONFIG, "started with %d ranks: expected 2", mhp_comm_size(b->comm));
+    b->peer = b->rank ^ 1;
+    ranks = mhp_comm_size(b->comm);
+    if (ranks % 2 != 0 || ranks > RANKS_MAX) {
+        return mhp_error_set(MHP_ERR_CONFIG, "started with %d ranks: expected pairs, at most %d ranks", ranks, RANKS_MAX);
+    }
+    for (int i = 0; i < ranks; i++) {
+        members[i] = i;
     }
     MHP_RETURN_IF_ERROR(mhp_comm_choose_transport(b->comm, chosen));
-    MHP_RETURN_IF_ERROR(mhp_group_open(b->comm, "both", 0, members, 2, &b->both));
+    MHP_RETURN_IF_ERROR(mhp_group_open(b->comm, "all", 0, members, ranks, &b->all));
     MHP_RETURN_IF_ERROR(mhp_stream_create(b->device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL, "plain", &b->plain));
     return mhp_stream_create(b->device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, "compute", &b->compute);
 }
@@ -290,7 +296,7 @@ int main(int argc, char **argv)
     }
     mhp_stream_destroy(b.compute);
     mhp_stream_destroy(b.plain);
-    mhp_group_close(b.both);
+    mhp_group_close(b.all);
     mhp_comm_close(b.comm);
     mhp_device_close(b.device);
     return 0;

@@ -347,6 +347,42 @@ static void groups_scatter_gather_and_broadcast(world *w)
     mhp_group_close(group);
 }
 
+/* Sums that take many pieces, and copies between them that only two ranks take part in: submitted at once, with a barrier behind them that
+ * overtakes none. */
+static void groups_keep_their_order(world *w)
+{
+    enum { VALUES = 1500001, ROUNDS = 3 };
+    mhp_group *group = open_world_group(w);
+    mhp_event *done[ROUNDS];
+    double *data[ROUNDS], *values;
+
+    CHECK_OK(mhp_calloc(&values, VALUES, sizeof *values));
+    for (int r = 0; r < ROUNDS; r++) {
+        for (int i = 0; i < VALUES; i++) {
+            values[i] = i + (double)r * w->rank;
+        }
+        done[r] = make_event(w);
+        CHECK_OK(mhp_device_alloc(w->device, VALUES * sizeof *values, (void **)&data[r]));
+        copy_now(w, data[r], values, VALUES * sizeof *values);
+    }
+    for (int r = 0; r < ROUNDS; r++) {
+        CHECK_OK(mhp_group_all_reduce(group, data[r], VALUES, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL, done[r]));
+        CHECK_OK(mhp_group_transfer(group, data[r], VALUES * sizeof *values, 0, w->size - 1, done[r], done[r]));
+    }
+    CHECK_OK(mhp_group_barrier(group));
+    for (int r = 0; r < ROUNDS; r++) {
+        wait_for(w, done[r]);
+        copy_now(w, values, data[r], VALUES * sizeof *values);
+        for (int i = 0; i < VALUES; i++) {
+            CHECK(values[i] == (double)w->size * i + r * (w->size * (w->size - 1) / 2.0));
+        }
+        mhp_device_free(w->device, data[r]);
+        mhp_event_destroy(done[r]);
+    }
+    mhp_free(values);
+    mhp_group_close(group);
+}
+
 /* Even and odd ranks by themselves, at the same time. */
 static void groups_of_some_ranks_do_not_meet(world *w)
 {
@@ -439,7 +475,8 @@ int main(int argc, char **argv)
         ranks_are_numbered_anew,          the_transport_is_chosen,
         channels_keep_their_order,        messages_travel_while_compute_runs, sends_wait_for_their_event,
         waiting_does_not_spin,            groups_reduce_every_type,           groups_scatter_gather_and_broadcast,
-        groups_of_some_ranks_do_not_meet, clocks_are_read_within_their_error, ranks_agree_on_the_worst,
+        groups_keep_their_order,          groups_of_some_ranks_do_not_meet,   clocks_are_read_within_their_error,
+        ranks_agree_on_the_worst,
     };
     const char *kind = argc > 1 ? argv[1] : "cpu";
     mhp_device_params params = {.kind = MHP_DEVICE_CPU, .threads = 1, .seed = 3};

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -409,6 +410,61 @@ static void progress_is_polled_until_nothing_is_left(void **state)
     mhp_device_close(device);
 }
 
+enum { FLOWING = 2000 };
+
+typedef struct flow {
+    atomic_int calls;
+    long slept_before;
+    atomic_long slept;              /* times that the comm thread slept while data flowed */
+} flow;
+
+static long count_sleeps(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+}
+
+/* Something comes forward in the first calls, then nothing, and it never ends. */
+static int flow_for_a_while(void *context, bool *moved_out)
+{
+    flow *self = context;
+    int call = atomic_fetch_add(&self->calls, 1);
+
+    *moved_out = call < FLOWING;
+    if (call == 0) {
+        self->slept_before = count_sleeps();
+    } else if (call == FLOWING) {
+        atomic_store(&self->slept, count_sleeps() - self->slept_before);
+    }
+    return 1;
+}
+
+/* Polls follow each other while something comes forward, and leave the core alone when it stops. */
+static void polls_follow_each_other_while_data_flows(void **state)
+{
+    mhp_device *device = open_device(kind_under_test, 0, 0);
+    struct timespec pause = {0, 20000000};
+    flow self = {.slept = -1};
+    uint64_t start_ns;
+    int calls;
+
+    (void)state;
+    assert_int_equal(mhp_device_set_progress(device, flow_for_a_while, &self), MHP_OK);
+    for (int i = 0; i < 500 && atomic_load(&self.slept) < 0; i++) {
+        nanosleep(&pause, NULL);
+    }
+    assert_in_range(atomic_load(&self.slept), 0, FLOWING / 10);     /* a lock may be taken */
+    nanosleep(&pause, NULL);
+    calls = atomic_load(&self.calls);
+    start_ns = mhp_time_ns();
+    nanosleep(&(struct timespec){0, 100000000}, NULL);
+    assert_true((uint64_t)(atomic_load(&self.calls) - calls) <= 10 + (mhp_time_ns() - start_ns) / 20000);
+    mhp_device_set_progress(device, NULL, NULL);
+    mhp_device_close(device);
+}
+
 enum { ARMS = 100 };
 
 typedef struct signaller {
@@ -491,6 +547,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(memory_is_aligned_and_counted),
         cmocka_unit_test(copies_and_fills_run_in_stream_order),
         cmocka_unit_test(progress_is_polled_until_nothing_is_left),
+        cmocka_unit_test(polls_follow_each_other_while_data_flows),
         cmocka_unit_test(signals_of_another_thread_complete_arms),
     };
     int failed = 0;
