@@ -35,7 +35,7 @@ cat >rows <<'ROWS'
 good  schedule.kind=1f1b
 bad   schedule.kind=1f2b
 odd   schedule.microbatches=3
-other parallel.transport=auto
+other parallel.transport=mpi
 small parallel.memory_limit=1000        # bytes
 last
 ROWS
