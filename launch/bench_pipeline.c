@@ -311,18 +311,6 @@ static void write_failure(const bench *b, const row *r)
     fflush(stdout);
 }
 
-static mhp_status write_beside(mhp_run_report *run, const char *name, mhp_write_fn write)
-{
-    mhp_status status = MHP_OK;
-    char *path = NULL;
-
-    MHP_TRY(out, mhp_asprintf(&path, "%s/%s", run->directory, name));
-    MHP_TRY(out, mhp_write_output(path, write, run));
-out:
-    mhp_free(path);
-    return status;
-}
-
 /* The recorded step of median length, as plan draws simulated ones. */
 static mhp_status write_picture(void *context, FILE *stream)
 {
@@ -350,9 +338,9 @@ static mhp_status report_row(const bench *b, const row *r)
     mhp_status status = MHP_OK;
 
     MHP_TRY(out, mhp_run_report_read(r->directory, &run));
-    MHP_TRY(out, write_beside(&run, "report.html", mhp_run_report_write_page));
-    MHP_TRY(out, write_beside(&run, "step.svg", write_picture));
-    MHP_TRY(out, write_beside(&run, "costs.yaml", mhp_run_report_write_costs));
+    MHP_TRY(out, mhp_run_report_write(&run, "report.html", mhp_run_report_write_page));
+    MHP_TRY(out, mhp_run_report_write(&run, "step.svg", write_picture));
+    MHP_TRY(out, mhp_run_report_write(&run, "costs.yaml", mhp_run_report_write_costs));
     f = figures_of(&run);
     write_row(b, r, &f);
 out:

@@ -70,26 +70,14 @@ static mhp_status write_trace(void *context, FILE *stream)
     return mhp_profile_report_trace(&run->report, stream);
 }
 
-static mhp_status write_into_run(mhp_run_report *run, const char *name, mhp_write_fn write)
-{
-    mhp_status status = MHP_OK;
-    char *path = NULL;
-
-    MHP_TRY(out, mhp_asprintf(&path, "%s/%s", run->directory, name));
-    MHP_TRY(out, mhp_write_output(path, write, run));
-out:
-    mhp_free(path);
-    return status;
-}
-
 static mhp_status write_report(mhp_run_report *run, const char *costs)
 {
     const char *directory = run->directory;
 
     MHP_RETURN_IF_ERROR(mhp_profile_report_table(&run->report, stdout));
-    MHP_RETURN_IF_ERROR(write_into_run(run, "report.json", write_json));
-    MHP_RETURN_IF_ERROR(write_into_run(run, "profile/trace.json", write_trace));
-    MHP_RETURN_IF_ERROR(write_into_run(run, "report.html", mhp_run_report_write_page));
+    MHP_RETURN_IF_ERROR(mhp_run_report_write(run, "report.json", write_json));
+    MHP_RETURN_IF_ERROR(mhp_run_report_write(run, "profile/trace.json", write_trace));
+    MHP_RETURN_IF_ERROR(mhp_run_report_write(run, "report.html", mhp_run_report_write_page));
     printf("\n  report        %s/report.html\n  figures       %s/report.json\n"
            "  trace         %s/profile/trace.json (https://ui.perfetto.dev)\n",
            directory, directory, directory);

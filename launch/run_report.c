@@ -93,6 +93,18 @@ void mhp_run_report_release(mhp_run_report *run)
     mhp_config_release(&run->config);
 }
 
+mhp_status mhp_run_report_write(mhp_run_report *run, const char *name, mhp_write_fn write)
+{
+    mhp_status status = MHP_OK;
+    char *path = NULL;
+
+    MHP_TRY(out, mhp_asprintf(&path, "%s/%s", run->directory, name));
+    MHP_TRY(out, mhp_write_output(path, write, run));
+out:
+    mhp_free(path);
+    return status;
+}
+
 mhp_status mhp_run_report_write_page(void *context, FILE *stream)
 {
     const mhp_run_report *run = context;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "launch/config.h"
+#include "launch/planning.h"
 #include "runtime/layout.h"
 #include "runtime/profile/report.h"
 
@@ -23,7 +24,10 @@ typedef struct mhp_run_report {
 mhp_status mhp_run_report_read(const char *directory, mhp_run_report *run_out);
 void mhp_run_report_release(mhp_run_report *run);
 
-/* For mhp_write_output; the context is the report. */
+/* What `write` says of the report, its context, into file `name` of the run's folder. */
+mhp_status mhp_run_report_write(mhp_run_report *run, const char *name, mhp_write_fn write);
+
+/* For mhp_run_report_write and mhp_write_output; the context is the report. */
 mhp_status mhp_run_report_write_page(void *context, FILE *stream);
 mhp_status mhp_run_report_write_costs(void *context, FILE *stream);
 

@@ -85,6 +85,17 @@ __device__ __forceinline__ void pack(const float (&in)[4], uint4 *raw)
     *raw = make_uint4(__float_as_uint(in[0]), __float_as_uint(in[1]), __float_as_uint(in[2]), __float_as_uint(in[3]));
 }
 
+__device__ __forceinline__ void add_squares(uint4 raw, float *square)
+{
+    float x[8];
+
+    unpack(raw, x);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        *square = fmaf(x[i], x[i], *square);
+    }
+}
+
 template <typename T, int V> __device__ __forceinline__ typename chunk<T, V>::type load_raw(const T *from)
 {
     return *reinterpret_cast<const typename chunk<T, V>::type *>(from);

@@ -3,7 +3,7 @@
 #ifndef MHP_MODEL_CUDA_FOUR_CUH
 #define MHP_MODEL_CUDA_FOUR_CUH
 
-#include "model/cuda/project.cuh"
+#include "model/cuda/connection.cuh"
 
 enum {
     STREAMS = 4,

@@ -3,12 +3,14 @@
  * BF16: on tensor cores, fn as the sum of two bf16 (16 bits of it), accumulated in F32. A warp takes 16 rows and a thread 16 bytes of
  * two of them, straight from memory into the operand's registers: elements may come in any order along the sum, and the slice of fn
  * lies in shared memory in the order in which they do. F32: plain F32 arithmetic throughout. */
-#include "model/cuda/project.cuh"
+#include "model/cuda/connection.cuh"
 
 enum {
     PROJECT_THREADS = 256,
     PROJECT_WARPS = PROJECT_THREADS / WARP,
     PROJECT_BLOCKS = 2,         /* on a multiprocessor */
+    TILE = 16,                  /* rows of a warp */
+    STRIP = 32,                 /* elements of a row that a warp takes at once */
     SLICE_BYTES = 96 * 1024,
     SLICE_STRIPS = 32,          /* of a slice, at most */
 };
@@ -53,7 +55,7 @@ projection projection_of(mhp_connection_kind kind, int tokens, int hidden, int s
     p.rows = tokens * p.rows_of_token;
     p.width = hc ? hidden : streams * hidden;
     p.projections = projections;
-    p.slot = projection_slot(projections);
+    p.slot = (projections + 2) / 2 * 2;
     p.x = x;
     p.fn = (const float *)fn;
     p.first = (float *)first;
@@ -65,6 +67,77 @@ projection projection_of(mhp_connection_kind kind, int tokens, int hidden, int s
     p.slice_width = max_of(slice_strips(strips, ceil_div(p.rows, TILE), SLICE_STRIPS, room), ceil_div(strips, room)) * STRIP;
     p.slices = ceil_div(p.width, p.slice_width);
     return p;
+}
+
+/* One half strip (16 of 32 elements) of 16 rows onto all coefficients. */
+template <int NT>
+__device__ __forceinline__ void project_step(float (&sum)[NT][4], const uint4 *fragment, uint32_t a0, uint32_t a1, uint32_t a2,
+                                             uint32_t a3)
+{
+#pragma unroll
+    for (int i = 0; i < NT; i++) {
+        uint4 b = fragment[i * WARP];
+
+        multiply_bf16(sum[i], a0, a1, a2, a3, b.x, b.y);
+        multiply_bf16(sum[i], a0, a1, a2, a3, b.z, b.w);
+    }
+}
+
+/* One strip; `fragment` is this lane's. */
+template <int NT>
+__device__ __forceinline__ void project_strip(float (&sum)[NT][4], const uint4 *fragment, uint4 upper, uint4 lower)
+{
+    project_step<NT>(sum, fragment, upper.x, lower.x, upper.y, lower.y);
+    project_step<NT>(sum, fragment + NT * WARP, upper.z, lower.z, upper.w, lower.w);
+}
+
+/* One lane's operand of fn, four elements of row `p` from column k on, in two parts. */
+__device__ __forceinline__ uint4 split_weights(const projection &p, int row, int k, int end)
+{
+    float4 w = make_float4(0, 0, 0, 0);
+    uint4 parts;
+
+    if (row < p.projections && k < end) {
+        w = __ldg(reinterpret_cast<const float4 *>(p.fn + (size_t)row * (size_t)p.width + k));
+    }
+    split_pair(w.x, w.y, &parts.x, &parts.z);
+    split_pair(w.z, w.w, &parts.y, &parts.w);
+    return parts;
+}
+
+/* One thread's share of the partial sums of rows row and row + 8. */
+template <int NT>
+__device__ __forceinline__ void write_partial_sums(const projection &p, int slice, int row, const float (&sum)[NT][4],
+                                                   const float (&square)[2])
+{
+    int quarter = (int)threadIdx.x % 4;
+
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int at = row + half * 8;
+        float total = square[half] + __shfl_xor_sync(FULL_WARP, square[half], 1);
+        float *target;
+
+        total += __shfl_xor_sync(FULL_WARP, total, 2);
+        if (at >= p.rows) {
+            continue;
+        }
+        target = partial_sums(p, slice, at);
+#pragma unroll
+        for (int i = 0; i < NT; i++) {
+            int column = i * 8 + quarter * 2;
+
+            if (column < p.projections) {
+                target[column] = sum[i][half * 2];
+            }
+            if (column + 1 < p.projections) {
+                target[column + 1] = sum[i][half * 2 + 1];
+            }
+        }
+        if (quarter == 0) {
+            *partial_square(p, slice, at) = total;
+        }
+    }
 }
 
 /* Columns [begin, end) of fn into shared memory, as [step][NT][WARP]: the operands of the steps of 16 elements. */

@@ -358,18 +358,12 @@ projection sliced(const mhp_mix_args *mix)
     const mhp_connection_args *c = &mix->connection;
     projection p = {};
 
-    p.rows_of_token = 1;
-    p.rows = c->tokens;
     p.width = STREAMS * c->hidden;
-    p.projections = PROJECTIONS;
-    p.slot = SLOT;
-    p.x = c->x;
     p.fn = (const float *)c->fn;
     p.first = (float *)c->projection;
     p.first_square = (float *)c->rrms;
     p.rest = (char *)mix->normed;
     p.rest_bytes = (size_t)c->hidden * sizeof(bf16);
-    p.slice_width = SLICE;
     p.slices = ceil_div(c->hidden, SLICE);
     return p;
 }
