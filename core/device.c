@@ -178,6 +178,11 @@ mhp_status mhp_event_record(mhp_event *event, mhp_stream *stream)
     return event->device->ops->event_record(event, stream);
 }
 
+mhp_status mhp_event_mark(mhp_event *event, mhp_stream *stream)
+{
+    return event->device->ops->event_mark(event, stream);
+}
+
 mhp_status mhp_event_arm(mhp_event *event)
 {
     return event->device->ops->event_arm(event);

@@ -111,6 +111,9 @@ mhp_status mhp_event_create(mhp_device *device, mhp_event **event_out);
 void mhp_event_destroy(mhp_event *event);
 /* Appends to `stream` a mark that completes the event when all earlier items ran; keeps the time. */
 mhp_status mhp_event_record(mhp_event *event, mhp_stream *stream);
+/* The same for an event of which only the time is of interest, once its stream was synchronized: nothing waits for it, nobody asks about
+ * it. On a card that costs less, since the host need not learn of it. */
+mhp_status mhp_event_mark(mhp_event *event, mhp_stream *stream);
 /* For events that no stream records: makes the event incomplete until mhp_event_signal. Host thread, before anybody waits for it. */
 mhp_status mhp_event_arm(mhp_event *event);
 /* Completes the oldest arm that is not complete, with an error or MHP_OK (the calling thread's error text goes along). Any thread. */

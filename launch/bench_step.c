@@ -173,7 +173,7 @@ static mhp_status create_microbatch(step_bench *bench)
 
 static mhp_status mark(step_bench *bench, int index)
 {
-    return mhp_event_record(bench->marks[index], bench->stream);
+    return mhp_event_mark(bench->marks[index], bench->stream);
 }
 
 /* Submits the passes; with `marks`, a mark before every step and one at the end. */

@@ -44,6 +44,7 @@ typedef struct mhp_device_ops {
     mhp_status (*event_create)(mhp_device *device, mhp_event **event_out);
     void (*event_destroy)(mhp_event *event);
     mhp_status (*event_record)(mhp_event *event, mhp_stream *stream);
+    mhp_status (*event_mark)(mhp_event *event, mhp_stream *stream);
     mhp_status (*event_arm)(mhp_event *event);
     void (*event_signal)(mhp_event *event, mhp_status status);
     mhp_status (*event_query)(mhp_event *event);

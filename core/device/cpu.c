@@ -136,6 +136,7 @@ const mhp_device_ops mhp_device_cpu_ops = {
     .event_create = mhp_host_event_create,
     .event_destroy = mhp_host_event_destroy,
     .event_record = mhp_host_event_record,
+    .event_mark = mhp_host_event_record,
     .event_arm = mhp_host_event_arm,
     .event_signal = mhp_host_event_signal,
     .event_query = mhp_host_event_query,

@@ -359,6 +359,7 @@ static const mhp_device_ops cuda_ops = {
     .event_create = mhp_cuda_event_create,
     .event_destroy = mhp_cuda_event_destroy,
     .event_record = mhp_cuda_event_record,
+    .event_mark = mhp_cuda_event_mark,
     .event_arm = mhp_host_event_arm,
     .event_signal = mhp_host_event_signal,
     .event_query = mhp_host_event_query,

@@ -82,6 +82,24 @@ mhp_status mhp_cuda_event_record(mhp_event *base, mhp_stream *base_stream)
     return mhp_cuda_stream_error(stream);
 }
 
+/* No generation is issued: as an event it stays complete. */
+mhp_status mhp_cuda_event_mark(mhp_event *base, mhp_stream *base_stream)
+{
+    cuda_event *event = cuda_event_of(base);
+    cuda_stream *stream = cuda_stream_of(base_stream);
+    cuda_device *device = cuda_of(base->device);
+
+    if (is_on_host(base_stream)) {
+        return mhp_host_event_record(base, base_stream);
+    }
+    pthread_mutex_lock(&device->host.lock);
+    event->host.source = &stream->host;
+    pthread_mutex_unlock(&device->host.lock);
+    MHP_RETURN_IF_ERROR(mhp_cuda_use(device));
+    MHP_RETURN_IF_ERROR(mhp_cuda_check(device, cudaEventRecord(event->native, stream->native), "cudaEventRecord"));
+    return mhp_cuda_stream_error(stream);
+}
+
 /* ---- time ---- */
 
 /* Records the spare event and spins until it is there, a few microseconds: the stream has nothing else. */

@@ -130,6 +130,7 @@ uint64_t mhp_cuda_busy_ns(const mhp_stream *base);
 mhp_status mhp_cuda_event_create(mhp_device *base, mhp_event **event_out);
 void mhp_cuda_event_destroy(mhp_event *base);
 mhp_status mhp_cuda_event_record(mhp_event *base, mhp_stream *stream);
+mhp_status mhp_cuda_event_mark(mhp_event *base, mhp_stream *stream);
 uint64_t mhp_cuda_event_time_ns(const mhp_event *base);
 extern const mhp_sharing_ops mhp_cuda_sharing;
 

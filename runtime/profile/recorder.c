@@ -89,7 +89,7 @@ static mhp_status read_clock(void *native, const void *argument)
 
 static mhp_status submit_stamp(mhp_stream *stream, bool on_card, stamp *at)
 {
-    return on_card ? mhp_event_record(at->event, stream) : mhp_stream_host_call(stream, read_clock, &at, sizeof at);
+    return on_card ? mhp_event_mark(at->event, stream) : mhp_stream_host_call(stream, read_clock, &at, sizeof at);
 }
 
 /* When `event`, as it stands now, is complete, seen by a stream beside. A card's events may not be asked on the comm

@@ -28,6 +28,11 @@ static mhp_status record(bench *self)
     return mhp_event_record(self->first, self->compute);
 }
 
+static mhp_status mark(bench *self)
+{
+    return mhp_event_mark(self->first, self->compute);
+}
+
 static mhp_status call_host(bench *self)
 {
     return mhp_stream_host_call(self->compute, nothing, NULL, 0);
@@ -122,6 +127,7 @@ static mhp_status run(bench *self, mhp_device_kind kind)
     MHP_RETURN_IF_ERROR(create(self, kind));
     printf("%-42s %8s %8s\n", "us an operation", "host", "stream");
     MHP_RETURN_IF_ERROR(measure(self, "record", record));
+    MHP_RETURN_IF_ERROR(measure(self, "mark", mark));
     MHP_RETURN_IF_ERROR(measure(self, "host call", call_host));
     MHP_RETURN_IF_ERROR(measure(self, "round by another compute stream", go_round_by_compute));
     MHP_RETURN_IF_ERROR(measure(self, "round by a comm stream", go_round_by_comm));

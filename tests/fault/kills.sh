@@ -1,20 +1,26 @@
 #!/usr/bin/env bash
-# kills.sh MHCPIPE [--count N] [--seed S]: kills a random rank at a random moment, N times, over 2 and 4 ranks. Every launch resumes what
-# the one before left; when a run has come to its end, its parameters, its optimizer and its losses must be those of an undisturbed one.
-# Prints a table at the end. A launch that is not gone 5 s after the kill counts as hung; where the ranks were not connected yet, which is
-# MPI's start and not the program's, it is counted apart.
+# kills.sh MHCPIPE [--count N] [--seed S] [--device cpu|cuda]: kills a random rank at a random moment, N times, over 2 and 4 ranks. Every
+# launch resumes what the one before left; when a run has come to its end, its parameters, its optimizer and its losses must be those of an
+# undisturbed one. Prints a table at the end. A launch that is not gone 5 s after the kill counts as hung; where the ranks were not
+# connected yet, which is MPI's start and not the program's, it is counted apart.
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 shift
 count=6
 seed=1
+device=cpu
 while [ $# -gt 0 ]; do
     case $1 in
         --count) count=$2 ;;
         --seed) seed=$2 ;;
-        *) fail "kills.sh: $1: expected --count or --seed" ;;
+        --device) device=$2 ;;
+        *) fail "kills.sh: $1: expected --count, --seed or --device" ;;
     esac
     shift 2
 done
+if [ "$device" = cuda ] && ! "$mhcpipe" doctor --device cuda >/dev/null; then
+    echo "skipped: no card"
+    exit 77
+fi
 RANDOM=$seed
 steps=100
 every=4             # steps between checkpoints
@@ -32,8 +38,8 @@ start() {
     local ranks=$1 kind=dualpipe
     [ "$ranks" -eq 2 ] || kind=1f1b
     "$here/mpirun.sh" "$ranks" "$mhcpipe" train config.yaml --resume auto --set log.dir="$2" --set parallel.pipeline="$ranks" \
-        --set schedule.kind=$kind --set train.steps=$steps --set checkpoint.every=$every --set checkpoint.keep_last=3 --set eval.every=25 \
-        --set log.every=50 >out 2>err &
+        --set parallel.device="$device" --set schedule.kind=$kind --set train.steps=$steps --set checkpoint.every=$every \
+        --set checkpoint.keep_last=3 --set eval.every=25 --set log.every=50 >out 2>err &
     launcher=$!
 }
 

@@ -121,6 +121,30 @@ static void times_are_those_of_the_card_on_the_host_clock(void **state)
     mhp_device_close(device);
 }
 
+static void marks_keep_the_time_alone(void **state)
+{
+    mhp_device *device = open_card();
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE);
+    mhp_event *begin = make_event(device), *end = make_event(device);
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        uint64_t before_ns = mhp_time_ns(), spun_ns;
+
+        assert_int_equal(mhp_event_mark(begin, stream), MHP_OK);
+        submit_spin(stream, 5 * MILLISECOND_NS);
+        assert_int_equal(mhp_event_mark(end, stream), MHP_OK);
+        assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
+        spun_ns = mhp_event_time_ns(end) - mhp_event_time_ns(begin);
+        assert_in_range(spun_ns, 4900000, 7000000);
+        assert_true(mhp_event_time_ns(begin) + CLOCK_ERROR_NS >= before_ns);
+        assert_true(mhp_event_time_ns(end) <= mhp_time_ns() + CLOCK_ERROR_NS);
+    }
+    mhp_event_destroy(begin);
+    mhp_event_destroy(end);
+    mhp_device_close(device);
+}
+
 /* Busy time leaves out what a stream waits for the host and for copy streams. */
 static void waiting_is_not_work(void **state)
 {
@@ -234,6 +258,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(times_are_those_of_the_card_on_the_host_clock),
+        cmocka_unit_test(marks_keep_the_time_alone),
         cmocka_unit_test(waiting_is_not_work),
         cmocka_unit_test(kernels_follow_events),
         cmocka_unit_test(a_refusal_names_what_is_free),

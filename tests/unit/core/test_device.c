@@ -155,6 +155,28 @@ static void a_wait_is_for_the_record_before_it(void **state)
     mhp_device_close(device);
 }
 
+static void marks_keep_the_time_in_order(void **state)
+{
+    mhp_device *device = open_device(kind_under_test, 0, 0);
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL);
+    mhp_event *first = make_event(device), *second = make_event(device), *gate = make_event(device);
+
+    (void)state;
+    assert_int_equal(mhp_event_mark(first, stream), MHP_OK);
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
+    assert_int_equal(mhp_event_arm(gate), MHP_OK);
+    assert_int_equal(mhp_stream_wait(stream, gate), MHP_OK);
+    assert_int_equal(mhp_event_mark(second, stream), MHP_OK);
+    mhp_event_signal(gate, MHP_OK);
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
+    assert_true(mhp_event_time_ns(first) <= mhp_event_time_ns(gate) + CLOCK_ERROR_NS);
+    assert_true(mhp_event_time_ns(second) + CLOCK_ERROR_NS >= mhp_event_time_ns(gate));
+    mhp_event_destroy(first);
+    mhp_event_destroy(second);
+    mhp_event_destroy(gate);
+    mhp_device_close(device);
+}
+
 static void an_error_sticks_and_travels_with_events(void **state)
 {
     mhp_device *device = open_device(kind_under_test, 0, 0);
@@ -540,6 +562,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(items_of_a_stream_run_in_order),
         cmocka_unit_test(a_wait_is_for_the_record_before_it),
         cmocka_unit_test(streams_of_both_kinds_wait_for_each_other),
+        cmocka_unit_test(marks_keep_the_time_in_order),
         cmocka_unit_test(an_error_sticks_and_travels_with_events),
         cmocka_unit_test(an_error_of_a_host_call_sticks),
         cmocka_unit_test(an_error_of_a_signal_travels),

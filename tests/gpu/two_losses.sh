@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# two_losses.sh MHCPIPE: a small mHC model learns real text in bf16 on two cards; the losses follow those of one card, by every transport,
+# and the first step's, which no update has touched, are the same bits.
+. "$(dirname "${BASH_SOURCE[0]}")/text.sh"
+bf16=(--set parallel.device=cuda --set model.dtype=bf16)
+
+train 1 one "${bf16[@]}"
+for layout in "1f1b ipc" "dualpipev ipc" "dualpipev nccl"; do
+    read -r kind transport <<<"$layout"
+    train 2 "$kind-$transport" "${bf16[@]}" --set schedule.kind="$kind" --set parallel.transport="$transport"
+    distance one "$kind-$transport" 1e-2
+    cmp -s <(head -1 one.losses) <(head -1 "$kind-$transport.losses") ||
+        fail "the first losses differ: $(head -1 one.losses) and $(head -1 "$kind-$transport.losses")"
+done
