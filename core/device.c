@@ -109,7 +109,12 @@ void mhp_device_bus_id(const mhp_device *device, char text[MHP_BUS_ID_MAX])
 
 mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out)
 {
-    return device->ops->stream_create(device, kind, priority, name, stream_out);
+    return device->ops->stream_create(device, kind, priority, 0, name, stream_out);
+}
+
+mhp_status mhp_stream_create_sparing(mhp_device *device, int spared, const char *name, mhp_stream **stream_out)
+{
+    return device->ops->stream_create(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, spared, name, stream_out);
 }
 
 void mhp_stream_destroy(mhp_stream *stream)

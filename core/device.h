@@ -81,6 +81,10 @@ void mhp_device_bus_id(const mhp_device *device, char text[MHP_BUS_ID_MAX]);
 
 /* `name` shows in traces and errors; it is copied. Destroying waits for the stream's items; NULL is allowed. */
 mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out);
+/* The same for a compute stream of normal priority that leaves `spared` multiprocessors of a card, or some more, to other streams: a card
+ * can be parted in steps alone (of 8 on an H100). 0 spares none; a CPU has none. MHP_ERR_INVALID if too few are left, MHP_ERR_UNSUPPORTED
+ * where the driver or the toolkit cannot part a card. */
+mhp_status mhp_stream_create_sparing(mhp_device *device, int spared, const char *name, mhp_stream **stream_out);
 void mhp_stream_destroy(mhp_stream *stream);
 
 /* Appends a task; `bytes` of `argument` are copied (at most MHP_TASK_ARGUMENT_MAX). */

@@ -7,16 +7,21 @@ const char *mhp_lane_text(mhp_lane lane)
     return texts[lane];
 }
 
+static mhp_status create_stream(mhp_device *device, mhp_lane lane, int spared, mhp_stream **stream_out)
+{
+    return lane == MHP_LANE_STATE || lane == MHP_LANE_GRADIENT
+               ? mhp_stream_create(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_HIGH, mhp_lane_text(lane), stream_out)
+               : mhp_stream_create_sparing(device, spared, mhp_lane_text(lane), stream_out);
+}
+
 mhp_status mhp_lanes_open(mhp_lanes *lanes, mhp_device *device, const mhp_overlap_params *overlap)
 {
     const bool wanted[] = {true, overlap->pair == MHP_PAIR_STREAMS, overlap->critical_stream, overlap->critical_stream};
 
     *lanes = (mhp_lanes){.device = device};
     for (int i = 0; i < MHP_LANE_COUNT; i++) {
-        int priority = i == MHP_LANE_STATE || i == MHP_LANE_GRADIENT ? MHP_PRIORITY_HIGH : MHP_PRIORITY_NORMAL;
-
         if (wanted[i]) {
-            MHP_RETURN_IF_ERROR(mhp_stream_create(device, MHP_STREAM_COMPUTE, priority, mhp_lane_text((mhp_lane)i), &lanes->stream[i]));
+            MHP_RETURN_IF_ERROR(create_stream(device, (mhp_lane)i, (int)overlap->spare, &lanes->stream[i]));
         }
     }
     return MHP_OK;

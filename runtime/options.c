@@ -70,6 +70,8 @@ static const mhp_option overlap_options[] = {
      .help = "parts in which a state leaves its stage as they are made, and in which the next one takes it up; auto: by its size"},
     {.key = "pair", .type = MHP_OPTION_ENUM, .offset = OVERLAP(pair), .default_text = "interleave", .choices = pairs,
      .help = "forward and backward of a pair: their steps in turns on one stream, each on a stream of its own, or one after the other"},
+    {.key = "spare", .type = MHP_OPTION_INT, .offset = OVERLAP(spare), .default_text = "0", .minimum = 0, .maximum = 1024,
+     .unit = "multiprocessors", .help = "of a card, or some more: left to the kernels that a message waits for and to messages; 0: none"},
     {.key = NULL},
 };
 

@@ -35,6 +35,7 @@ typedef struct mhp_overlap_params {
     bool critical_stream;           /* what a message waits for runs on streams of high priority */
     int64_t slices;                 /* parts of a state on its way; 0: by its size */
     int pair;                       /* mhp_pair_mode */
+    int64_t spare;                  /* multiprocessors of a card that compute and partner leave to the other streams */
 } mhp_overlap_params;
 
 typedef struct mhp_schedule_params {

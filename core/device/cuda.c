@@ -324,6 +324,7 @@ static void cuda_close(mhp_device *base)
     if (device->clock_stream) {
         (void)cudaStreamDestroy(device->clock_stream);
     }
+    mhp_cuda_destroy_partitions(device);
     mhp_cuda_detach_all(device);
     while (device->allocations) {
         (void)drop_allocation(device, device->allocations->pointer);

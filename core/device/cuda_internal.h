@@ -54,6 +54,8 @@ typedef struct attachment {
     int count;
 } attachment;
 
+typedef struct cuda_partition cuda_partition;
+
 typedef struct cuda_device {
     host_device host;
     int index;
@@ -61,6 +63,7 @@ typedef struct cuda_device {
     flag_operation write_flag, await_flag;
     allocation *allocations;
     attachment *attachments;
+    cuda_partition *partitions;
     flag_line *free_flags;
     stamp_ring *free_rings;
     host_call *calls, *free_calls;
@@ -111,11 +114,15 @@ mhp_status mhp_cuda_alloc_pinned(cuda_device *device, size_t bytes, void **point
 void mhp_cuda_detach_all(cuda_device *device);
 /* Reads the clocks of host and card at one moment. */
 mhp_status mhp_cuda_calibrate(cuda_device *device);
+/* A CUDA stream that keeps off `spared` multiprocessors, as mhp_stream_create_sparing says. */
+mhp_status mhp_cuda_create_sparing(cuda_device *device, int spared, int priority, cudaStream_t *native_out);
+void mhp_cuda_destroy_partitions(cuda_device *device);
 /* The error that keeps a stream from taking more, or MHP_OK. */
 mhp_status mhp_cuda_stream_error(cuda_stream *stream);
 
 /* Entries of the backend's table: core/device/backend.h. */
-mhp_status mhp_cuda_stream_create(mhp_device *base, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out);
+mhp_status mhp_cuda_stream_create(mhp_device *base, mhp_stream_kind kind, int priority, int spared, const char *name,
+                                  mhp_stream **stream_out);
 void mhp_cuda_stream_destroy(mhp_stream *base);
 mhp_status mhp_cuda_submit(mhp_stream *base, mhp_task_fn task, const void *argument, size_t bytes);
 mhp_status mhp_cuda_host_call(mhp_stream *base, mhp_task_fn call, const void *argument, size_t bytes);

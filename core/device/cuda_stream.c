@@ -18,29 +18,33 @@ static mhp_status take_ring(cuda_device *device, stamp_ring **ring_out)
     return mhp_cuda_alloc_pinned(device, sizeof **ring_out, (void **)ring_out);
 }
 
-static mhp_status create_native(cuda_device *device, int priority, cudaStream_t *native_out)
+static mhp_status create_native(cuda_device *device, int priority, int spared, cudaStream_t *native_out)
 {
     int least, greatest;
 
     MHP_RETURN_IF_ERROR(mhp_cuda_check(device, cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange"));
+    if (spared > 0) {
+        return mhp_cuda_create_sparing(device, spared, least, native_out);
+    }
     return mhp_cuda_check(device,
                           cudaStreamCreateWithPriority(native_out, cudaStreamNonBlocking, priority == MHP_PRIORITY_HIGH ? greatest : least),
                           "cudaStreamCreateWithPriority");
 }
 
-mhp_status mhp_cuda_stream_create(mhp_device *base, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out)
+mhp_status mhp_cuda_stream_create(mhp_device *base, mhp_stream_kind kind, int priority, int spared, const char *name,
+                                  mhp_stream **stream_out)
 {
     mhp_status status = MHP_OK;
     cuda_device *device = cuda_of(base);
     cuda_stream *stream = NULL;
 
     if (kind == MHP_STREAM_COMM) {
-        return mhp_host_stream_create(base, kind, priority, name, stream_out);
+        return mhp_host_stream_create(base, kind, priority, spared, name, stream_out);
     }
     MHP_TRY(out, mhp_cuda_use(device));
     MHP_TRY(out, mhp_calloc(&stream, 1, sizeof *stream));
     MHP_TRY(out, take_ring(device, &stream->ring));
-    MHP_TRY(out, create_native(device, priority, &stream->native));
+    MHP_TRY(out, create_native(device, priority, spared, &stream->native));
     stream->created_ns = mhp_time_ns();
     mhp_host_stream_init(&stream->host, &device->host, kind, priority, name);
     *stream_out = &stream->host.base;

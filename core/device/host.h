@@ -129,7 +129,8 @@ void mhp_host_add_bytes(host_device *device, size_t bytes);
 void mhp_host_remove_bytes(host_device *device, size_t bytes);
 
 /* Entries of a backend's table: core/device/backend.h. Streams are those that threads of the host serve. */
-mhp_status mhp_host_stream_create(mhp_device *base, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out);
+mhp_status mhp_host_stream_create(mhp_device *base, mhp_stream_kind kind, int priority, int spared, const char *name,
+                                  mhp_stream **stream_out);
 void mhp_host_stream_destroy(mhp_stream *base);
 mhp_status mhp_host_submit(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes);
 mhp_status mhp_host_copy(mhp_stream *stream, void *target, const void *source, size_t bytes);

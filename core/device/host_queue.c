@@ -31,12 +31,14 @@ void mhp_host_stream_unlink(host_stream *stream)
     pthread_mutex_unlock(&device->lock);
 }
 
-mhp_status mhp_host_stream_create(mhp_device *base, mhp_stream_kind kind, int priority, const char *name, mhp_stream **stream_out)
+mhp_status mhp_host_stream_create(mhp_device *base, mhp_stream_kind kind, int priority, int spared, const char *name,
+                                  mhp_stream **stream_out)
 {
     mhp_status status = MHP_OK;
     host_device *device = host_of(base);
     host_stream *stream = NULL;
 
+    (void)spared;               /* a CPU has no multiprocessors */
     MHP_TRY(out, mhp_calloc(&stream, 1, sizeof *stream));
     stream->capacity = device->queue_items;
     MHP_TRY(out, mhp_calloc(&stream->items, stream->capacity, sizeof *stream->items));

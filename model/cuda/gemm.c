@@ -9,13 +9,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "core/device/cuda_partition.h"
 #include "model/cuda/cuda.h"
 #include "model/cuda/scratch.h"
 
 enum { PLANS_MAX = 512, ALIGNMENT_MAX = 256 };
 
 typedef struct plan_key {
-    int device;
+    int device, processors;     /* 0 processors: all of the card */
     int m, n, k, lda, ldb, ldc;
     int transpose_a, transpose_b;
     int type_ab, type_c;        /* cudaDataType */
@@ -50,12 +51,13 @@ static int alignment_of(const void *pointer)
     return lowest == 0 || lowest > ALIGNMENT_MAX ? ALIGNMENT_MAX : (int)lowest;
 }
 
-static plan_key plan_key_of(const mhp_gemm_args *args, int device, cudaDataType type)
+static plan_key plan_key_of(const mhp_gemm_args *args, int device, int processors, cudaDataType type)
 {
     plan_key key;
 
     memset(&key, 0, sizeof key);        /* keys are compared as bytes */
     key.device = device;
+    key.processors = processors;
     key.m = args->m;
     key.n = args->n;
     key.k = args->k;
@@ -87,12 +89,13 @@ static mhp_status layout_create(cublasLtMatrixLayout_t *layout, int type, int ro
                  "cublasLtMatrixLayoutCreate");
 }
 
-/* F32 means F32: neither TF32 nor emulation. */
+/* F32 means F32: neither TF32 nor emulation. An algorithm that keeps every multiprocessor busy once must know of how many there are. */
 static mhp_status describe(gemm_plan *plan)
 {
     const plan_key *key = &plan->key;
     cublasOperation_t operation_a = key->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t operation_b = key->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+    int32_t processors = key->processors;
 
     MHP_RETURN_IF_ERROR(check(cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate"));
     MHP_RETURN_IF_ERROR(check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, &operation_b,
@@ -100,6 +103,9 @@ static mhp_status describe(gemm_plan *plan)
                               "cublasLtMatmulDescSetAttribute"));
     MHP_RETURN_IF_ERROR(check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSB, &operation_a,
                                                              sizeof operation_a),
+                              "cublasLtMatmulDescSetAttribute"));
+    MHP_RETURN_IF_ERROR(check(cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &processors,
+                                                             sizeof processors),
                               "cublasLtMatmulDescSetAttribute"));
     MHP_RETURN_IF_ERROR(layout_create(&plan->a, key->type_ab, key->transpose_a ? key->k : key->m,
                                       key->transpose_a ? key->m : key->k, key->lda));
@@ -185,7 +191,8 @@ out:
     return status;
 }
 
-static mhp_status plan_of(const mhp_gemm_args *args, cudaDataType type, gemm_plan **plan_out, cublasLtHandle_t *handle_out)
+static mhp_status plan_of(const mhp_gemm_args *args, int processors, cudaDataType type, gemm_plan **plan_out,
+                          cublasLtHandle_t *handle_out)
 {
     mhp_status status = MHP_OK;
     int device = 0;
@@ -194,7 +201,7 @@ static mhp_status plan_of(const mhp_gemm_args *args, cudaDataType type, gemm_pla
     if (cudaGetDevice(&device) != cudaSuccess || device >= MHP_CUDA_STREAMS_MAX) {
         return mhp_error_set(MHP_ERR_DEVICE, "gemm: no current CUDA device");
     }
-    key = plan_key_of(args, device, type);
+    key = plan_key_of(args, device, processors, type);
     (void)pthread_mutex_lock(&library.lock);
     if (!library.handle[device]) {
         MHP_TRY(out, check(cublasLtCreate(&library.handle[device]), "cublasLtCreate"));
@@ -215,7 +222,7 @@ static mhp_status gemm(void *native, const mhp_gemm_args *args, cudaDataType typ
     cublasLtHandle_t handle = NULL;
     gemm_plan *plan = NULL;
 
-    MHP_RETURN_IF_ERROR(plan_of(args, type, &plan, &handle));
+    MHP_RETURN_IF_ERROR(plan_of(args, mhp_cuda_stream_processors(native), type, &plan, &handle));
     MHP_RETURN_IF_ERROR(mhp_cuda_scratch_get(stream, &scratch));
     return check(cublasLtMatmul(handle, plan->product, &alpha, args->b, plan->b, args->a, plan->a, &beta, args->c, plan->c, args->c,
                                 plan->c, &plan->algorithm, scratch.memory, MHP_CUDA_SCRATCH_BYTES, stream),

@@ -526,6 +526,7 @@ static const struct argp_option options[] = {
     {"shallow", 'w', NULL, 0, "weight gradients as soon as possible", 0},
     {"critical", 'k', NULL, 0, "what messages wait for on streams of their own", 0},
     {"slices", 'n', "N", 0, "parts of a state on its way (by its size)", 0},
+    {"spare", 'a', "N", 0, "multiprocessors that compute leaves to what messages wait for (0)", 0},
     {"pair", 'p', "interleave|streams|off", 0, "how the halves of a pair share the device (interleave)", 0},
     {0},
 };
@@ -579,6 +580,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         return 0;
     case 'k':
         s->overlap.critical_stream = true;
+        return 0;
+    case 'a':
+        s->overlap.spare = atoi(argument);
         return 0;
     case 'n':
         s->overlap.slices = atoi(argument);

@@ -67,6 +67,26 @@ static __global__ void write_nowhere(int **nowhere)
     **nowhere = 1;
 }
 
+/* Every block stays until all have had the time to begin, and says where it runs. */
+static __global__ void note_processors(unsigned char *seen)
+{
+    unsigned processor;
+    uint64_t start_ns, now_ns;
+
+    asm volatile("mov.u32 %0, %%smid;" : "=r"(processor));
+    seen[processor] = 1;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(start_ns));
+    do {
+        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now_ns));
+    } while (now_ns - start_ns < 2 * MILLISECOND_NS);
+}
+
+static mhp_status run_note_processors(void *native, const void *argument)
+{
+    note_processors<<<4096, 32, 0, (cudaStream_t)native>>>(*(unsigned char *const *)argument);
+    return cudaGetLastError() == cudaSuccess ? MHP_OK : MHP_ERR_DEVICE;
+}
+
 static mhp_status run_spin(void *native, const void *argument)
 {
     spin<<<1, 1, 0, (cudaStream_t)native>>>(*(const uint64_t *)argument);
@@ -142,6 +162,56 @@ static void marks_keep_the_time_alone(void **state)
     }
     mhp_event_destroy(begin);
     mhp_event_destroy(end);
+    mhp_device_close(device);
+}
+
+/* The multiprocessors that a stream's kernel ran on. */
+static int count_processors(mhp_device *device, mhp_stream *stream)
+{
+    enum { PROCESSORS_MAX = 1024 };
+    unsigned char seen[PROCESSORS_MAX];
+    void *on_card = NULL;
+    int count = 0;
+
+    assert_int_equal(mhp_device_alloc(device, PROCESSORS_MAX, &on_card), MHP_OK);
+    assert_int_equal(mhp_stream_zero(stream, on_card, PROCESSORS_MAX), MHP_OK);
+    assert_int_equal(mhp_stream_submit(stream, run_note_processors, &on_card, sizeof on_card), MHP_OK);
+    assert_int_equal(mhp_stream_copy(stream, seen, on_card, PROCESSORS_MAX), MHP_OK);
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
+    mhp_device_free(device, on_card);
+    for (int i = 0; i < PROCESSORS_MAX; i++) {
+        count += seen[i];
+    }
+    return count;
+}
+
+static void a_sparing_stream_keeps_to_its_part(void **state)
+{
+    mhp_device *device = open_card();
+    mhp_stream *whole = make_stream(device, MHP_STREAM_COMPUTE), *sparing = NULL, *again = NULL;
+    mhp_event *event = make_event(device);
+    int count = count_processors(device, whole), left;
+
+    (void)state;
+    assert_true(count > 16);
+    assert_int_equal(mhp_stream_create_sparing(device, 12, "sparing", &sparing), MHP_OK);
+    assert_int_equal(mhp_stream_create_sparing(device, 12, "again", &again), MHP_OK);
+    left = count_processors(device, sparing);
+    assert_in_range(left, count - 12 - 8, count - 12);
+    assert_int_equal(count_processors(device, again), left);
+    assert_int_equal(count_processors(device, whole), count);
+
+    /* Events order streams of both kinds, and keep the time. */
+    submit_spin(sparing, 20 * MILLISECOND_NS);
+    assert_int_equal(mhp_event_record(event, sparing), MHP_OK);
+    assert_int_equal(mhp_stream_wait(whole, event), MHP_OK);
+    assert_int_equal(mhp_stream_synchronize(whole), MHP_OK);
+    assert_int_equal(mhp_event_query(event), MHP_OK);
+    assert_true(mhp_event_time_ns(event) <= mhp_time_ns() + CLOCK_ERROR_NS);
+
+    assert_int_equal(mhp_stream_create_sparing(device, 1000, "all", &again), MHP_ERR_INVALID);
+    assert_non_null(strstr(mhp_error_text(), "schedule.overlap.spare is 1000"));
+    mhp_event_destroy(event);
     mhp_device_close(device);
 }
 
@@ -259,6 +329,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(times_are_those_of_the_card_on_the_host_clock),
         cmocka_unit_test(marks_keep_the_time_alone),
+        cmocka_unit_test(a_sparing_stream_keeps_to_its_part),
         cmocka_unit_test(waiting_is_not_work),
         cmocka_unit_test(kernels_follow_events),
         cmocka_unit_test(a_refusal_names_what_is_free),
