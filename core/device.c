@@ -102,6 +102,11 @@ mhp_status mhp_device_memory(mhp_device *device, size_t *free_out, size_t *total
     return device->ops->memory(device, free_out, total_out);
 }
 
+int mhp_device_processors(const mhp_device *device)
+{
+    return device->ops->processors ? device->ops->processors(device) : 0;
+}
+
 void mhp_device_bus_id(const mhp_device *device, char text[MHP_BUS_ID_MAX])
 {
     device->ops->bus_id(device, text);
@@ -115,6 +120,11 @@ mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int prior
 mhp_status mhp_stream_create_sparing(mhp_device *device, int spared, const char *name, mhp_stream **stream_out)
 {
     return device->ops->stream_create(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, spared, name, stream_out);
+}
+
+mhp_status mhp_stream_create_spared(mhp_device *device, int spared, const char *name, mhp_stream **stream_out)
+{
+    return device->ops->stream_create(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_NORMAL, -spared, name, stream_out);
 }
 
 void mhp_stream_destroy(mhp_stream *stream)

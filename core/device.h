@@ -75,6 +75,9 @@ size_t mhp_device_bytes_peak(const mhp_device *device);
 /* Bytes of the card that are free now, and in all; both SIZE_MAX where memory is the machine's own. */
 mhp_status mhp_device_memory(mhp_device *device, size_t *free_out, size_t *total_out);
 
+/* Multiprocessors of the card; 0 where there is none. */
+int mhp_device_processors(const mhp_device *device);
+
 enum { MHP_BUS_ID_MAX = 32 };
 /* The card's PCI bus id, "0000:0a:00.0"; "" where there is no card. */
 void mhp_device_bus_id(const mhp_device *device, char text[MHP_BUS_ID_MAX]);
@@ -85,6 +88,8 @@ mhp_status mhp_stream_create(mhp_device *device, mhp_stream_kind kind, int prior
  * can be parted in steps alone (of 8 on an H100). 0 spares none; a CPU has none. MHP_ERR_INVALID if too few are left, MHP_ERR_UNSUPPORTED
  * where the driver or the toolkit cannot part a card. */
 mhp_status mhp_stream_create_sparing(mhp_device *device, int spared, const char *name, mhp_stream **stream_out);
+/* The same for one that keeps to what those of mhp_stream_create_sparing with the same number leave. */
+mhp_status mhp_stream_create_spared(mhp_device *device, int spared, const char *name, mhp_stream **stream_out);
 void mhp_stream_destroy(mhp_stream *stream);
 
 /* Appends a task; `bytes` of `argument` are copied (at most MHP_TASK_ARGUMENT_MAX). */

@@ -119,6 +119,12 @@ static bool is_forward(const action_half *half)
     return half->cursor.pass == MHP_PASS_FORWARD;
 }
 
+/* Of a half that runs beside the other one; the compute stream waits for it at the pair's end. */
+static bool is_beside(mhp_lane lane)
+{
+    return lane == MHP_LANE_PARTNER || lane == MHP_LANE_LEADER;
+}
+
 /* Where the step runs that fills the half's place: what a message carries goes to a lane of its own, if there is one. */
 static mhp_lane filling_lane(const mhp_executor *executor, const action_half *half)
 {
@@ -179,14 +185,14 @@ static mhp_status await_input(mhp_executor *executor, const action_half *half, i
     return mhp_recorder_wait(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch);
 }
 
-/* What compute must wait for before the pass, on whatever lane it runs. A place that the partner fills without a lane for it is awaited
- * here too: nobody would know for what the partner stands still. */
+/* What compute must wait for before the pass, on whatever lane it runs. A place that a half beside fills without a lane for it is
+ * awaited here too: nobody would know for what that lane stands still. */
 static mhp_status await_messages(mhp_executor *executor, action_half *half)
 {
     half->target = is_forward(half) ? output_place(executor, half->stage, half->microbatch)
                                     : gradient_output_place(executor, half->stage, half->microbatch);
     MHP_RETURN_IF_ERROR(await_input(executor, half, 0, input_slices(executor, half)));
-    if (half->target.leaves && half->target.events && filling_lane(executor, half) == MHP_LANE_PARTNER) {
+    if (half->target.leaves && half->target.events && is_beside(filling_lane(executor, half))) {
         MHP_RETURN_IF_ERROR(await_place(executor, half, MHP_LANE_COMPUTE));
     }
     return MHP_OK;
@@ -286,6 +292,18 @@ static mhp_status submit_group(mhp_executor *executor, action_half *half, mhp_la
     return mhp_recorder_group(recorder, &half->cursor, half->stage->held->index, half->microbatch, part, lane);
 }
 
+/* What a half beside does next comes behind what compute waited for until now. */
+static mhp_status begin_beside(mhp_executor *executor, mhp_lane lane)
+{
+    return is_beside(lane) ? executor_order(executor, MHP_LANE_COMPUTE, lane) : MHP_OK;
+}
+
+/* Compute goes on when a half beside is done. */
+static mhp_status end_beside(mhp_executor *executor, mhp_lane lane)
+{
+    return is_beside(lane) ? executor_order(executor, lane, MHP_LANE_COMPUTE) : MHP_OK;
+}
+
 /* A step on slices as they come: the first is there. */
 static mhp_status take_slices(mhp_executor *executor, action_half *half)
 {
@@ -295,6 +313,7 @@ static mhp_status take_slices(mhp_executor *executor, action_half *half)
         if (i > 0) {
             MHP_RETURN_IF_ERROR(await_input(executor, half, i, slices));
             MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_RUN, -1));
+            MHP_RETURN_IF_ERROR(begin_beside(executor, half->lane));
         }
         MHP_RETURN_IF_ERROR(submit_group(executor, half, half->lane, MHP_PART_CONNECTION, step_slice));
     }
@@ -324,7 +343,7 @@ static mhp_status step_half(mhp_executor *executor, action_half *half)
 {
     bool fills = half->target.events && half->cursor.step + 1 == half->cursor.step_count;
     mhp_lane lane = fills ? filling_lane(executor, half) : half->lane;
-    bool awaited = lane == MHP_LANE_PARTNER && half->target.leaves;     /* at the pass's begin */
+    bool awaited = is_beside(lane) && half->target.leaves;     /* at the pass's begin */
     mhp_step_part part = mhp_cursor_next_part(&half->cursor);
 
     if (half->cursor.step == 0 && input_slices(executor, half) > 1) {
@@ -391,24 +410,29 @@ static mhp_status step_pair(mhp_executor *executor, action_half *forward, action
 
 static mhp_status run_pair(mhp_executor *executor, const mhp_action *action, const mhp_executor_inputs *inputs)
 {
-    mhp_lane lane = executor->params.pair == MHP_PAIR_STREAMS ? MHP_LANE_PARTNER : MHP_LANE_COMPUTE;
+    static const mhp_lane leading[] = {[MHP_PAIR_PARTS] = MHP_LANE_LEADER, [MHP_PAIR_OFF] = MHP_LANE_COMPUTE};
+    static const mhp_lane following[] = {
+        [MHP_PAIR_STREAMS] = MHP_LANE_PARTNER, [MHP_PAIR_PARTS] = MHP_LANE_PARTNER, [MHP_PAIR_OFF] = MHP_LANE_COMPUTE};
     action_half forward, backward;
 
     if (executor->params.pair == MHP_PAIR_OFF) {
         MHP_RETURN_IF_ERROR(run_pass(executor, action->stage, action->microbatch, MHP_PASS_FORWARD, inputs));
         return run_backward(executor, action->backward_stage, action->backward_microbatch, inputs);
     }
-    MHP_RETURN_IF_ERROR(
-        begin_half(executor, &forward, action->stage, action->microbatch, MHP_PASS_FORWARD, MHP_LANE_COMPUTE, inputs));
+    MHP_RETURN_IF_ERROR(begin_half(executor, &forward, action->stage, action->microbatch, MHP_PASS_FORWARD,
+                                   leading[executor->params.pair], inputs));
     MHP_RETURN_IF_ERROR(begin_half(executor, &backward, action->backward_stage, action->backward_microbatch, MHP_PASS_INPUT_GRADIENT,
-                                   lane, inputs));
-    if (lane == MHP_LANE_COMPUTE) {
+                                   following[executor->params.pair], inputs));
+    if (!is_beside(backward.lane)) {
         return step_pair(executor, &forward, &backward, inputs);
     }
-    MHP_RETURN_IF_ERROR(executor_order(executor, MHP_LANE_COMPUTE, lane));
+    MHP_RETURN_IF_ERROR(mark(executor, &forward, MHP_MARK_RUN, -1));        /* both inputs are there */
+    MHP_RETURN_IF_ERROR(begin_beside(executor, forward.lane));
+    MHP_RETURN_IF_ERROR(begin_beside(executor, backward.lane));
     MHP_RETURN_IF_ERROR(step_pair(executor, &forward, &backward, inputs));
     MHP_RETURN_IF_ERROR(mark(executor, &backward, MHP_MARK_RUN, -1));
-    MHP_RETURN_IF_ERROR(executor_order(executor, lane, MHP_LANE_COMPUTE));
+    MHP_RETURN_IF_ERROR(end_beside(executor, forward.lane));
+    MHP_RETURN_IF_ERROR(end_beside(executor, backward.lane));
     return mhp_recorder_partner(executor->params.recorder);
 }
 
@@ -538,6 +562,7 @@ static mhp_status warm_up_stage(mhp_executor *executor, const held_slots *stage,
     static const struct { mhp_pass pass; mhp_lane lane, last_lane; } ways[] = {
         {MHP_PASS_FORWARD, MHP_LANE_COMPUTE, MHP_LANE_COMPUTE},
         {MHP_PASS_FORWARD, MHP_LANE_COMPUTE, MHP_LANE_STATE},
+        {MHP_PASS_FORWARD, MHP_LANE_LEADER, MHP_LANE_LEADER},
         {MHP_PASS_REBUILD, MHP_LANE_COMPUTE, MHP_LANE_COMPUTE},
         {MHP_PASS_INPUT_GRADIENT, MHP_LANE_COMPUTE, MHP_LANE_COMPUTE},
         {MHP_PASS_INPUT_GRADIENT, MHP_LANE_COMPUTE, MHP_LANE_GRADIENT},

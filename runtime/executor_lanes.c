@@ -35,9 +35,10 @@ void executor_destroy_lanes(mhp_executor *executor)
     }
 }
 
+/* Two halves beside may end in any order, so that each has a gate of its own to compute. */
 mhp_status executor_order(mhp_executor *executor, mhp_lane before, mhp_lane behind)
 {
-    mhp_event *gate = executor->lanes[behind].gate;
+    mhp_event *gate = executor->lanes[behind == MHP_LANE_COMPUTE ? before : behind].gate;
 
     MHP_RETURN_IF_ERROR(mhp_event_record(gate, executor_stream(executor, before)));
     return mhp_stream_wait(executor_stream(executor, behind), gate);

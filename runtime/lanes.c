@@ -2,26 +2,53 @@
 
 const char *mhp_lane_text(mhp_lane lane)
 {
-    static const char *const texts[] = {"compute", "partner", "states", "gradients"};
+    static const char *const texts[] = {"compute", "partner", "leader", "states", "gradients"};
 
     return texts[lane];
 }
 
-static mhp_status create_stream(mhp_device *device, mhp_lane lane, int spared, mhp_stream **stream_out)
+/* What the forward half of a pair has of the card; 1 where there is none, for one number is as good as another. */
+static int leading_part(const mhp_device *device, const mhp_overlap_params *overlap)
 {
-    return lane == MHP_LANE_STATE || lane == MHP_LANE_GRADIENT
-               ? mhp_stream_create(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_HIGH, mhp_lane_text(lane), stream_out)
-               : mhp_stream_create_sparing(device, spared, mhp_lane_text(lane), stream_out);
+    int third = mhp_device_processors(device) / 3;
+
+    return overlap->part > 0 ? (int)overlap->part : third > 0 ? third : 1;
+}
+
+static mhp_status create_stream(mhp_device *device, mhp_lane lane, const mhp_overlap_params *overlap, mhp_stream **stream_out)
+{
+    const char *name = mhp_lane_text(lane);
+
+    switch (lane) {
+    case MHP_LANE_STATE:
+    case MHP_LANE_GRADIENT:
+        return mhp_stream_create(device, MHP_STREAM_COMPUTE, MHP_PRIORITY_HIGH, name, stream_out);
+    case MHP_LANE_LEADER:
+        return mhp_stream_create_spared(device, leading_part(device, overlap), name, stream_out);
+    case MHP_LANE_PARTNER:
+        if (overlap->pair == MHP_PAIR_PARTS) {
+            return mhp_stream_create_sparing(device, leading_part(device, overlap), name, stream_out);
+        }
+        return mhp_stream_create_sparing(device, (int)overlap->spare, name, stream_out);
+    default:
+        return mhp_stream_create_sparing(device, (int)overlap->spare, name, stream_out);
+    }
 }
 
 mhp_status mhp_lanes_open(mhp_lanes *lanes, mhp_device *device, const mhp_overlap_params *overlap)
 {
-    const bool wanted[] = {true, overlap->pair == MHP_PAIR_STREAMS, overlap->critical_stream, overlap->critical_stream};
+    const bool wanted[MHP_LANE_COUNT] = {
+        [MHP_LANE_COMPUTE] = true,
+        [MHP_LANE_PARTNER] = overlap->pair == MHP_PAIR_STREAMS || overlap->pair == MHP_PAIR_PARTS,
+        [MHP_LANE_LEADER] = overlap->pair == MHP_PAIR_PARTS,
+        [MHP_LANE_STATE] = overlap->critical_stream,
+        [MHP_LANE_GRADIENT] = overlap->critical_stream,
+    };
 
     *lanes = (mhp_lanes){.device = device};
     for (int i = 0; i < MHP_LANE_COUNT; i++) {
         if (wanted[i]) {
-            MHP_RETURN_IF_ERROR(create_stream(device, (mhp_lane)i, (int)overlap->spare, &lanes->stream[i]));
+            MHP_RETURN_IF_ERROR(create_stream(device, (mhp_lane)i, overlap, &lanes->stream[i]));
         }
     }
     return MHP_OK;

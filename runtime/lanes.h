@@ -1,7 +1,7 @@
 /* The streams that a rank computes on. Each runs its work in the order in which it was submitted; between them only events order.
  *
  * `compute` has everything that no other has, and waits for all of them at the end of a plan. `partner` has the backward half of a pair
- * whose halves run side by side. The other two, of high priority, have what a message waits for: the step that fills a state, or a
+ * whose halves run side by side, `leader` the forward half where both have a part of the card to themselves. The other two, of high priority, have what a message waits for: the step that fills a state, or a
  * gradient, for another rank. They are two, for a state that waits for its place must not hold up a gradient. */
 #ifndef MHP_RUNTIME_LANES_H
 #define MHP_RUNTIME_LANES_H
@@ -12,6 +12,7 @@
 typedef enum mhp_lane {
     MHP_LANE_COMPUTE,
     MHP_LANE_PARTNER,
+    MHP_LANE_LEADER,
     MHP_LANE_STATE,
     MHP_LANE_GRADIENT,
     MHP_LANE_COUNT,
@@ -22,7 +23,7 @@ typedef struct mhp_lanes {
     mhp_stream *stream[MHP_LANE_COUNT];     /* NULL where the options ask for none */
 } mhp_lanes;
 
-/* "compute", "partner", "states", "gradients". */
+/* "compute", "partner", "leader", "states", "gradients". */
 const char *mhp_lane_text(mhp_lane lane);
 
 /* Close works also after half an open, and on zeros; it waits for what is under way. */

@@ -28,13 +28,15 @@ typedef struct mhp_recompute_params {
     int64_t block;                  /* sublayers; 0: the optimum of each stage */
 } mhp_recompute_params;
 
-/* How the two halves of an overlapped pair share the device: their steps take turns on one stream, each has a stream, or F comes before B. */
-typedef enum mhp_pair_mode { MHP_PAIR_INTERLEAVE, MHP_PAIR_STREAMS, MHP_PAIR_OFF } mhp_pair_mode;
+/* How the two halves of an overlapped pair share the device: their steps take turns on one stream, each has a stream, each has a stream
+ * and a part of the card, or F comes before B. */
+typedef enum mhp_pair_mode { MHP_PAIR_INTERLEAVE, MHP_PAIR_STREAMS, MHP_PAIR_PARTS, MHP_PAIR_OFF } mhp_pair_mode;
 
 typedef struct mhp_overlap_params {
     bool critical_stream;           /* what a message waits for runs on streams of high priority */
     int64_t slices;                 /* parts of a state on its way; 0: by its size */
     int pair;                       /* mhp_pair_mode */
+    int64_t part;                   /* multiprocessors of the forward half with MHP_PAIR_PARTS; 0: a third of the card's */
     int64_t spare;                  /* multiprocessors of a card that compute and partner leave to the other streams */
 } mhp_overlap_params;
 

@@ -31,6 +31,8 @@ typedef struct mhp_device_ops {
     size_t (*bytes)(const mhp_device *device, bool peak);
     mhp_status (*memory)(mhp_device *device, size_t *free_out, size_t *total_out);
     void (*bus_id)(const mhp_device *device, char text[MHP_BUS_ID_MAX]);
+    int (*processors)(const mhp_device *device);        /* NULL for backends without cards */
+    /* `spared` > 0: keeps off so many multiprocessors; < 0: keeps to those which these others leave. */
     mhp_status (*stream_create)(mhp_device *device, mhp_stream_kind kind, int priority, int spared, const char *name,
                                 mhp_stream **stream_out);
     void (*stream_destroy)(mhp_stream *stream);

@@ -256,6 +256,14 @@ static void cuda_bus_id(const mhp_device *base, char text[MHP_BUS_ID_MAX])
     }
 }
 
+static int cuda_processors(const mhp_device *base)
+{
+    int count = 0;
+
+    (void)cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, cuda_of(base)->index);
+    return count;
+}
+
 /* ---- opening and closing ---- */
 
 static mhp_status find_operation(cuda_device *device, const char *name, flag_operation *operation_out)
@@ -347,6 +355,7 @@ static const mhp_device_ops cuda_ops = {
     .bytes = mhp_host_bytes,
     .memory = cuda_memory,
     .bus_id = cuda_bus_id,
+    .processors = cuda_processors,
     .stream_create = mhp_cuda_stream_create,
     .stream_destroy = mhp_cuda_stream_destroy,
     .submit = mhp_cuda_submit,

@@ -114,7 +114,7 @@ mhp_status mhp_cuda_alloc_pinned(cuda_device *device, size_t bytes, void **point
 void mhp_cuda_detach_all(cuda_device *device);
 /* Reads the clocks of host and card at one moment. */
 mhp_status mhp_cuda_calibrate(cuda_device *device);
-/* A CUDA stream that keeps off `spared` multiprocessors, as mhp_stream_create_sparing says. */
+/* A CUDA stream that keeps to a part of the card; `spared` as in mhp_device_ops.stream_create, not 0. */
 mhp_status mhp_cuda_create_sparing(cuda_device *device, int spared, int priority, cudaStream_t *native_out);
 void mhp_cuda_destroy_partitions(cuda_device *device);
 /* The error that keeps a stream from taking more, or MHP_OK. */

@@ -1,15 +1,16 @@
 /* Green contexts share the card's primary context: memory, events and kernels are those of all other streams. */
 #include "core/device/cuda_partition.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/device/cuda_internal.h"
 #include "core/memory.h"
 
-/* Partitions of all sizes that streams of a device asked for, until it is closed. */
+/* Parts that streams of a device asked for, until it is closed. */
 struct cuda_partition {
     struct cuda_partition *next;
-    int spared;
+    int spared;                         /* as in mhp_device_ops.stream_create */
     void *context;                      /* CUgreenCtx */
 };
 
@@ -33,17 +34,18 @@ static bool find(const char *name, void *function_out, size_t bytes)
 
 static mhp_status refuse(const cuda_device *device, const char *call, int code)
 {
-    return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s cannot be parted: %s gives error %d of the driver; expected "
-                         "schedule.overlap.spare to be 0 here", device->name, call, code);
+    return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s cannot be parted: %s gives error %d of the driver; expected no "
+                         "schedule.overlap.spare and no schedule.overlap.pair parts here", device->name, call, code);
 }
 
-/* The largest part that spares so many, in the steps in which the card can be parted. */
+/* The largest part that spares so many, in the steps in which the card can be parted; or what that leaves. */
 static mhp_status find_part(const cuda_device *device, int spared, CUdevResource *part)
 {
     PFN_cuDeviceGetDevResource_v12040 get_resource;
     PFN_cuDevSmResourceSplitByCount_v12040 split;
-    CUdevResource whole, rest;
+    CUdevResource whole, most, rest;
     unsigned groups = 1, wanted, step;
+    int given = abs(spared);
     CUresult code;
 
     if (!find("cuDeviceGetDevResource", &get_resource, sizeof get_resource) || !find("cuDevSmResourceSplitByCount", &split, sizeof split)) {
@@ -54,13 +56,17 @@ static mhp_status find_part(const cuda_device *device, int spared, CUdevResource
         return refuse(device, "cuDeviceGetDevResource", (int)code);
     }
     step = whole.sm.smCoscheduledAlignment > 0 ? whole.sm.smCoscheduledAlignment : 1;
-    wanted = (unsigned)spared < whole.sm.smCount ? (whole.sm.smCount - (unsigned)spared) / step * step : 0;
+    wanted = (unsigned)given < whole.sm.smCount ? (whole.sm.smCount - (unsigned)given) / step * step : 0;
     if (wanted == 0 || wanted < whole.sm.minSmPartitionSize) {
-        return mhp_error_set(MHP_ERR_INVALID, "schedule.overlap.spare is %d: %s has %u multiprocessors, and a part of them at least %u",
-                             spared, device->name, whole.sm.smCount, whole.sm.minSmPartitionSize);
+        return mhp_error_set(MHP_ERR_INVALID, "%d multiprocessors to spare: %s has %u, and a part of them at least %u; expected less in "
+                             "schedule.overlap", given, device->name, whole.sm.smCount, whole.sm.minSmPartitionSize);
     }
-    code = split(part, &groups, &whole, &rest, 0, wanted);
-    return code == CUDA_SUCCESS && groups == 1 ? MHP_OK : refuse(device, "cuDevSmResourceSplitByCount", (int)code);
+    code = split(&most, &groups, &whole, &rest, 0, wanted);
+    if (code != CUDA_SUCCESS || groups != 1 || (spared < 0 && rest.type != CU_DEV_RESOURCE_TYPE_SM)) {
+        return refuse(device, "cuDevSmResourceSplitByCount", (int)code);
+    }
+    *part = spared > 0 ? most : rest;
+    return MHP_OK;
 }
 
 static mhp_status create_context(const cuda_device *device, int spared, void **context_out)
@@ -141,8 +147,8 @@ static mhp_status create_context(const cuda_device *device, int spared, void **c
 {
     (void)spared;
     *context_out = NULL;
-    return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s cannot be parted: this build's toolkit is older than CUDA 12.5; expected "
-                         "schedule.overlap.spare to be 0", device->name);
+    return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s cannot be parted: this build's toolkit is older than CUDA 12.5; expected no "
+                         "schedule.overlap.spare and no schedule.overlap.pair parts", device->name);
 }
 
 static mhp_status create_stream(const cuda_device *device, void *context, int priority, cudaStream_t *native_out)

@@ -23,7 +23,7 @@ static mhp_status create_native(cuda_device *device, int priority, int spared, c
     int least, greatest;
 
     MHP_RETURN_IF_ERROR(mhp_cuda_check(device, cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange"));
-    if (spared > 0) {
+    if (spared != 0) {
         return mhp_cuda_create_sparing(device, spared, least, native_out);
     }
     return mhp_cuda_check(device,

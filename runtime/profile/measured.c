@@ -439,7 +439,7 @@ static void note_spans(const mhp_step_analysis *step, int rank, double begin_us,
         const mhp_timed_span *one = &timed->spans[i];
         mhp_span *span = one->span->action >= 0 ? &out->ranks[rank].spans[one->span->action] : NULL;
 
-        if (one->span->kind == MHP_TRACE_GROUP && one->span->lane <= MHP_LANE_PARTNER) {
+        if (one->span->kind == MHP_TRACE_GROUP && one->span->lane <= MHP_LANE_LEADER) {
             *span = (mhp_span){span->end_us > 0 ? span->start_us : one->start_us - begin_us, one->end_us - begin_us};
         }
     }

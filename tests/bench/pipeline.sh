@@ -146,6 +146,7 @@ make_ablation_rows() {
     echo "ablation.spare-12 $of schedule.overlap.spare=12"
     echo "ablation.pairs-on-two-streams $of schedule.overlap.pair=streams"
     echo "ablation.two-streams-spare-4 $of schedule.overlap.pair=streams schedule.overlap.spare=4"
+    echo "ablation.pairs-on-two-parts $of schedule.overlap.pair=parts"
     echo "ablation.pairs-off $of schedule.overlap.pair=off"
     echo "ablation.all-off $of schedule.overlap.critical_stream=false schedule.overlap.slices=1 schedule.overlap.pair=off"
     echo "ablation.recompute-connections $of schedule.recompute.what=connections"

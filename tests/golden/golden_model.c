@@ -527,7 +527,7 @@ static const struct argp_option options[] = {
     {"critical", 'k', NULL, 0, "what messages wait for on streams of their own", 0},
     {"slices", 'n', "N", 0, "parts of a state on its way (by its size)", 0},
     {"spare", 'a', "N", 0, "multiprocessors that compute leaves to what messages wait for (0)", 0},
-    {"pair", 'p', "interleave|streams|off", 0, "how the halves of a pair share the device (interleave)", 0},
+    {"pair", 'p', "interleave|streams|parts|off", 0, "how the halves of a pair share the device (interleave)", 0},
     {0},
 };
 
@@ -589,6 +589,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         return 0;
     case 'p':
         s->overlap.pair = strcmp(argument, "streams") == 0 ? MHP_PAIR_STREAMS
+                          : strcmp(argument, "parts") == 0 ? MHP_PAIR_PARTS
                           : strcmp(argument, "off") == 0   ? MHP_PAIR_OFF
                                                            : MHP_PAIR_INTERLEAVE;
         return 0;

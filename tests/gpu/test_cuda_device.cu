@@ -200,6 +200,8 @@ static void a_sparing_stream_keeps_to_its_part(void **state)
     assert_in_range(left, count - 12 - 8, count - 12);
     assert_int_equal(count_processors(device, again), left);
     assert_int_equal(count_processors(device, whole), count);
+    assert_int_equal(mhp_stream_create_spared(device, 12, "spared", &again), MHP_OK);
+    assert_int_equal(count_processors(device, again), count - left);
 
     /* Events order streams of both kinds, and keep the time. */
     submit_spin(sparing, 20 * MILLISECOND_NS);
@@ -210,7 +212,7 @@ static void a_sparing_stream_keeps_to_its_part(void **state)
     assert_true(mhp_event_time_ns(event) <= mhp_time_ns() + CLOCK_ERROR_NS);
 
     assert_int_equal(mhp_stream_create_sparing(device, 1000, "all", &again), MHP_ERR_INVALID);
-    assert_non_null(strstr(mhp_error_text(), "schedule.overlap.spare is 1000"));
+    assert_non_null(strstr(mhp_error_text(), "1000 multiprocessors to spare"));
     mhp_event_destroy(event);
     mhp_device_close(device);
 }
