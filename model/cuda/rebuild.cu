@@ -70,7 +70,8 @@ __device__ __forceinline__ void remix(const rebuild_args &a, int sublayer, size_
 }
 
 /* Grid: the parts of all rows. */
-template <typename T, int N> __global__ void __launch_bounds__(PART_THREADS_MAX) rebuild_kernel(const __grid_constant__ rebuild_args a)
+template <typename T, int N> __global__ void __launch_bounds__(PART_THREADS_MAX, N <= 4 ? 3 : 2)
+    rebuild_kernel(const __grid_constant__ rebuild_args a)
 {
     constexpr int V = width_of<T, N>::value;
     typedef typename chunk<T, V>::type raw;
