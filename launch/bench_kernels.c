@@ -462,7 +462,8 @@ static mhp_status print_kind(kernel_bench *bench, mhp_connection_kind kind)
     MHP_RETURN_IF_ERROR(print_call(bench, "mix, gradient", residual ? 4 : 4 * n + 2, call_mix_gradient));
     MHP_RETURN_IF_ERROR(print_sublayer(bench));
     if (kind == MHP_CONNECTION_MHC) {
-        MHP_RETURN_IF_ERROR(print_call(bench, "rebuild of 4", BLOCK * (n + 3) - 1, call_rebuild));
+        /* The first state and y of all but the last sublayer in; z and normed of all and the states between out. */
+        MHP_RETURN_IF_ERROR(print_call(bench, "rebuild of 4", n + BLOCK - 1 + 2 * BLOCK + (BLOCK - 1) * n, call_rebuild));
         MHP_RETURN_IF_ERROR(print_call(bench, "readout", n + 1, call_readout));
         MHP_RETURN_IF_ERROR(print_call(bench, "readout, gradient", 2 * n + 1, call_readout_gradient));
         MHP_RETURN_IF_ERROR(print_call(bench, "sum of streams", n + 1, call_stream_sum));
