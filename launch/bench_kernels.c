@@ -28,7 +28,7 @@ typedef struct set {
     mhp_merge_mix_args forward;
     mhp_merge_gradient_args merge_gradient;
     mhp_mix_gradient_args mix_gradient;
-    mhp_rebuild_parameters block_parameters[BLOCK];
+    const void *block_weights[BLOCK];
     mhp_rebuild_args block;
     mhp_readout_args readout;
     mhp_readout_gradient_args readout_gradient;
@@ -138,16 +138,6 @@ static size_t fn_count(const kernel_bench *bench)
     return bench->kind == MHP_CONNECTION_HC ? (streams + 2) * hidden : base_count(bench) * streams * hidden;
 }
 
-static mhp_status take_parameters(kernel_bench *bench, mhp_rebuild_parameters *p)
-{
-    if (bench->kind != MHP_CONNECTION_RESIDUAL) {
-        MHP_RETURN_IF_ERROR(take_full(bench, fn_count(bench), .02, 0, &p->fn));
-        MHP_RETURN_IF_ERROR(take_full(bench, base_count(bench), 1, 0, &p->base));
-        MHP_RETURN_IF_ERROR(take_full(bench, 3, .1, 1, &p->scale));
-    }
-    return take_full(bench, (size_t)bench->params->hidden, .1, 1, &p->weight);
-}
-
 /* The sizes that all of a connection's argument structs begin with or hold. */
 #define SET_SIZES(bench, args)                       \
     do {                                             \
@@ -181,11 +171,12 @@ static mhp_status make_forward(kernel_bench *bench, set *s)
     MHP_RETURN_IF_ERROR(take_full(bench, tokens * streams * streams, .1, 1.0 / bench->streams, &merge->comb));
     MHP_RETURN_IF_ERROR(take_states(bench, bench->streams, &merge->x_next));
     c->x = merge->x_next;
-    MHP_RETURN_IF_ERROR(take_parameters(bench, &s->block_parameters[0]));
-    c->fn = s->block_parameters[0].fn;
-    c->base = s->block_parameters[0].base;
-    c->scale = s->block_parameters[0].scale;
-    mix->weight = s->block_parameters[0].weight;
+    if (bench->kind != MHP_CONNECTION_RESIDUAL) {
+        MHP_RETURN_IF_ERROR(take_full(bench, fn_count(bench), .02, 0, &c->fn));
+        MHP_RETURN_IF_ERROR(take_full(bench, base_count(bench), 1, 0, &c->base));
+        MHP_RETURN_IF_ERROR(take_full(bench, 3, .1, 1, &c->scale));
+    }
+    MHP_RETURN_IF_ERROR(take_full(bench, (size_t)bench->params->hidden, .1, 1, &mix->weight));
     MHP_RETURN_IF_ERROR(take_full(bench, tokens * streams, 0, 0, &c->pre));
     MHP_RETURN_IF_ERROR(take_full(bench, tokens * streams, 0, 0, &c->post));
     MHP_RETURN_IF_ERROR(take_full(bench, tokens * streams * streams, 0, 0, &c->comb));
@@ -246,42 +237,36 @@ static mhp_status make_backward(kernel_bench *bench, set *s)
     return take_full(bench, (size_t)params->hidden, 0, 0, &mix->dweight);
 }
 
-/* A block's arrays: what its sublayers make lies in one piece a sublayer. */
+/* A block's arrays: what its sublayers keep lies in one piece a sublayer. */
 static mhp_status make_block(kernel_bench *bench, set *s)
 {
     const mhp_bench_kernels_params *params = bench->params;
-    size_t unit = mhp_dtype_bytes(params->kernels->dtype);
     size_t full = mhp_dtype_bytes(params->kernels->full_dtype);
-    size_t row = (size_t)params->tokens * (size_t)params->hidden * unit;
+    size_t row = (size_t)params->tokens * (size_t)params->hidden * mhp_dtype_bytes(params->kernels->dtype);
     size_t vector = ((size_t)params->tokens * full + 63) / 64 * 64;     /* bytes of a coefficient of every token */
     size_t n = (size_t)bench->streams;
     mhp_rebuild_args *block = &s->block;
     char *piece;
 
     SET_SIZES(bench, block);
-    SET_EPSILONS(block);
-    block->kind = bench->kind;
-    block->sinkhorn_iterations = SINKHORN_ITERATIONS;
     block->count = BLOCK;
-    block->parameters = s->block_parameters;
-    for (int i = 1; i < BLOCK; i++) {
-        MHP_RETURN_IF_ERROR(take_parameters(bench, &s->block_parameters[i]));
+    block->weight = s->block_weights;
+    for (int i = 0; i < BLOCK; i++) {
+        MHP_RETURN_IF_ERROR(take_full(bench, (size_t)params->hidden, .1, 1, &s->block_weights[i]));
     }
     block->x = s->forward.merge.x;
     MHP_RETURN_IF_ERROR(take_states(bench, BLOCK, &block->y));
     MHP_RETURN_IF_ERROR(take_states(bench, (BLOCK - 1) * bench->streams, &block->state));
+    MHP_RETURN_IF_ERROR(take_states(bench, BLOCK, &block->z));
     MHP_RETURN_IF_ERROR(take_states(bench, BLOCK, &block->normed));
-    block->y_stride = block->normed_stride = row;
+    block->y_stride = block->z_stride = block->normed_stride = row;
     block->state_stride = n * row;
-    block->made_stride = (row + 63) / 64 * 64 + vector * (2 * n * n + 5 * n + 1);
-    MHP_RETURN_IF_ERROR(take_full(bench, BLOCK * block->made_stride / full, 0, 0, &piece));
+    block->kept_stride = vector * (n * n + 2 * n + 1);
+    MHP_RETURN_IF_ERROR(take_full(bench, BLOCK * block->kept_stride / full, .1, 1.0 / bench->streams, &piece));
     block->pre = piece;
     block->post = piece += n * vector;
     block->comb = piece += n * vector;
-    block->projection = piece += n * n * vector;
-    block->rrms = piece += n * (n + 2) * vector;
-    block->norm_rrms = piece += n * vector;
-    block->z = piece + vector;
+    block->norm_rrms = piece + n * n * vector;
     return MHP_OK;
 }
 
@@ -326,7 +311,7 @@ static mhp_status make_sets(kernel_bench *bench)
 
         MHP_RETURN_IF_ERROR(make_forward(bench, s));
         MHP_RETURN_IF_ERROR(make_backward(bench, s));
-        if (bench->kind != MHP_CONNECTION_RESIDUAL) {
+        if (bench->kind == MHP_CONNECTION_MHC) {
             MHP_RETURN_IF_ERROR(make_block(bench, s));
         }
         make_readout(bench, s);
@@ -476,10 +461,9 @@ static mhp_status print_kind(kernel_bench *bench, mhp_connection_kind kind)
     MHP_RETURN_IF_ERROR(print_call(bench, "merge, gradient", residual ? 2 : 2 * n + 2, call_merge_gradient));
     MHP_RETURN_IF_ERROR(print_call(bench, "mix, gradient", residual ? 4 : 4 * n + 2, call_mix_gradient));
     MHP_RETURN_IF_ERROR(print_sublayer(bench));
-    if (!residual && bench->params->kernels->rebuild) {
-        MHP_RETURN_IF_ERROR(print_call(bench, "rebuild of 4", BLOCK * (n + 3) - 1, call_rebuild));
-    }
     if (kind == MHP_CONNECTION_MHC) {
+        /* The first state and y of all but the last sublayer in; z and normed of all and the states between out. */
+        MHP_RETURN_IF_ERROR(print_call(bench, "rebuild of 4", n + BLOCK - 1 + 2 * BLOCK + (BLOCK - 1) * n, call_rebuild));
         MHP_RETURN_IF_ERROR(print_call(bench, "readout", n + 1, call_readout));
         MHP_RETURN_IF_ERROR(print_call(bench, "readout, gradient", 2 * n + 1, call_readout_gradient));
         MHP_RETURN_IF_ERROR(print_call(bench, "sum of streams", n + 1, call_stream_sum));

@@ -99,7 +99,7 @@ static inline int mhp_connection_whole(const mhp_connection_args *args)
 
 /* Everything between a state and F: coefficients and pre mix (residual: x is z), then normed [T,C] = z / rms(z) * weight [C] with
  * norm_rrms [T] as rms_norm has it. Residual reads kind, tokens, hidden, norm_epsilon and x of `connection` alone. z may be NULL where
- * no gradient pass follows. */
+ * no gradient pass reads it: normed is the same. */
 typedef struct mhp_mix_args {
     mhp_connection_args connection;
     const void *weight;
@@ -122,23 +122,18 @@ typedef struct mhp_merge_mix_args {
     mhp_mix_args mix;
 } mhp_merge_mix_args;
 
-/* A sublayer's parameters, as mhp_mix_args has them. */
-typedef struct mhp_rebuild_parameters {
-    const void *fn, *base, *scale, *weight;
-} mhp_rebuild_parameters;
-
-/* Makes everything again that lies between the Fs of a block of `count` sublayers, from the block's first state x [T,n,C] and F's
- * outputs y [T,C]: mix of sublayer 0, then merge_mix of sublayers 0 and 1, and so on to the mix of sublayer count - 1, bit for bit.
- * hc and mhc. Each pointer is sublayer 0's, and sublayer i's lies i strides (bytes) further: y of all but the last sublayer; pre to
- * norm_rrms (made_stride) and normed of all; `state` is x of sublayer 1, one stride further that of sublayer 2. */
+/* Makes everything again that lies between the Fs of a block of `count` sublayers, from the block's first state x [T,n,C], F's outputs
+ * y [T,C] and what the forward pass kept of every sublayer: pre, post, comb and norm_rrms. z and normed of all sublayers, and the states
+ * behind the first, bit for bit as mix and merge_mix made them; nothing is summed over a row. hc and mhc.
+ * Each pointer is sublayer 0's, and sublayer i's lies i strides (bytes) further: y, z, normed; pre to norm_rrms (kept_stride); `state`
+ * is x of sublayer 1, one stride further that of sublayer 2. `last` is the state that the block leaves behind; where it is NULL, y of
+ * the last sublayer is not read. */
 typedef struct mhp_rebuild_args {
-    mhp_connection_kind kind;
-    int tokens, hidden, streams, sinkhorn_iterations, count;
-    double norm_epsilon, hc_epsilon;
-    const mhp_rebuild_parameters *parameters;   /* [count]; host memory that stays as it is until the task has run */
-    const void *x, *y;
-    void *state, *pre, *post, *comb, *projection, *rrms, *z, *norm_rrms, *normed;
-    size_t y_stride, state_stride, made_stride, normed_stride;
+    int tokens, hidden, streams, count;
+    const void *const *weight;                  /* [count] weights of norms [C]; host memory that stays until the task has run */
+    const void *x, *y, *pre, *post, *comb, *norm_rrms;
+    void *state, *last, *z, *normed;
+    size_t y_stride, kept_stride, state_stride, z_stride, normed_stride;
 } mhp_rebuild_args;
 
 /* First half of a sublayer's input gradient, before F's: from g = d/dx_next [T,n,C]:
@@ -318,7 +313,7 @@ typedef struct mhp_kernels {
     mhp_task_fn embedding, embedding_gradient, stream_sum, stream_repeat;
     mhp_task_fn rms_norm, rms_norm_gradient;
     mhp_task_fn mix, merge, merge_mix, merge_gradient, mix_gradient;
-    mhp_task_fn rebuild;                            /* NULL: a block is made again by mix and merge_mix, sublayer by sublayer */
+    mhp_task_fn rebuild;
     mhp_task_fn connection, connection_gradient;    /* mix and its gradient without the norm; NULL where they come fused alone */
     mhp_task_fn readout, readout_gradient;
     mhp_task_fn rotary, attention, attention_gradient;

@@ -39,7 +39,7 @@ mhp_status mhp_stage_create(const mhp_stage_params *params, mhp_stage **stage_ou
         stage->block = params->block < stage->sublayer_count ? params->block : stage->sublayer_count;
     }
     MHP_TRY(out, mhp_parameter_layout_create(&stage->model, &params->extent, &stage->layout));
-    MHP_TRY(out, mhp_calloc(&stage->rebuild_parameters, (size_t)stage->sublayer_count, sizeof *stage->rebuild_parameters));
+    MHP_TRY(out, mhp_calloc(&stage->norm_weights, (size_t)stage->sublayer_count, sizeof *stage->norm_weights));
     MHP_TRY(out, stage_plan_memory(stage));
     MHP_TRY(out, stage_plan_steps(stage));
     *stage_out = stage;
@@ -58,7 +58,7 @@ void mhp_stage_destroy(mhp_stage *stage)
     for (int pass = 0; pass < MHP_PASS_COUNT; pass++) {
         mhp_free(stage->steps[pass].items);
     }
-    mhp_free(stage->rebuild_parameters);
+    mhp_free(stage->norm_weights);
     mhp_free(stage->forward.sublayers);
     mhp_free(stage->backward.sublayers);
     mhp_free(stage);
@@ -110,15 +110,8 @@ void mhp_stage_bind(mhp_stage *stage, void *parameters, void *weights, void *gra
     stage->parameters = parameters;
     stage->weights = weights;
     stage->gradients = gradients;
-    for (int s = 0; s < stage->sublayer_count && stage_has_streams(stage); s++) {
-        const mhp_sublayer_offsets *offsets = &stage->layout.sublayers[s];
-
-        stage->rebuild_parameters[s] = (mhp_rebuild_parameters){
-            .fn = stage_parameter(stage, offsets->fn),
-            .base = stage_parameter(stage, offsets->base),
-            .scale = stage_parameter(stage, offsets->scale),
-            .weight = stage_parameter(stage, offsets->norm),
-        };
+    for (int s = 0; s < stage->sublayer_count; s++) {
+        stage->norm_weights[s] = stage_parameter(stage, stage->layout.sublayers[s].norm);
     }
 }
 

@@ -72,10 +72,10 @@ struct mhp_stage {
     backward_memory gradient_at;
     place embedding_gradient;                           /* [T,C], first stage */
     place product;                                      /* the running gain [T,n,n] */
-    size_t state_stride, made_stride, normed_stride, branch_stride;     /* between sublayers of a block, for the rebuild kernel */
+    size_t state_stride, kept_stride, mix_stride, normed_stride, branch_stride;     /* between sublayers, for the rebuild kernel */
     size_t message_product;                             /* where the gain's product lies in a state message */
     step_list steps[MHP_PASS_COUNT];
-    mhp_rebuild_parameters *rebuild_parameters;         /* [sublayer]; set when parameters are bound */
+    const void **norm_weights;                          /* [sublayer]; set when parameters are bound */
     char *parameters, *weights, *gradients;
 };
 
@@ -119,6 +119,14 @@ void *stage_message_product(const mhp_stage *stage, void *message);
 static inline bool stage_rebuilds_states(const mhp_stage *stage)
 {
     return stage->params.recompute == MHP_RECOMPUTE_FULL ||
+           (stage->params.recompute == MHP_RECOMPUTE_CONNECTIONS && stage_has_streams(stage));
+}
+
+/* Whether coefficients and norms' factors, which are few, stay where the mixes and states that they make are thrown away, so that
+ * these come back without a sum over a state. */
+static inline bool stage_keeps_coefficients(const mhp_stage *stage)
+{
+    return stage->params.recompute == MHP_RECOMPUTE_NONE ||
            (stage->params.recompute == MHP_RECOMPUTE_CONNECTIONS && stage_has_streams(stage));
 }
 

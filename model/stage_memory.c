@@ -48,8 +48,8 @@ static bool keeps_state(const mhp_stage *stage, int s)
     return !stage_rebuilds_states(stage) || s % stage->block == 0;
 }
 
-/* The record of what connection and norm make of one sublayer; all records are alike. */
-static void take_made(mhp_stage *stage, mhp_lifetime lifetime, sublayer_memory *memory)
+/* The record of what connection and norm make of one sublayer but z; all records are alike. */
+static void take_coefficients(mhp_stage *stage, mhp_lifetime lifetime, sublayer_memory *memory)
 {
     int64_t t = stage_tokens(stage);
     int64_t n = stage->model.connections.streams;
@@ -61,19 +61,17 @@ static void take_made(mhp_stage *stage, mhp_lifetime lifetime, sublayer_memory *
         memory->comb = take_full(stage, lifetime, t * n * n);
         memory->projection = take_full(stage, lifetime, t * mhp_coefficient_count(&stage->model));
         memory->rrms = take_full(stage, lifetime, mhc ? t : t * n);
-        memory->mix = take_real(stage, lifetime, row_elements(stage));
     }
     memory->norm_rrms = take_full(stage, lifetime, t);
 }
 
-static void copy_made(sublayer_memory *memory, const sublayer_memory *made)
+static void copy_coefficients(sublayer_memory *memory, const sublayer_memory *made)
 {
     memory->pre = made->pre;
     memory->post = made->post;
     memory->comb = made->comb;
     memory->projection = made->projection;
     memory->rrms = made->rrms;
-    memory->mix = made->mix;
     memory->norm_rrms = made->norm_rrms;
 }
 
@@ -129,33 +127,51 @@ static void plan_states(mhp_stage *stage)
 
 /* Kept by every sublayer, or made again in a block's records and on the way forward in two that take turns: a merge that is one with
  * the next mix reads the coefficients of one sublayer and writes those of the next. */
-static mhp_status plan_made(mhp_stage *stage)
+static mhp_status plan_coefficients(mhp_stage *stage)
 {
     mhp_status status = MHP_OK;
     sublayer_memory forward[2] = {{.pre = {0}}};
     sublayer_memory *block = NULL;
-    bool rebuilds = stage->params.recompute != MHP_RECOMPUTE_NONE;
+    bool keeps = stage_keeps_coefficients(stage);
 
     MHP_TRY(out, mhp_calloc(&block, (size_t)stage->block, sizeof *block));
-    for (int i = 0; rebuilds && i < 2; i++) {
-        take_made(stage, MHP_LIFE_FORWARD, &forward[i]);
+    for (int i = 0; !keeps && i < 2; i++) {
+        take_coefficients(stage, MHP_LIFE_FORWARD, &forward[i]);
     }
-    for (int i = 0; rebuilds && i < stage->block; i++) {
-        take_made(stage, MHP_LIFE_BLOCK, &block[i]);
+    for (int i = 0; !keeps && i < stage->block; i++) {
+        take_coefficients(stage, MHP_LIFE_BLOCK, &block[i]);
     }
-    stage->made_stride = rebuilds && stage->block > 1 ? block[1].norm_rrms.offset - block[0].norm_rrms.offset : 0;
     for (int s = 0; s < stage->sublayer_count; s++) {
-        if (rebuilds) {
-            copy_made(&stage->forward.sublayers[s], &forward[s % 2]);
-            copy_made(&stage->backward.sublayers[s], &block[s % stage->block]);
+        if (keeps) {
+            take_coefficients(stage, MHP_LIFE_ACTIVATION, &stage->forward.sublayers[s]);
+            copy_coefficients(&stage->backward.sublayers[s], &stage->forward.sublayers[s]);
         } else {
-            take_made(stage, MHP_LIFE_ACTIVATION, &stage->forward.sublayers[s]);
-            copy_made(&stage->backward.sublayers[s], &stage->forward.sublayers[s]);
+            copy_coefficients(&stage->forward.sublayers[s], &forward[s % 2]);
+            copy_coefficients(&stage->backward.sublayers[s], &block[s % stage->block]);
         }
     }
+    stage->kept_stride = stage->backward.sublayers[1].norm_rrms.offset - stage->backward.sublayers[0].norm_rrms.offset;
 out:
     mhp_free(block);
     return status;
+}
+
+/* z, which gradients alone read: on the way forward it is not written where it is made again. */
+static void plan_mixes(mhp_stage *stage)
+{
+    bool rebuilds = stage->params.recompute != MHP_RECOMPUTE_NONE;
+
+    for (int s = 0; s < stage->sublayer_count && stage_has_streams(stage); s++) {
+        place *at = &stage->backward.sublayers[s].mix;
+
+        if (s < stage->block) {
+            *at = take_real(stage, rebuilds ? MHP_LIFE_BLOCK : MHP_LIFE_ACTIVATION, row_elements(stage));
+        } else {
+            *at = stage->backward.sublayers[s % stage->block].mix;
+        }
+        stage->forward.sublayers[s].mix = *at;
+        stage->mix_stride = s == 1 ? at->offset - stage->backward.sublayers[0].mix.offset : stage->mix_stride;
+    }
 }
 
 static void plan_normed(mhp_stage *stage)
@@ -359,7 +375,8 @@ mhp_status stage_plan_memory(mhp_stage *stage)
     MHP_RETURN_IF_ERROR(mhp_calloc(&stage->forward.sublayers, count, sizeof *stage->forward.sublayers));
     MHP_RETURN_IF_ERROR(mhp_calloc(&stage->backward.sublayers, count, sizeof *stage->backward.sublayers));
     plan_states(stage);
-    MHP_RETURN_IF_ERROR(plan_made(stage));
+    MHP_RETURN_IF_ERROR(plan_coefficients(stage));
+    plan_mixes(stage);
     plan_normed(stage);
     plan_branches(stage);
     plan_functions(stage);

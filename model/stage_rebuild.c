@@ -1,48 +1,46 @@
 /* Makes again what the forward pass threw away: block by block, in the view of the passes that come back. */
 #include "model/stage_internal.h"
 
-/* One kernel for the whole block. */
+/* One kernel for the whole block; on the last stage the last block's makes what the readout reads as well. */
 static mhp_status rebuild_block(mhp_stage *stage, const mhp_microbatch *microbatch, int first, mhp_stream *stream)
 {
     const mhp_model_params *model = &stage->model;
     const sublayer_memory *memory = &stage->backward.sublayers[first];
     int end = first + stage->block < stage->sublayer_count ? first + stage->block : stage->sublayer_count;
     mhp_rebuild_args args = {
-        .kind = (mhp_connection_kind)model->connections.kind,
         .tokens = stage_tokens(stage),
         .hidden = (int)model->hidden_size,
         .streams = (int)model->connections.streams,
-        .sinkhorn_iterations = (int)model->connections.sinkhorn_iterations,
         .count = end - first,
-        .norm_epsilon = model->rms_norm_eps,
-        .hc_epsilon = model->connections.eps,
-        .parameters = &stage->rebuild_parameters[first],
+        .weight = &stage->norm_weights[first],
         .x = stage_state(stage, &stage->backward, microbatch, first),
         .y = stage_at(microbatch, memory->branch),
         .pre = stage_at(microbatch, memory->pre),
         .post = stage_at(microbatch, memory->post),
         .comb = stage_at(microbatch, memory->comb),
-        .projection = stage_at(microbatch, memory->projection),
-        .rrms = stage_at(microbatch, memory->rrms),
-        .z = stage_at(microbatch, memory->mix),
         .norm_rrms = stage_at(microbatch, memory->norm_rrms),
+        .z = stage_at(microbatch, memory->mix),
         .normed = stage_at(microbatch, memory->normed),
         .y_stride = stage->branch_stride,
+        .kept_stride = stage->kept_stride,
         .state_stride = stage->state_stride,
-        .made_stride = stage->made_stride,
+        .z_stride = stage->mix_stride,
         .normed_stride = stage->normed_stride,
     };
 
     if (args.count > 1) {
-        args.state = stage_at(microbatch, stage->backward.sublayers[first + 1].state);
+        args.state = stage_state(stage, &stage->backward, microbatch, first + 1);
+    }
+    if (end == stage->sublayer_count && stage->params.extent.last) {
+        args.last = stage_state(stage, &stage->backward, microbatch, end);
     }
     return mhp_stream_submit(stream, stage->params.kernels->rebuild, &args, sizeof args);
 }
 
-/* The last state, its readout and the final norm. Where all states are kept, the last one is too. */
+/* The readout of the last state and the final norm. That state is kept where all are, and made by the kernel of a whole block. */
 static mhp_status rebuild_head(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
 {
-    if (stage_rebuilds_states(stage)) {
+    if (stage->params.recompute == MHP_RECOMPUTE_FULL) {
         MHP_RETURN_IF_ERROR(stage_join(stage, &stage->backward, microbatch, stage->sublayer_count, stream));
     }
     return stage_read_out(stage, &stage->backward, microbatch, stream);

@@ -30,7 +30,7 @@ static void list_block(const mhp_stage *stage, int first, step_list *list)
     bool full = stage->params.recompute == MHP_RECOMPUTE_FULL;
     int end = first + stage->block < stage->sublayer_count ? first + stage->block : stage->sublayer_count;
 
-    if (!full && stage_has_streams(stage) && stage->params.kernels->rebuild) {
+    if (!full && stage_has_streams(stage)) {
         add(list, OPERATION_REBUILD_BLOCK, first);
     } else {
         for (int s = first; s < end; s++) {

@@ -1,8 +1,8 @@
 /* Connections forward: coefficients, pre mix, norm, merge, readout.
  *
- * Tokens go through in blocks, each from its products to its norm, so that a state just merged is still in the cache when it is mixed,
- * through a whole block of sublayers in a rebuild. The bits do not depend on what is joined to what: every product has the rows of one
- * block of tokens.
+ * Tokens go through in blocks, each from its products to its norm, so that a state just merged is still in the cache when it is mixed.
+ * The bits do not depend on what is joined to what: every product has the rows of one block of tokens. A rebuild, which has no products,
+ * takes one token at a time through all its sublayers.
  *
  * The coefficients of LANES tokens are computed at once, a token in every lane; sums over the hidden size
  * run along it. Four streams, the usual number, have loops of their own: the compiler unrolls what the constant n makes known. */
@@ -52,8 +52,7 @@ ALWAYS_INLINE void mix_step(int n, const real *x, int width, const real *pre, re
     v_store(z, sum, count);
 }
 
-/* z = sum of pre[j] x[j,:] of one token. */
-ALWAYS_INLINE void mix_token(int n, const real *x, int width, const real *pre, real *z)
+ALWAYS_INLINE void mix_row(int n, const real *x, int width, const real *pre, real *z)
 {
     int c = 0;
 
@@ -62,6 +61,17 @@ ALWAYS_INLINE void mix_token(int n, const real *x, int width, const real *pre, r
     }
     if (c < width) {
         mix_step(n, x + c, width, pre, z + c, width - c);
+    }
+}
+
+/* z = sum of pre[j] x[j,:] of one token. Never inlined, as merge_token: which products become part of a fused multiply-add is the
+ * compiler's choice, and everyone is to get the same one. */
+static NOINLINE void mix_token(int n, const real *x, int width, const real *pre, real *z)
+{
+    if (n == 4) {
+        mix_row(4, x, width, pre, z);
+    } else {
+        mix_row(n, x, width, pre, z);
     }
 }
 
@@ -270,16 +280,8 @@ ALWAYS_INLINE void merge_step(int n, const real *x, const real *y, int width, co
     }
 }
 
-ALWAYS_INLINE void merge_token(int n, const mhp_merge_args *args, int token)
+ALWAYS_INLINE void merge_row(int n, const real *x, const real *y, int width, const real *post, const real *comb, real *next)
 {
-    size_t t = (size_t)token;
-    size_t streams = (size_t)n;
-    int width = args->hidden;
-    const real *x = (const real *)args->x + t * streams * (size_t)width;
-    const real *y = (const real *)args->y + t * (size_t)width;
-    const real *post = (const real *)args->post + t * streams;
-    const real *comb = (const real *)args->comb + t * streams * streams;
-    real *next = (real *)args->x_next + t * streams * (size_t)width;
     int c = 0;
 
     for (; c + LANES <= width; c += LANES) {
@@ -287,6 +289,16 @@ ALWAYS_INLINE void merge_token(int n, const mhp_merge_args *args, int token)
     }
     if (c < width) {
         merge_step(n, x + c, y + c, width, post, comb, next + c, width - c);
+    }
+}
+
+/* The next state of one token. */
+static NOINLINE void merge_token(int n, const real *x, const real *y, int width, const real *post, const real *comb, real *next)
+{
+    if (n == 4) {
+        merge_row(4, x, y, width, post, comb, next);
+    } else {
+        merge_row(n, x, y, width, post, comb, next);
     }
 }
 
@@ -306,17 +318,17 @@ static void residual_block(const mhp_merge_args *args, int begin, int end)
 static void merge_block(const void *argument, int begin, int end)
 {
     const mhp_merge_args *args = argument;
+    size_t streams = (size_t)args->streams;
+    size_t width = (size_t)args->hidden;
 
     if (args->kind == MHP_CONNECTION_RESIDUAL) {
         residual_block(args, begin, end);
         return;
     }
-    for (int t = begin; t < end; t++) {
-        if (args->streams == 4) {
-            merge_token(4, args, t);
-        } else {
-            merge_token(args->streams, args, t);
-        }
+    for (size_t t = (size_t)begin; t < (size_t)end; t++) {
+        merge_token(args->streams, (const real *)args->x + t * streams * width, (const real *)args->y + t * width, args->hidden,
+                    (const real *)args->post + t * streams, (const real *)args->comb + t * streams * streams,
+                    (real *)args->x_next + t * streams * width);
     }
 }
 
@@ -333,20 +345,21 @@ static mhp_status merge(void *native, const void *argument)
 static void mix_block(const void *argument, int begin, int end)
 {
     const mhp_mix_args *args = argument;
-    const mhp_connection_args *from = &args->connection;
-    bool residual = from->kind == MHP_CONNECTION_RESIDUAL;
+    mhp_connection_args from = args->connection;
+    bool residual = from.kind == MHP_CONNECTION_RESIDUAL;
     mhp_rms_norm_args norm = {
-        .tokens = from->tokens,
-        .hidden = from->hidden,
-        .epsilon = from->norm_epsilon,
-        .x = residual ? from->x : from->z,
+        .tokens = from.tokens,
+        .hidden = from.hidden,
+        .epsilon = from.norm_epsilon,
         .weight = args->weight,
         .y = args->normed,
         .rrms = args->norm_rrms,
     };
 
+    from.z = from.z ? from.z : args->normed;
+    norm.x = residual ? from.x : from.z;
     if (!residual) {
-        connection_block(from, begin, end);
+        connection_block(&from, begin, end);
     }
     rms_norm_block(&norm, begin, end);
 }
@@ -381,64 +394,47 @@ static mhp_status merge_mix(void *native, const void *argument)
     return MHP_OK;
 }
 
-/* What lies `i` strides behind `base`. */
-ALWAYS_INLINE void *at_stride(const void *base, size_t stride, int i)
+/* Row `t` of `width` elements in the array that lies `i` strides behind `base`. */
+ALWAYS_INLINE real *row_at(const void *base, size_t stride, int i, size_t t, size_t width)
 {
-    return (char *)(uintptr_t)base + (size_t)i * stride;
+    return (real *)((char *)(uintptr_t)base + (size_t)i * stride) + t * width;
 }
 
-static mhp_mix_args rebuilt_mix(const mhp_rebuild_args *args, int i)
+/* The state behind sublayer `i`; NULL if nobody wants it. */
+ALWAYS_INLINE real *rebuilt_state(const mhp_rebuild_args *args, int i, size_t t, size_t width)
 {
-    const mhp_rebuild_parameters *parameters = &args->parameters[i];
-    size_t stride = args->made_stride;
-
-    return (mhp_mix_args){
-        .connection.kind = args->kind,
-        .connection.tokens = args->tokens,
-        .connection.hidden = args->hidden,
-        .connection.streams = args->streams,
-        .connection.sinkhorn_iterations = args->sinkhorn_iterations,
-        .connection.norm_epsilon = args->norm_epsilon,
-        .connection.hc_epsilon = args->hc_epsilon,
-        .connection.x = i == 0 ? args->x : at_stride(args->state, args->state_stride, i - 1),
-        .connection.fn = parameters->fn,
-        .connection.base = parameters->base,
-        .connection.scale = parameters->scale,
-        .connection.pre = at_stride(args->pre, stride, i),
-        .connection.post = at_stride(args->post, stride, i),
-        .connection.comb = at_stride(args->comb, stride, i),
-        .connection.projection = at_stride(args->projection, stride, i),
-        .connection.rrms = at_stride(args->rrms, stride, i),
-        .connection.z = at_stride(args->z, stride, i),
-        .weight = parameters->weight,
-        .normed = at_stride(args->normed, args->normed_stride, i),
-        .norm_rrms = at_stride(args->norm_rrms, stride, i),
-    };
+    if (i + 1 < args->count) {
+        return row_at(args->state, args->state_stride, i, t, width);
+    }
+    return args->last ? row_at(args->last, 0, 0, t, width) : NULL;
 }
 
-/* All sublayers for one block of tokens. */
-static void rebuild_block(const void *argument, int begin, int end)
+/* One token through all sublayers. */
+static void rebuild_token(const mhp_rebuild_args *args, size_t t)
 {
-    const mhp_rebuild_args *args = argument;
+    size_t n = (size_t)args->streams;
+    size_t width = (size_t)args->hidden;
+    const real *x = row_at(args->x, 0, 0, t, n * width);
 
     for (int i = 0; i < args->count; i++) {
-        mhp_mix_args mix_args = rebuilt_mix(args, i);
-        mhp_merge_args merge_args = {
-            .kind = args->kind,
-            .tokens = args->tokens,
-            .hidden = args->hidden,
-            .streams = args->streams,
-            .x = mix_args.connection.x,
-            .y = at_stride(args->y, args->y_stride, i),
-            .post = mix_args.connection.post,
-            .comb = mix_args.connection.comb,
-            .x_next = at_stride(args->state, args->state_stride, i),
-        };
+        real *z = row_at(args->z, args->z_stride, i, t, width);
+        real *next = rebuilt_state(args, i, t, n * width);
 
-        mix_block(&mix_args, begin, end);
-        if (i + 1 < args->count) {
-            merge_block(&merge_args, begin, end);
+        mix_token(args->streams, x, args->hidden, row_at(args->pre, args->kept_stride, i, t, n), z);
+        norm_row(z, args->hidden, *row_at(args->norm_rrms, args->kept_stride, i, t, 1), args->weight[i],
+                 row_at(args->normed, args->normed_stride, i, t, width));
+        if (next) {
+            merge_token(args->streams, x, row_at(args->y, args->y_stride, i, t, width), args->hidden,
+                        row_at(args->post, args->kept_stride, i, t, n), row_at(args->comb, args->kept_stride, i, t, n * n), next);
         }
+        x = next;
+    }
+}
+
+static void rebuild_block(const void *argument, int begin, int end)
+{
+    for (int t = begin; t < end; t++) {
+        rebuild_token(argument, (size_t)t);
     }
 }
 
@@ -447,7 +443,7 @@ static mhp_status rebuild(void *native, const void *argument)
     const mhp_rebuild_args *args = argument;
 
     (void)native;
-    MHP_RETURN_IF_ERROR(check_kind(args->kind, args->streams, args->sinkhorn_iterations));
-    for_token_blocks(rebuild_block, args, args->tokens);
+    MHP_RETURN_IF_ERROR(check_connection(args->streams, 1));
+    for_blocks(rebuild_block, args, args->tokens, TOKEN_BLOCK);
     return MHP_OK;
 }

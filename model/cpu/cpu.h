@@ -30,6 +30,7 @@ typedef int32_t lane_int;
 #endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline, unused))
+#define NOINLINE __attribute__((noinline))
 
 enum {
     LANES = MHP_CPU_VECTOR_BYTES / (int)sizeof(real),

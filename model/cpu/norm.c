@@ -23,10 +23,17 @@ ALWAYS_INLINE real sum_of_squares(const real *x, int count)
     return v_sum(even + odd);
 }
 
+/* y = x rrms weight. y may be x. */
+ALWAYS_INLINE void norm_row(const real *x, int width, real rrms, const real *restrict weight, real *y)
+{
+    for (int c = 0; c < width; c++) {
+        y[c] = x[c] * rrms * weight[c];
+    }
+}
+
 static void rms_norm_block(const void *argument, int begin, int end)
 {
     const mhp_rms_norm_args *args = argument;
-    const real *restrict weight = args->weight;
     int width = args->hidden;
 
     for (int t = begin; t < end; t++) {
@@ -35,9 +42,7 @@ static void rms_norm_block(const void *argument, int begin, int end)
         real rrms = 1 / real_sqrt(sum_of_squares(x, width) / (real)width + (real)args->epsilon);
 
         ((real *)args->rrms)[t] = rrms;
-        for (int c = 0; c < width; c++) {
-            y[c] = x[c] * rrms * weight[c];
-        }
+        norm_row(x, width, rrms, args->weight, y);
     }
 }
 

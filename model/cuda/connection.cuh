@@ -7,7 +7,7 @@
 #ifndef MHP_MODEL_CUDA_CONNECTION_CUH
 #define MHP_MODEL_CUDA_CONNECTION_CUH
 
-#include "model/cuda/common.cuh"
+#include "model/cuda/columns.cuh"
 
 typedef struct projection {
     int rows, rows_of_token, width, projections;
@@ -31,6 +31,28 @@ __device__ __forceinline__ float *partial_sums(const projection &p, int slice, i
 __device__ __forceinline__ float *partial_square(const projection &p, int slice, int row)
 {
     return slice == 0 ? p.first_square + row : partial_sums(p, slice, row) + p.projections;
+}
+
+/* post of one thread's mhc token, in place of its projections; rrms, scale and base as mhp_connection_args has them. */
+template <int N> __device__ __forceinline__ void make_post(float rrms, const float *scale, const float *base, float (&post)[N])
+{
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        post[k] = 2.0f * sigmoid(scale[1] * (post[k] * rrms) + base[N + k]);
+    }
+}
+
+/* comb likewise. */
+template <int N>
+__device__ __forceinline__ void make_comb(float rrms, const float *scale, const float *base, int iterations, float epsilon,
+                                          float (&comb)[N * N])
+{
+#pragma unroll
+    for (int i = 0; i < N * N; i++) {
+        comb[i] = scale[2] * (comb[i] * rrms) + base[2 * N + i];
+    }
+    softmax_rows<N>(comb);
+    sinkhorn<N>(comb, iterations, epsilon, NULL);
 }
 
 /* The projection of `tokens` states, with its slices; `rest` has `hidden` elements of `element` bytes for every token. */

@@ -82,22 +82,26 @@ template <int N, int KIND> __device__ __forceinline__ float pre_of(const mix_arg
 
 template <int N> __device__ __forceinline__ void mhc_mixing(const mix_args &a, const float *u, int token)
 {
-    float m[N * N];
     float rrms = u[N * (N + 2)];
+    float post[N], comb[N * N];
 
 #pragma unroll
     for (int k = 0; k < N; k++) {
-        a.post[token * N + k] = 2.0f * sigmoid(a.scale[1] * (u[N + k] * rrms) + a.base[N + k]);
+        post[k] = u[N + k];
+    }
+    make_post<N>(rrms, a.scale, a.base, post);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        a.post[token * N + k] = post[k];
     }
 #pragma unroll
     for (int i = 0; i < N * N; i++) {
-        m[i] = a.scale[2] * (u[2 * N + i] * rrms) + a.base[2 * N + i];
+        comb[i] = u[2 * N + i];
     }
-    softmax_rows<N>(m);
-    sinkhorn<N>(m, a.iterations, a.hc_epsilon, NULL);
+    make_comb<N>(rrms, a.scale, a.base, a.iterations, a.hc_epsilon, comb);
 #pragma unroll
     for (int i = 0; i < N * N; i++) {
-        a.comb[(size_t)token * (N * N) + i] = m[i];
+        a.comb[(size_t)token * (N * N) + i] = comb[i];
     }
 }
 
@@ -111,22 +115,6 @@ template <int N> __device__ __forceinline__ void hc_mixing(const mix_args &a, co
         a.post[token * N + j] = a.scale[1] * kept<N, HC>(row, 1) + a.base[N + j];
         for (int k = 0; k < N; k++) {
             a.comb[((size_t)token * N + j) * N + k] = a.scale[2] * kept<N, HC>(row, 2 + k) + a.base[2 * N + j * N + k];
-        }
-    }
-}
-
-/* z of V columns. */
-template <typename T, int N, int V>
-__device__ __forceinline__ void mix_chunk(const typename chunk<T, V>::type (&x)[N], const float (&pre)[N], float (&z)[V])
-{
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        float value[V];
-
-        unpack(x[j], value);
-#pragma unroll
-        for (int i = 0; i < V; i++) {
-            z[i] = j == 0 ? pre[0] * value[i] : fmaf(pre[j], value[i], z[i]);
         }
     }
 }
@@ -158,6 +146,14 @@ __device__ __forceinline__ float row_sum(float value, int threads, float *room)
     return sum;
 }
 
+template <int V> __device__ __forceinline__ void hold(const float (&from)[V], float (&to)[V])
+{
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        to[i] = from[i];
+    }
+}
+
 /* All tokens of the block, by its first `threads` threads. Chunks beyond HELD are read twice. */
 template <typename T, int N, int KIND>
 __device__ __forceinline__ void mix_tokens(const mix_args &a, int first, int count, int threads, const float *pre_of_tokens,
@@ -170,8 +166,7 @@ __device__ __forceinline__ void mix_tokens(const mix_args &a, int first, int cou
 
     for (int t = 0; t < count; t++) {
         size_t row = (size_t)(first + t) * (size_t)a.hidden;
-        float pre[N], z[V];
-        raw held[HELD];
+        float pre[N], z[V], held[HELD][V];
         float square = 0;
         float rrms;
 
@@ -193,9 +188,9 @@ __device__ __forceinline__ void mix_tokens(const mix_args &a, int first, int cou
                 square = fmaf(z[i], z[i], square);
             }
             if (h == 0) {
-                pack(z, &held[0]);
+                hold(z, held[0]);
             } else if (h == 1) {
-                pack(z, &held[1]);
+                hold(z, held[1]);
             }
             if (a.z) {
                 store_chunk<T, V>((T *)a.z + row + column, z);
@@ -217,23 +212,17 @@ __device__ __forceinline__ void mix_tokens(const mix_args &a, int first, int cou
             a.norm_rrms[first + t] = rrms;
         }
         for (int h = 0, column = begin; column < a.hidden; h++, column += stride) {
-            float weight[V];
-
             if (h == 0) {
-                unpack(held[0], z);
+                hold(held[0], z);
             } else if (h == 1) {
-                unpack(held[1], z);
+                hold(held[1], z);
             } else {
                 raw again[N];
 
                 load_state<T, N, V>(a, first + t, column, again);
                 mix_chunk<T, N, V>(again, pre, z);
             }
-            load_full<V>(a.weight + column, weight);
-#pragma unroll
-            for (int i = 0; i < V; i++) {
-                z[i] = z[i] * rrms * weight[i];
-            }
+            norm_chunk<V>(rrms, a.weight + column, z);
             store_chunk<T, V>((T *)a.normed + row + column, z);
         }
     }

@@ -67,48 +67,91 @@ __device__ __forceinline__ void make_mixing(const mix_args &a, int token)
 {
     const float *u = a.p.first + (size_t)token * PROJECTIONS;
     float rrms = a.p.first_square[token];
-    float m[STREAMS * STREAMS], post[STREAMS];
+    float post[STREAMS], m[STREAMS * STREAMS];
 
     load_full<STREAMS>(u + STREAMS, post);
     load_full<STREAMS * STREAMS>(u + 2 * STREAMS, m);
-#pragma unroll
-    for (int j = 0; j < STREAMS; j++) {
-        post[j] = 2.0f * sigmoid(a.scale[1] * (post[j] * rrms) + a.base[STREAMS + j]);
-    }
+    make_post<STREAMS>(rrms, a.scale, a.base, post);
     *(float4 *)(a.post + (size_t)token * STREAMS) = make_float4(post[0], post[1], post[2], post[3]);
-#pragma unroll
-    for (int i = 0; i < STREAMS * STREAMS; i++) {
-        m[i] = a.scale[2] * (m[i] * rrms) + a.base[2 * STREAMS + i];
-    }
-    softmax_rows<STREAMS>(m);
-    sinkhorn<STREAMS>(m, a.iterations, a.hc_epsilon, NULL);
+    make_comb<STREAMS>(rrms, a.scale, a.base, a.iterations, a.hc_epsilon, m);
 #pragma unroll
     for (int i = 0; i < STREAMS * STREAMS; i += 4) {
         *(float4 *)(a.comb + (size_t)token * (STREAMS * STREAMS) + i) = make_float4(m[i], m[i + 1], m[i + 2], m[i + 3]);
     }
 }
 
-/* z of 8 columns; returns their square sum. */
-__device__ __forceinline__ float mix_columns(const uint4 (&x)[STREAMS], float4 pre, float (&z)[CHUNK])
+/* Column of a thread's chunk `c`. */
+__device__ __forceinline__ int column_of(int c)
 {
-    float of_stream[STREAMS] = {pre.x, pre.y, pre.z, pre.w};
-    float square = 0;
+    return (int)(threadIdx.x + c * blockDim.x) * CHUNK;
+}
+
+/* The thread's chunks of T tokens from `first` on; of the last one again where there are no more. */
+template <int T, int C>
+__device__ __forceinline__ void load_chunks(const mix_args &a, int first, uint4 (&x)[T][C][STREAMS])
+{
+#pragma unroll
+    for (int t = 0; t < T; t++) {
+        const bf16 *from = a.x + (size_t)min(first + t, a.tokens - 1) * (size_t)(STREAMS * a.hidden);
 
 #pragma unroll
-    for (int j = 0; j < STREAMS; j++) {
-        float value[CHUNK];
-
-        unpack(x[j], value);
+        for (int c = 0; c < C; c++) {
 #pragma unroll
-        for (int i = 0; i < CHUNK; i++) {
-            z[i] = j == 0 ? of_stream[0] * value[i] : fmaf(of_stream[j], value[i], z[i]);
+            for (int j = 0; j < STREAMS; j++) {
+                x[t][c][j] = column_of(c) < a.hidden ? load_once<bf16, CHUNK>(from + (size_t)j * (size_t)a.hidden + column_of(c))
+                                                     : make_uint4(0, 0, 0, 0);
+            }
         }
     }
+}
+
+/* z of one token's chunks, which is written unless nobody wants it; returns the square sum. */
+template <int C>
+__device__ __forceinline__ float mix_chunks(const mix_args &a, int token, const uint4 (&x)[C][STREAMS], float (&z)[C][CHUNK])
+{
+    float pre[STREAMS];
+    float square = 0;
+
+    load_full<STREAMS>(a.pre + (size_t)min(token, a.tokens - 1) * STREAMS, pre);
 #pragma unroll
-    for (int i = 0; i < CHUNK; i++) {
-        square = fmaf(z[i], z[i], square);
+    for (int c = 0; c < C; c++) {
+        float sum = 0;
+
+        mix_chunk<bf16, STREAMS, CHUNK>(x[c], pre, z[c]);
+#pragma unroll
+        for (int i = 0; i < CHUNK; i++) {
+            sum = fmaf(z[c][i], z[c][i], sum);
+        }
+        square += sum;
+        if (a.z && token < a.tokens && column_of(c) < a.hidden) {
+            store_chunk<bf16, CHUNK>(a.z + (size_t)token * (size_t)a.hidden + column_of(c), z[c]);
+        }
     }
     return square;
+}
+
+/* normed of one token's chunks, whose square sums the block's warps left in `squares`. */
+template <int C>
+__device__ __forceinline__ void norm_chunks(const mix_args &a, int token, const float *squares, float (&z)[C][CHUNK])
+{
+    int warps = (int)blockDim.x / WARP;
+    float sum = 0;
+    float rrms;
+
+    for (int w = 0; w < warps; w++) {
+        sum += squares[w];
+    }
+    rrms = 1.0f / sqrtf(sum / (float)a.hidden + a.norm_epsilon);
+    if (threadIdx.x == 0 && token < a.tokens) {
+        a.norm_rrms[token] = rrms;
+    }
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        if (column_of(c) < a.hidden && token < a.tokens) {
+            norm_chunk<CHUNK>(rrms, a.weight + column_of(c), z[c]);
+            store_chunk<bf16, CHUNK>(a.normed + (size_t)token * (size_t)a.hidden + column_of(c), z[c]);
+        }
+    }
 }
 
 /* The first blocks run Sinkhorn, a token in every thread; nobody waits for it. The others mix T tokens each; a thread has C chunks of
@@ -117,7 +160,6 @@ template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX) mix_k
 {
     __shared__ float squares[T][MIX_THREADS_MAX / WARP];
     int first = (int)(gridDim.x - 1 - blockIdx.x) * T;
-    int warps = (int)blockDim.x / WARP;
     uint4 x[T][C][STREAMS];
     float z[T][C][CHUNK];
 
@@ -129,37 +171,11 @@ template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX) mix_k
         }
         return;
     }
-
+    load_chunks<T, C>(a, first, x);
 #pragma unroll
     for (int t = 0; t < T; t++) {
-        const bf16 *from = a.x + (size_t)min(first + t, a.tokens - 1) * (size_t)(STREAMS * a.hidden);
+        float square = warp_sum(mix_chunks<C>(a, first + t, x[t], z[t]));
 
-#pragma unroll
-        for (int c = 0; c < C; c++) {
-            int column = (int)(threadIdx.x + c * blockDim.x) * CHUNK;
-
-#pragma unroll
-            for (int j = 0; j < STREAMS; j++) {
-                x[t][c][j] = column < a.hidden ? load_once<bf16, CHUNK>(from + (size_t)j * (size_t)a.hidden + column)
-                                               : make_uint4(0, 0, 0, 0);
-            }
-        }
-    }
-#pragma unroll
-    for (int t = 0; t < T; t++) {
-        float4 pre = __ldg((const float4 *)(a.pre + (size_t)min(first + t, a.tokens - 1) * STREAMS));
-        float square = 0;
-
-#pragma unroll
-        for (int c = 0; c < C; c++) {
-            int column = (int)(threadIdx.x + c * blockDim.x) * CHUNK;
-
-            square += mix_columns(x[t][c], pre, z[t][c]);
-            if (a.z && first + t < a.tokens && column < a.hidden) {
-                store_chunk<bf16, CHUNK>(a.z + (size_t)(first + t) * (size_t)a.hidden + column, z[t][c]);
-            }
-        }
-        square = warp_sum(square);
         if (threadIdx.x % WARP == 0) {
             squares[t][threadIdx.x / WARP] = square;
         }
@@ -167,30 +183,7 @@ template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX) mix_k
     __syncthreads();
 #pragma unroll
     for (int t = 0; t < T; t++) {
-        float sum = 0;
-        float rrms;
-
-        for (int w = 0; w < warps; w++) {
-            sum += squares[t][w];
-        }
-        rrms = 1.0f / sqrtf(sum / (float)a.hidden + a.norm_epsilon);
-        if (threadIdx.x == 0 && first + t < a.tokens) {
-            a.norm_rrms[first + t] = rrms;
-        }
-#pragma unroll
-        for (int c = 0; c < C; c++) {
-            int column = (int)(threadIdx.x + c * blockDim.x) * CHUNK;
-            float weight[CHUNK];
-
-            if (column < a.hidden && first + t < a.tokens) {
-                load_full<CHUNK>(a.weight + column, weight);
-#pragma unroll
-                for (int i = 0; i < CHUNK; i++) {
-                    z[t][c][i] = z[t][c][i] * rrms * weight[i];
-                }
-                store_chunk<bf16, CHUNK>(a.normed + (size_t)(first + t) * (size_t)a.hidden + column, z[t][c]);
-            }
-        }
+        norm_chunks<C>(a, first + t, squares[t], z[t]);
     }
 }
 

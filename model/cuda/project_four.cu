@@ -127,42 +127,6 @@ __device__ __forceinline__ void start_token(const project_args &a, uint4 (*input
     }
 }
 
-/* A thread's 8 columns of a token's next state, of every stream. */
-__device__ __forceinline__ void merge_columns(const uint4 (&x)[STREAMS], uint4 y, const float *mixing, uint4 (&next)[STREAMS])
-{
-    float sum[STREAMS][CHUNK];
-    float value[CHUNK];
-    float4 factor = *(const float4 *)(mixing + STREAMS * STREAMS);
-    float of_stream[STREAMS] = {factor.x, factor.y, factor.z, factor.w};
-
-    unpack(y, value);
-#pragma unroll
-    for (int k = 0; k < STREAMS; k++) {
-#pragma unroll
-        for (int i = 0; i < CHUNK; i++) {
-            sum[k][i] = of_stream[k] * value[i];
-        }
-    }
-#pragma unroll
-    for (int j = 0; j < STREAMS; j++) {
-        float4 row = *(const float4 *)(mixing + j * STREAMS);
-        float comb[STREAMS] = {row.x, row.y, row.z, row.w};
-
-        unpack(x[j], value);
-#pragma unroll
-        for (int k = 0; k < STREAMS; k++) {
-#pragma unroll
-            for (int i = 0; i < CHUNK; i++) {
-                sum[k][i] = fmaf(comb[k], value[i], sum[k][i]);
-            }
-        }
-    }
-#pragma unroll
-    for (int k = 0; k < STREAMS; k++) {
-        pack(sum[k], &next[k]);
-    }
-}
-
 /* One of the lane's tokens, from its inputs to the next state, which goes out; starts copying the inputs of tile `ahead`, if there is
  * one (>= 0). */
 template <bool MERGE>
@@ -185,7 +149,9 @@ __device__ __forceinline__ void merge_token(const project_args &a, uint4 (*input
         start_token<MERGE>(a, inputs, ahead, o, column);
     }
     if (MERGE) {
-        merge_columns(x, y, (const float *)mixing[own], next);
+        const float *comb = (const float *)mixing[own];
+
+        merge_chunk<bf16, STREAMS, CHUNK>(x, y, comb, comb + STREAMS * STREAMS, next);
     }
     *square = 0;
 #pragma unroll

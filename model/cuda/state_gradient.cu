@@ -208,32 +208,29 @@ template <int N> mhp_status launch_head(cudaStream_t stream, gradient_args *a)
     return mhp_cuda_launched("head_gradient");
 }
 
-template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, const gradient_args *a)
+template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gradient_args *a)
 {
-    typedef shape<N, KIND> S;
-    dim3 grid((unsigned)ceil_div(a->hidden, COLUMNS), (unsigned)a->groups);
-    int bytes = S::held * COLUMNS * (int)sizeof(float);
+    if constexpr (KIND == GRADIENT_HEAD && std::is_same<T, bf16>::value && N <= 4) {
+        return launch_head<N>(stream, a);
+    } else {
+        typedef shape<N, KIND> S;
+        int bytes = S::held * COLUMNS * (int)sizeof(float);
+        dim3 grid;
 
-    cudaFuncSetAttribute(state_gradient_kernel<T, N, KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    launch_weights<T, S::projections>(stream, a);
-    MHP_RETURN_IF_ERROR(mhp_cuda_launched("weight_gradient"));
-    state_gradient_kernel<T, N, KIND><<<grid, THREADS, (size_t)bytes, stream>>>(*a);
-    return mhp_cuda_launched("state_gradient");
+        a->groups = gradient_groups(a->tokens, a->hidden, false);
+        grid = dim3((unsigned)ceil_div(a->hidden, COLUMNS), (unsigned)a->groups);
+        cudaFuncSetAttribute(state_gradient_kernel<T, N, KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        launch_weights<T, S::projections>(stream, a);
+        MHP_RETURN_IF_ERROR(mhp_cuda_launched("weight_gradient"));
+        state_gradient_kernel<T, N, KIND><<<grid, THREADS, (size_t)bytes, stream>>>(*a);
+        return mhp_cuda_launched("state_gradient");
+    }
 }
 
 }
 
 template <typename T> mhp_status state_gradient(cudaStream_t stream, int kind, gradient_args *a)
 {
-    if (kind == GRADIENT_HEAD && std::is_same<T, bf16>::value && a->streams <= 4) {
-        switch (a->streams) {
-        case 1: return launch_head<1>(stream, a);
-        case 2: return launch_head<2>(stream, a);
-        case 3: return launch_head<3>(stream, a);
-        default: return launch_head<4>(stream, a);
-        }
-    }
-    a->groups = gradient_groups(a->tokens, a->hidden, false);
     if (kind == GRADIENT_MHC) {
         MHP_CUDA_BY_STREAMS(a->streams, return (launch<T, N, GRADIENT_MHC>(stream, a)))
     } else if (kind == GRADIENT_HC) {

@@ -41,14 +41,14 @@ static void the_block_is_the_optimum(void **state)
 
 enum { T = 75, C = 24, N = 4, M = N * N + 2 * N, COUNT = 5, STATE = T * N * C, ROW = T * C };
 
-/* Everything that a rebuild makes of one sublayer. */
+/* What the forward pass keeps of one sublayer for a rebuild. */
 typedef struct made {
-    float pre[T * N], post[T * N], comb[T * N * N], projection[T * M], rrms[T * N], z[ROW], norm_rrms[T];
+    float pre[T * N], post[T * N], comb[T * N * N], projection[T * M], rrms[T * N], norm_rrms[T];
 } made;
 
 typedef struct block {
     float x[STATE], y[COUNT][ROW], fn[COUNT][M * N * C], base[COUNT][M], scale[COUNT][3], weight[COUNT][C];
-    float state[COUNT][STATE], normed[COUNT][ROW];      /* state[i]: of sublayer i + 1 */
+    float state[COUNT][STATE], z[COUNT][ROW], normed[COUNT][ROW];       /* state[i]: of sublayer i + 1 */
     made made[COUNT];
 } block;
 
@@ -72,13 +72,13 @@ static void fill_block(block *b)
 
 static mhp_merge_mix_args joined(block *b, mhp_connection_kind kind, int i)
 {
-    made *m = &b->made[i];
+    made *m = &b->made[i % COUNT];
     mhp_merge_mix_args args = {
         .mix = {.connection = {.kind = kind, .tokens = T, .hidden = C, .streams = N, .sinkhorn_iterations = 7, .norm_epsilon = 1e-6,
-                               .hc_epsilon = 1e-6, .x = i == 0 ? b->x : b->state[i - 1], .fn = b->fn[i], .base = b->base[i],
-                               .scale = b->scale[i], .pre = m->pre, .post = m->post, .comb = m->comb, .projection = m->projection,
-                               .rrms = m->rrms, .z = m->z},
-                .weight = b->weight[i], .normed = b->normed[i], .norm_rrms = m->norm_rrms},
+                               .hc_epsilon = 1e-6, .x = i == 0 ? b->x : b->state[i - 1], .fn = b->fn[i % COUNT],
+                               .base = b->base[i % COUNT], .scale = b->scale[i % COUNT], .pre = m->pre, .post = m->post, .comb = m->comb, .projection = m->projection,
+                               .rrms = m->rrms, .z = b->z[i % COUNT]},
+                .weight = b->weight[i % COUNT], .normed = b->normed[i % COUNT], .norm_rrms = m->norm_rrms},
     };
 
     if (i > 0) {
@@ -94,29 +94,37 @@ static void a_block_has_the_bits_of_its_sublayers(void **state)
     const mhp_kernels *kernels = mhp_kernels_find(MHP_DEVICE_CPU, MHP_DTYPE_F32);
     block *one = malloc(sizeof *one), *whole = malloc(sizeof *whole);
 
+    mhp_merge_mix_args last;
+
     (void)state;
     assert_true(one && whole);
     for (mhp_connection_kind kind = MHP_CONNECTION_HC; kind <= MHP_CONNECTION_MHC; kind++) {
-        mhp_rebuild_parameters parameters[COUNT];
+        const void *weight[COUNT];
+        made *m = whole->made;
         mhp_rebuild_args args = {
-            .kind = kind, .tokens = T, .hidden = C, .streams = N, .sinkhorn_iterations = 7, .count = COUNT, .norm_epsilon = 1e-6,
-            .hc_epsilon = 1e-6, .parameters = parameters, .x = whole->x, .y = whole->y[0], .state = whole->state[0],
-            .pre = whole->made[0].pre, .post = whole->made[0].post, .comb = whole->made[0].comb,
-            .projection = whole->made[0].projection, .rrms = whole->made[0].rrms, .z = whole->made[0].z,
-            .norm_rrms = whole->made[0].norm_rrms, .normed = whole->normed[0], .y_stride = sizeof whole->y[0],
-            .state_stride = sizeof whole->state[0], .made_stride = sizeof whole->made[0], .normed_stride = sizeof whole->normed[0]};
+            .tokens = T, .hidden = C, .streams = N, .count = COUNT, .weight = weight, .x = whole->x, .y = whole->y[0], .pre = m->pre,
+            .post = m->post, .comb = m->comb, .norm_rrms = m->norm_rrms, .state = whole->state[0], .last = whole->state[COUNT - 1],
+            .z = whole->z[0], .normed = whole->normed[0], .y_stride = sizeof whole->y[0], .kept_stride = sizeof *m,
+            .state_stride = sizeof whole->state[0], .z_stride = sizeof whole->z[0], .normed_stride = sizeof whole->normed[0]};
 
         fill_block(one);
-        fill_block(whole);
         for (int i = 0; i < COUNT; i++) {
             mhp_merge_mix_args join = joined(one, kind, i);
 
-            parameters[i] = (mhp_rebuild_parameters){whole->fn[i], whole->base[i], whole->scale[i], whole->weight[i]};
+            weight[i] = whole->weight[i];
             assert_int_equal(i == 0 ? kernels->mix(NULL, &join.mix) : kernels->merge_mix(NULL, &join), MHP_OK);
         }
+        last = joined(one, kind, COUNT);
+        assert_int_equal(kernels->merge(NULL, &last.merge), MHP_OK);
+        fill_block(whole);
+        memcpy(whole->made, one->made, sizeof one->made);
         assert_int_equal(kernels->rebuild(NULL, &args), MHP_OK);
         assert_memory_equal(one, whole, sizeof *one);
-        assert_true(whole->normed[COUNT - 1][ROW - 1] != 0 && whole->state[COUNT - 2][STATE - 1] != 0);
+        assert_true(whole->normed[COUNT - 1][ROW - 1] != 0 && whole->state[COUNT - 1][STATE - 1] != 0);
+        args.last = NULL;
+        memset(whole->state[COUNT - 1], 0, sizeof whole->state[0]);
+        assert_int_equal(kernels->rebuild(NULL, &args), MHP_OK);
+        assert_true(whole->state[COUNT - 1][0] == 0);
     }
     free(one);
     free(whole);
