@@ -3,7 +3,11 @@
  * A block holds its slice of fn's 256 columns on chip, and four warps share a tile of 8 tokens, each with 64 columns of every stream,
  * so that whole cache lines are read and written, and what is near in memory is asked for at once. What a warp merged goes out as it
  * is, and by way of its own place in shared memory into the product's operand. From where a thread took its inputs it starts copying
- * the next: that much is always under way. */
+ * the next: that much is always under way.
+ *
+ * The teams of a block take a round of neighbouring tiles at a time. As many blocks as the card holds for every slice share its rounds,
+ * going through the tokens together; multiprocessors that this leaves without a block take the first rounds of all slices, one slice
+ * after the other, where that is faster (split_rounds). A part is the sum of a tile and a slice, whoever forms it. */
 #include "model/cuda/four.cuh"
 
 namespace {
@@ -22,6 +26,8 @@ enum {
     TEAMS = 4,                  /* of a block */
     WARPS = TEAMS * TEAM,
     THREADS = WARPS * WARP,
+    ROUND = TEAMS * TOKENS,     /* tokens that a block takes at a time */
+    REFILL = 2,                 /* rounds that another slice's fragments cost */
 };
 
 /* Shared memory of a block: all of it. */
@@ -39,7 +45,43 @@ struct project_args {
     const bf16 *x, *y;          /* with merge: the state before and F's output */
     const float *post, *comb;   /* of the merge */
     bf16 *x_next;
+    int rounds;                 /* of a slice */
+    int groups;                 /* blocks of every slice, which share all rounds but the first `head` */
+    int spare, head;            /* blocks that share the first `head` rounds of all slices */
 };
+
+/* A block's rounds: every `stride`th of [begin, end) in a list of the rounds [first, first + length) of slice after slice. */
+struct walk {
+    int slice, first, length;   /* slice: the list's first */
+    int begin, end, stride;
+};
+
+__device__ __forceinline__ walk walk_of(const project_args &a)
+{
+    int block = (int)blockIdx.x;
+    int shared = a.p.slices * a.groups;
+    int firsts = a.p.slices * a.head;
+
+    if (block < shared) {
+        return {block % a.p.slices, a.head, a.rounds - a.head, block / a.p.slices, a.rounds - a.head, a.groups};
+    }
+    block -= shared;
+    return {0, 0, a.head, block * firsts / a.spare, (block + 1) * firsts / a.spare, 1};
+}
+
+/* Where a thread is in round i of its block's walk; tile < 0 behind the last. */
+struct place {
+    int slice, tile, column;
+};
+
+__device__ __forceinline__ place place_of(const walk &w, int i)
+{
+    int warp = (int)threadIdx.x / WARP;
+    int slice = w.slice + i / w.length;
+
+    return {slice, i < w.end ? (w.first + i % w.length) * TEAMS + warp / TEAM : -1,
+            slice * SLICE + warp % TEAM * COLUMNS + (int)threadIdx.x % LANES * CHUNK};
+}
 
 __device__ __forceinline__ void copy16(void *to, const void *from, bool valid)
 {
@@ -127,15 +169,15 @@ __device__ __forceinline__ void start_token(const project_args &a, uint4 (*input
     }
 }
 
-/* One of the lane's tokens, from its inputs to the next state, which goes out; starts copying the inputs of tile `ahead`, if there is
- * one (>= 0). */
+/* One of the lane's tokens, from its inputs to the next state, which goes out; starts copying the inputs of the place ahead, if there
+ * is one. */
 template <bool MERGE>
-__device__ __forceinline__ void merge_token(const project_args &a, uint4 (*inputs)[WARP], const float4 (*mixing)[MIXING / 4], int tile,
-                                            int ahead, int o, int column, uint4 (&next)[STREAMS], float *square)
+__device__ __forceinline__ void merge_token(const project_args &a, uint4 (*inputs)[WARP], const float4 (*mixing)[MIXING / 4],
+                                            const place &at, const place &ahead, int o, uint4 (&next)[STREAMS], float *square)
 {
     int lane = (int)threadIdx.x % WARP;
     int own = o * (WARP / LANES) + lane / LANES;
-    int token = tile * TOKENS + own;
+    int token = at.tile * TOKENS + own;
     uint4 x[STREAMS], y = {};
 
 #pragma unroll
@@ -145,8 +187,8 @@ __device__ __forceinline__ void merge_token(const project_args &a, uint4 (*input
     if (MERGE) {
         y = inputs[STREAMS][lane];
     }
-    if (ahead >= 0) {
-        start_token<MERGE>(a, inputs, ahead, o, column);
+    if (ahead.tile >= 0) {
+        start_token<MERGE>(a, inputs, ahead.tile, o, ahead.column);
     }
     if (MERGE) {
         const float *comb = (const float *)mixing[own];
@@ -158,8 +200,8 @@ __device__ __forceinline__ void merge_token(const project_args &a, uint4 (*input
     for (int j = 0; j < STREAMS; j++) {
         if (!MERGE) {
             next[j] = x[j];
-        } else if (column < a.hidden && token < a.tokens) {
-            *(uint4 *)(a.x_next + ((size_t)token * STREAMS + (size_t)j) * (size_t)a.hidden + column) = next[j];
+        } else if (at.column < a.hidden && token < a.tokens) {
+            *(uint4 *)(a.x_next + ((size_t)token * STREAMS + (size_t)j) * (size_t)a.hidden + at.column) = next[j];
         }
         add_squares(next[j], square);
     }
@@ -236,7 +278,7 @@ __device__ __forceinline__ void put_part(float (*part)[SLOT], const float (&sum)
 }
 
 /* The team's, which is the slice's. */
-__device__ __forceinline__ void write_part(const project_args &a, const float (*part)[TOKENS][SLOT], int tile)
+__device__ __forceinline__ void write_part(const project_args &a, const float (*part)[TOKENS][SLOT], int slice, int tile)
 {
     for (int i = (int)threadIdx.x % (TEAM * WARP); i < TOKENS * (PROJECTIONS + 1); i += TEAM * WARP) {
         int own = i / (PROJECTIONS + 1);
@@ -249,49 +291,50 @@ __device__ __forceinline__ void write_part(const project_args &a, const float (*
             sum += part[w][own][column];
         }
         if (token < a.tokens) {
-            *(column == PROJECTIONS ? square_of(a.p, (int)blockIdx.x, token) : part_of(a.p, (int)blockIdx.x, token) + column) = sum;
+            *(column == PROJECTIONS ? square_of(a.p, slice, token) : part_of(a.p, slice, token) + column) = sum;
         }
     }
 }
 
-/* Grid (slices of columns, groups of tiles). */
+/* A team without tokens in the slice's last round goes through it as well, writing nothing. */
 template <bool MERGE> __global__ void __launch_bounds__(THREADS, 1) project_kernel(const __grid_constant__ project_args a)
 {
     extern __shared__ __align__(16) char dynamic[];
     shared_layout *shared = (shared_layout *)dynamic;
     int warp = (int)threadIdx.x / WARP;
     int team = warp / TEAM;
-    int column = (int)blockIdx.x * SLICE + warp % TEAM * COLUMNS + (int)threadIdx.x % LANES * CHUNK;
-    int tiles = (a.tokens + TOKENS - 1) / TOKENS;
-    int stride = (int)gridDim.y * TEAMS;
-    int tile = (int)blockIdx.y * TEAMS + team;
+    walk w = walk_of(a);
+    place at = place_of(w, w.begin);
+    int held = -1;              /* the slice whose fragments are there */
     int turn = 0;
 
-    if (tile < tiles) {
 #pragma unroll
-        for (int o = 0; o < OWN; o++) {
-            start_token<MERGE>(a, shared->inputs[warp][o], tile, o, column);
-        }
-        if (MERGE) {
-            start_mixing(a, shared->mixing[team][0], tile);
-        }
+    for (int o = 0; o < OWN; o++) {
+        start_token<MERGE>(a, shared->inputs[warp][o], at.tile, o, at.column);
     }
-    fill_fragments(a, shared, (int)blockIdx.x * SLICE);
-    __syncthreads();
-    for (; tile < tiles; tile += stride, turn ^= 1) {
-        int ahead = tile + stride < tiles ? tile + stride : -1;
+    if (MERGE) {
+        start_mixing(a, shared->mixing[team][0], at.tile);
+    }
+    for (int i = w.begin; i < w.end; i += w.stride, turn ^= 1) {
+        place ahead = place_of(w, i + w.stride);
         uint4 next[OWN][STREAMS];
         float sum[PIECES][4] = {};
         float square[OWN];
 
+        if (at.slice != held) {
+            held = at.slice;
+            __syncthreads();                    /* all teams are done with the slice before */
+            fill_fragments(a, shared, held * SLICE);
+            __syncthreads();
+        }
         asm volatile("cp.async.wait_all;" ::: "memory");
         barrier(1 + team, TEAM * WARP);         /* the coefficients are there, and the last tile's parts are read */
 #pragma unroll
         for (int o = 0; o < OWN; o++) {
-            merge_token<MERGE>(a, shared->inputs[warp][o], shared->mixing[team][turn], tile, ahead, o, column, next[o], &square[o]);
+            merge_token<MERGE>(a, shared->inputs[warp][o], shared->mixing[team][turn], at, ahead, o, next[o], &square[o]);
         }
-        if (MERGE && ahead >= 0) {
-            start_mixing(a, shared->mixing[team][turn ^ 1], ahead);
+        if (MERGE && ahead.tile >= 0) {
+            start_mixing(a, shared->mixing[team][turn ^ 1], ahead.tile);
         }
 #pragma unroll
         for (int first = 0; first < STREAMS; first += STREAMS / 2) {
@@ -302,19 +345,50 @@ template <bool MERGE> __global__ void __launch_bounds__(THREADS, 1) project_kern
         }
         put_part(shared->part[team][warp % TEAM], sum, square);
         barrier(1 + team, TEAM * WARP);
-        write_part(a, shared->part[team], tile);
+        write_part(a, shared->part[team], at.slice, at.tile);
+        at = ahead;
     }
 }
 
-template <bool MERGE> mhp_status launch_project(cudaStream_t stream, const project_args *a)
+/* Rounds' time of the busiest of the spare blocks, the refills of its share included. */
+int spare_rounds(int slices, int spare, int head)
 {
-    int teams = max_of(1, mhp_cuda_processors() / a->p.slices) * TEAMS;
-    int tiles = ceil_div(a->tokens, TOKENS);
-    int rounds = ceil_div(tiles, teams);
-    dim3 grid((unsigned)a->p.slices, (unsigned)ceil_div(ceil_div(tiles, rounds), TEAMS));
+    int share = ceil_div(slices * head, spare);
 
+    return share + REFILL * ceil_div(share - 1, head);
+}
+
+/* Groups and spare blocks. With `head` first rounds for the spare blocks, those of a slice take (rounds - head) / groups, and a spare
+ * one about slices * head / spare and a refill for every slice it enters: where these are equal all are done together. That is chosen
+ * if it takes fewer rounds than the blocks of the slices alone. */
+void split_rounds(int processors, project_args *a)
+{
+    int slices = a->p.slices;
+    int groups = max_of(1, processors / slices);
+    int spare = max_of(0, processors - groups * slices);
+    int refills, busiest;
+
+    a->rounds = ceil_div(a->tokens, ROUND);
+    busiest = ceil_div(a->rounds, groups);
+    if (spare > 0) {
+        refills = REFILL * ceil_div(slices, spare);
+        a->head = max_of(0, spare * (a->rounds - groups * refills) / (slices * groups + spare));
+    }
+    if (a->head > 0) {
+        int with_spare = max_of(ceil_div(a->rounds - a->head, groups), spare_rounds(slices, spare, a->head));
+
+        a->head = with_spare < busiest ? a->head : 0;
+        busiest = min_of(with_spare, busiest);
+    }
+    a->spare = a->head > 0 ? spare : 0;
+    a->groups = ceil_div(a->rounds - a->head, busiest);
+}
+
+template <bool MERGE> mhp_status launch_project(cudaStream_t stream, project_args *a)
+{
+    split_rounds(mhp_cuda_processors(), a);
     cudaFuncSetAttribute(project_kernel<MERGE>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(shared_layout));
-    project_kernel<MERGE><<<grid, THREADS, sizeof(shared_layout), stream>>>(*a);
+    project_kernel<MERGE><<<(unsigned)(a->p.slices * a->groups + a->spare), THREADS, sizeof(shared_layout), stream>>>(*a);
     return mhp_cuda_launched("project");
 }
 

@@ -997,6 +997,11 @@ int main(int argc, char **argv)
             if (half == 1 && kind == MHP_CONNECTION_MHC) {
                 cases.push_back({kind, true, 4099, 1280, 4, 20, 3});
                 cases.push_back({kind, true, 1027, 7168, 4, 20, 1});
+                cases.push_back({kind, true, 1590, 7168, 4, 20, 1});       /* of 132 multiprocessors, 20 go from slice to slice */
+                cases.push_back({kind, true, 523, 11520, 4, 20, 1});       /* 42 */
+                cases.push_back({kind, true, 7, 7168, 4, 20, 3});
+                cases.push_back({kind, true, 7, 5120, 4, 20, 1});
+                cases.push_back({kind, true, 1, 11520, 4, 20, 1});
                 cases.push_back({kind, true, 4099, 64, 4, 20, 3});
             }
         }
