@@ -212,43 +212,6 @@ double mhp_kernels_difference(double events_us, double records_us)
 
 /* ---- messages ---- */
 
-/* What a CUDA stream that is no lane copied within and between cards, in all recorded steps. */
-typedef struct stream_copies {
-    uint32_t stream;
-    int64_t bytes, took_ns;
-} stream_copies;
-
-static int compare_streams(const void *left, const void *right)
-{
-    const stream_copies *a = left, *b = right;
-
-    return (a->stream > b->stream) - (a->stream < b->stream);
-}
-
-/* Copies of the rank by stream, sorted and added up; the number of streams. */
-static size_t copies_by_stream(const mhp_trace *trace, stream_copies *out)
-{
-    size_t count = 0, kept = 0;
-
-    for (size_t i = 0; i < trace->records.count; i++) {
-        const mhp_record *record = &trace->records.items[i];
-
-        if (record->kind == MHP_RECORD_COPY_CARD && record->lane < 0) {
-            out[count++] = (stream_copies){record->stream, record->bytes, record->end_ns - record->start_ns};
-        }
-    }
-    qsort(out, count, sizeof *out, compare_streams);
-    for (size_t i = 0; i < count; i++) {
-        if (kept > 0 && out[kept - 1].stream == out[i].stream) {
-            out[kept - 1].bytes += out[i].bytes;
-            out[kept - 1].took_ns += out[i].took_ns;
-        } else {
-            out[kept++] = out[i];
-        }
-    }
-    return kept;
-}
-
 /* The size of a message, 0 if there is none; and of all of them. */
 static int64_t sum_messages(const mhp_trace_set *set, int64_t *sum_out)
 {
@@ -268,26 +231,26 @@ static int64_t sum_messages(const mhp_trace_set *set, int64_t *sum_out)
     return bytes;
 }
 
-mhp_status mhp_message_records_begin(const mhp_trace_set *set, mhp_message_records *messages_out)
+/* A message or a slice of one: reductions and what goes to the host and back are smaller, or on lanes. */
+static bool may_be_message(const mhp_record *record, int64_t message_bytes)
+{
+    return record->kind == MHP_RECORD_COPY_CARD && record->lane < 0 && record->bytes >= message_bytes / MHP_SLICES_MAX;
+}
+
+void mhp_message_records_begin(const mhp_trace_set *set, mhp_message_records *messages_out)
 {
     int64_t all_bytes, bytes = sum_messages(set, &all_bytes), found_bytes = 0, took_ns = 0;
 
-    *messages_out = (mhp_message_records){0};
-    for (int rank = 0; rank < set->count && bytes > 0; rank++) {
-        stream_copies *streams = NULL;
-        size_t count;
+    for (int rank = 0; rank < set->count; rank++) {
+        const mhp_record_list *records = &set->ranks[rank].records;
 
-        MHP_RETURN_IF_ERROR(mhp_calloc(&streams, set->ranks[rank].records.count, sizeof *streams));
-        count = copies_by_stream(&set->ranks[rank], streams);
-        for (size_t i = 0; i < count; i++) {
-            if (streams[i].bytes % bytes == 0) {
-                found_bytes += streams[i].bytes;
-                took_ns += streams[i].took_ns;
+        for (size_t i = 0; i < records->count; i++) {
+            if (may_be_message(&records->items[i], bytes)) {
+                found_bytes += records->items[i].bytes;
+                took_ns += records->items[i].end_ns - records->items[i].start_ns;
             }
         }
-        mhp_free(streams);
     }
-    messages_out->known = all_bytes > 0 && found_bytes == all_bytes;
-    messages_out->records_us = 1e-3 * (double)took_ns / set->ranks[0].step_count;
-    return MHP_OK;
+    *messages_out = (mhp_message_records){.known = all_bytes > 0 && found_bytes == all_bytes,
+                                          .records_us = 1e-3 * (double)took_ns / set->ranks[0].step_count};
 }

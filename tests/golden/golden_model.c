@@ -287,6 +287,12 @@ out:
     return status;
 }
 
+/* A product on part of a card may take another algorithm: then the reference alone tells whether the numbers are right. */
+static bool parts_card(const golden_settings *settings)
+{
+    return settings->device == MHP_DEVICE_CUDA && (settings->overlap.spare > 0 || settings->overlap.pair == MHP_PAIR_PARTS);
+}
+
 /* Runs the batch of step 0 on this rank alone: logits of its first sequence, and the sum of losses of each micro-batch. */
 static mhp_status compare_alone(golden_case *c, const mhp_step_report *report)
 {
@@ -312,7 +318,7 @@ static mhp_status compare_alone(golden_case *c, const mhp_step_report *report)
         if (b == 0) {
             note(c, LOGITS, golden_error(computed, (mhp_dtype)c->model.dtype, logits, count), "logits");
         }
-        if (c->settings->micro_batch_size == 1 && memcmp(&sum, &report->losses[b], sizeof sum) != 0) {
+        if (c->settings->micro_batch_size == 1 && !parts_card(c->settings) && memcmp(&sum, &report->losses[b], sizeof sum) != 0) {
             char name[128];
 
             snprintf(name, sizeof name, "micro-batch %d: %.17g, expected %.17g", b, report->losses[b], sum);
@@ -379,13 +385,14 @@ out:
 }
 
 /* In bf16 every product's inputs are rounded to 2^-9, so that errors grow with the depth of the sums behind them; a step of AdamW then
- * turns the sign of a small gradient into a whole learning rate, and hc's gradients explode as its connections multiply. */
+ * turns the sign of a small gradient into a whole learning rate, and hc's gradients explode as its connections multiply: of them little
+ * more is left than their size. */
 static double bf16_limit(const golden_case *c, int what)
 {
     static const double limits[COMPARED_COUNT] = {
         [LOGITS] = 2e-2, [LOSSES] = 5e-3, [NORMS] = 5e-2, [GRADIENTS] = 1e-1, [FEW_GRADIENTS] = 3e-1, [FINAL] = 1e-1, [FINAL_FIRST] = 2e-1};
 
-    return c->model.connections.kind == MHP_CONNECTION_HC ? 5 * limits[what] : limits[what];
+    return c->model.connections.kind == MHP_CONNECTION_HC ? 6 * limits[what] : limits[what];
 }
 
 static double limit_of(const golden_case *c, int what)
@@ -472,7 +479,7 @@ static mhp_status run_trainer(golden_case *c)
     MHP_TRY(out, train(c));
     mhp_trainer_destroy(c->trainer);
     c->trainer = NULL;
-    if (overlaps(&c->settings->overlap)) {
+    if (overlaps(&c->settings->overlap) && !parts_card(c->settings)) {
         MHP_TRY(out, compare_without_overlap(c, params));
     }
     if (judge(c) < 0) {

@@ -245,7 +245,7 @@ static void check_trace(const char *path, bool card)
 
 /* ---- a card's records ---- */
 
-static void check_records_of(const json_t *rank, size_t index, double most_percent)
+static void check_records_of(const json_t *rank, size_t index, double most_percent, bool may_lose)
 {
     const json_t *records = json_object_get(rank, "records");
     const char *reason = json_string_value(json_object_get(rank, "no_records"));
@@ -261,7 +261,7 @@ static void check_records_of(const json_t *rank, size_t index, double most_perce
            1e-3 * number_at(records, "kernel_us"), 1e-3 * number_at(records, "copy_us"),
            1e-6 * number_at(records, "copy_bytes"), number_at(records, "clock_error_us"), number_at(records, "lost"));
     CHECK(number_at(records, "kernels") > 0 && number_at(records, "kernel_us") > 0, "rank %zu has no kernel records", index);
-    CHECK(number_at(records, "lost") == 0, "rank %zu lost records", index);
+    CHECK(may_lose || number_at(records, "lost") == 0, "rank %zu lost records", index);
     CHECK(fabs(100 * (events - found) / events - apart) < 1e-6, "rank %zu: %.3f %% is not what the two say", index, apart);
     CHECK(fabs(apart) <= most_percent, "rank %zu: %.3f %% apart, expected at most %.3f", index, apart, most_percent);
 }
@@ -287,7 +287,7 @@ static void check_messages(const json_t *messages, double most_percent)
 {
     double events, found, apart;
 
-    CHECK(json_is_object(messages), "no streams of copies moved the messages and nothing else");
+    CHECK(json_is_object(messages), "the copies are not the messages");
     events = number_at(messages, "events_us");
     found = number_at(messages, "records_us");
     apart = number_at(messages, "difference_percent");
@@ -296,16 +296,17 @@ static void check_messages(const json_t *messages, double most_percent)
     CHECK(fabs(apart) <= most_percent, "messages: %.3f %% apart, expected at most %.3f", apart, most_percent);
 }
 
-/* `most_messages_percent`: NULL where copies are not the messages, or are not judged. */
-static void check_records(const char *path, double most_percent, const char *most_messages_percent)
+/* `judged`: of messages, a percentage; NULL where they are not judged; or nccl, whose kernels no copies are, and of which CUPTI drops records. */
+static void check_records(const char *path, double most_percent, const char *judged)
 {
+    bool by_nccl = judged && strcmp(judged, "nccl") == 0;
     json_t *root = read_json(path), *ranks = json_object_get(root, "ranks"), *rank;
     const json_t *messages = json_object_get(root, "messages_by_records");
     size_t i;
 
     json_array_foreach(ranks, i, rank)
     {
-        check_records_of(rank, i, most_percent);
+        check_records_of(rank, i, most_percent, by_nccl);
     }
     if (json_array_size(ranks) > 1) {
         check_kinds(ranks);
@@ -317,8 +318,8 @@ static void check_records(const char *path, double most_percent, const char *mos
     } else {
         printf("messages: no copies that are the messages\n");
     }
-    if (most_messages_percent) {
-        check_messages(messages, atof(most_messages_percent));
+    if (judged && !by_nccl) {
+        check_messages(messages, atof(judged));
     }
     json_decref(root);
 }
@@ -463,7 +464,7 @@ int main(int argc, char **argv)
     } else if (argc == 4 && strcmp(argv[1], "page") == 0) {
         check_page(argv[2], argv[3]);
     } else {
-        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|page FILE [PERCENT [PERCENT]|CARDS|DOM]\n");
+        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|page FILE [PERCENT [PERCENT|nccl]|CARDS|DOM]\n");
         return 2;
     }
     return 0;
