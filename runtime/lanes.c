@@ -7,6 +7,14 @@ const char *mhp_lane_text(mhp_lane lane)
     return texts[lane];
 }
 
+mhp_pair_mode mhp_lanes_pair(const mhp_overlap_params *overlap, mhp_device_kind kind)
+{
+    if (overlap->pair == MHP_PAIR_AUTO) {
+        return kind == MHP_DEVICE_CUDA ? MHP_PAIR_STREAMS : MHP_PAIR_INTERLEAVE;
+    }
+    return (mhp_pair_mode)overlap->pair;
+}
+
 /* What the forward half of a pair has of the card; 1 where there is none, for one number is as good as another. */
 static int leading_part(const mhp_device *device, const mhp_overlap_params *overlap)
 {
@@ -37,10 +45,11 @@ static mhp_status create_stream(mhp_device *device, mhp_lane lane, const mhp_ove
 
 mhp_status mhp_lanes_open(mhp_lanes *lanes, mhp_device *device, const mhp_overlap_params *overlap)
 {
+    mhp_pair_mode pair = mhp_lanes_pair(overlap, mhp_device_get_kind(device));
     const bool wanted[MHP_LANE_COUNT] = {
         [MHP_LANE_COMPUTE] = true,
-        [MHP_LANE_PARTNER] = overlap->pair == MHP_PAIR_STREAMS || overlap->pair == MHP_PAIR_PARTS,
-        [MHP_LANE_LEADER] = overlap->pair == MHP_PAIR_PARTS,
+        [MHP_LANE_PARTNER] = pair == MHP_PAIR_STREAMS || pair == MHP_PAIR_PARTS,
+        [MHP_LANE_LEADER] = pair == MHP_PAIR_PARTS,
         [MHP_LANE_STATE] = overlap->critical_stream,
         [MHP_LANE_GRADIENT] = overlap->critical_stream,
     };

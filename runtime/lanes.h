@@ -26,6 +26,8 @@ typedef struct mhp_lanes {
 /* "compute", "partner", "leader", "states", "gradients". */
 const char *mhp_lane_text(mhp_lane lane);
 
+/* What a pair's halves do on a device of this kind where the options leave it open: never MHP_PAIR_AUTO. */
+mhp_pair_mode mhp_lanes_pair(const mhp_overlap_params *overlap, mhp_device_kind kind);
 /* Close works also after half an open, and on zeros; it waits for what is under way. */
 mhp_status mhp_lanes_open(mhp_lanes *lanes, mhp_device *device, const mhp_overlap_params *overlap);
 void mhp_lanes_close(mhp_lanes *lanes);

@@ -19,7 +19,7 @@ static const mhp_option_choice automatic[] = {{"auto", 0}, {NULL, 0}};
 static const mhp_option_choice auto_or_none[] = {{"auto", MHP_AUTO}, {"none", MHP_AUTO_NONE}, {NULL, 0}};
 static const mhp_option_choice placements[] = {{"deep", MHP_WEIGHTS_DEEP}, {"shallow", MHP_WEIGHTS_SHALLOW}, {NULL, 0}};
 static const mhp_option_choice pairs[] = {
-    {"interleave", MHP_PAIR_INTERLEAVE}, {"streams", MHP_PAIR_STREAMS}, {"parts", MHP_PAIR_PARTS}, {"off", MHP_PAIR_OFF}, {NULL, 0}};
+    {"auto", MHP_PAIR_AUTO}, {"interleave", MHP_PAIR_INTERLEAVE}, {"streams", MHP_PAIR_STREAMS}, {"parts", MHP_PAIR_PARTS}, {"off", MHP_PAIR_OFF}, {NULL, 0}};
 static const mhp_option_choice verifications[] = {{"none", MHP_VERIFY_NONE}, {"messages", MHP_VERIFY_MESSAGES}, {NULL, 0}};
 static const mhp_option_choice policies[] = {
     {"stop", MHP_BAD_STEP_STOP}, {"skip", MHP_BAD_STEP_SKIP}, {"rollback", MHP_BAD_STEP_ROLLBACK}, {NULL, 0}};
@@ -68,9 +68,9 @@ static const mhp_option overlap_options[] = {
     {.key = "slices", .type = MHP_OPTION_INT, .offset = OVERLAP(slices), .default_text = "auto", .minimum = 1,
      .maximum = MHP_SLICES_MAX, .choices = automatic,
      .help = "parts in which a state leaves its stage as they are made, and in which the next one takes it up; auto: by its size"},
-    {.key = "pair", .type = MHP_OPTION_ENUM, .offset = OVERLAP(pair), .default_text = "interleave", .choices = pairs,
+    {.key = "pair", .type = MHP_OPTION_ENUM, .offset = OVERLAP(pair), .default_text = "auto", .choices = pairs,
      .help = "forward and backward of a pair: their steps in turns on one stream, each on a stream of its own, each on a part of the "
-     "card of its own, or one after the other"},
+     "card of its own, or one after the other; auto: streams on a card, else interleave"},
     {.key = "part", .type = MHP_OPTION_INT, .offset = OVERLAP(part), .default_text = "auto", .minimum = 1, .maximum = 1024,
      .choices = automatic, .unit = "multiprocessors",
      .help = "with pair: parts, what a card's forward half has, or some more; auto: a third, as backward has twice the work"},

@@ -29,8 +29,8 @@ typedef struct mhp_recompute_params {
 } mhp_recompute_params;
 
 /* How the two halves of an overlapped pair share the device: their steps take turns on one stream, each has a stream, each has a stream
- * and a part of the card, or F comes before B. */
-typedef enum mhp_pair_mode { MHP_PAIR_INTERLEAVE, MHP_PAIR_STREAMS, MHP_PAIR_PARTS, MHP_PAIR_OFF } mhp_pair_mode;
+ * and a part of the card, or F comes before B. What is best on the device: mhp_lanes_pair. */
+typedef enum mhp_pair_mode { MHP_PAIR_AUTO, MHP_PAIR_INTERLEAVE, MHP_PAIR_STREAMS, MHP_PAIR_PARTS, MHP_PAIR_OFF } mhp_pair_mode;
 
 typedef struct mhp_overlap_params {
     bool critical_stream;           /* what a message waits for runs on streams of high priority */

@@ -92,7 +92,7 @@ static mhp_status create_executors(mhp_trainer *trainer)
         .store = trainer->store,
         .plan = trainer->layout.plan,
         .lanes = &trainer->lanes,
-        .pair = (mhp_pair_mode)trainer->params.schedule->overlap.pair,
+        .pair = mhp_lanes_pair(&trainer->params.schedule->overlap, mhp_device_get_kind(trainer->device)),
         .phase = MHP_PHASE_TRAINING,
         .reduce = mhp_optimizer_reduce,
         .recorder = trainer->recorder,

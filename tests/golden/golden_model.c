@@ -461,7 +461,7 @@ out:
 
 static bool overlaps(const mhp_overlap_params *overlap)
 {
-    return overlap->critical_stream || overlap->slices > 0 || overlap->pair != MHP_PAIR_INTERLEAVE;
+    return overlap->critical_stream || overlap->slices > 0 || overlap->pair > MHP_PAIR_INTERLEAVE;
 }
 
 static mhp_status run_trainer(golden_case *c)
@@ -534,7 +534,7 @@ static const struct argp_option options[] = {
     {"critical", 'k', NULL, 0, "what messages wait for on streams of their own", 0},
     {"slices", 'n', "N", 0, "parts of a state on its way (by its size)", 0},
     {"spare", 'a', "N", 0, "multiprocessors that compute leaves to what messages wait for (0)", 0},
-    {"pair", 'p', "interleave|streams|parts|off", 0, "how the halves of a pair share the device (interleave)", 0},
+    {"pair", 'p', "auto|interleave|streams|parts|off", 0, "how the halves of a pair share the device (auto)", 0},
     {0},
 };
 
@@ -598,6 +598,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         s->overlap.pair = strcmp(argument, "streams") == 0 ? MHP_PAIR_STREAMS
                           : strcmp(argument, "parts") == 0 ? MHP_PAIR_PARTS
                           : strcmp(argument, "off") == 0   ? MHP_PAIR_OFF
+                          : strcmp(argument, "auto") == 0  ? MHP_PAIR_AUTO
                                                            : MHP_PAIR_INTERLEAVE;
         return 0;
     case 'T':
