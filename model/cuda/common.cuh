@@ -36,6 +36,25 @@ template <typename T, int V> struct chunk {
     typedef typename raw_bytes<sizeof(T) * V>::type type;
 };
 
+/* Between the kernels of a pass a stream would drain the card and fill it again each time. Those that launch_behind launches begin
+ * before the kernel in front of them is done (programmatic dependent launch, from compute capability 9.0 on), under one rule:
+ *
+ * Such a kernel calls await_previous in every thread before it touches memory, weights included (an optimizer may be in front); only
+ * arithmetic comes before. There it waits until the kernel in front is done and its writes are seen; since that one waited likewise,
+ * so are all before it. Then, not earlier, it lets the kernel behind begin: at most one kernel lies in wait, and only when every block
+ * of the running one has its place, so it keeps nobody from running, and what its multiprocessor still caches is from no earlier
+ * kernel than the running one.
+ *
+ * A kernel launched otherwise, a copy, an event and a stream's wait for one or for a word of memory are whole dependencies, on either
+ * side. Plain loads, cp.async and the intrinsics that are volatile assembly (__ldg, __ldcs) stay behind the wait. */
+__device__ __forceinline__ void await_previous(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 __device__ __forceinline__ void unpack(uint4 raw, float (&out)[8])
 {
     uint32_t word[4] = {raw.x, raw.y, raw.z, raw.w};
@@ -404,6 +423,24 @@ template <typename K> static int block_tokens(K kernel, int tokens, int threads,
 
     (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes);
     return max_of(1, min_of(WARP, ceil_div(tokens, mhp_cuda_processors() * max_of(1, blocks))));
+}
+
+/* Launches a kernel that calls await_previous; mhp_cuda_launched tells how that went. */
+template <typename... P, typename... A>
+static void launch_behind(void (*kernel)(P...), dim3 grid, int threads, size_t bytes, cudaStream_t stream, const A &...arguments)
+{
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute early = {};
+
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = mhp_cuda_begins_early((const void *)kernel) ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
 /* Calls `call` with the constant n in scope as N. */

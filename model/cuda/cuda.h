@@ -36,6 +36,10 @@ mhp_status mhp_cuda_launched(const char *kernel);
 /* Multiprocessors of the card in use; those of an H100 where there is none. */
 int mhp_cuda_processors(void);
 
+/* Whether kernels contain the wait that lets them begin before the kernel in front is done: what is loaded was compiled for compute
+ * capability 9.0 or later. `kernel` is one of this build's, which are compiled alike. */
+bool mhp_cuda_begins_early(const void *kernel);
+
 /* NULL if there are none for this element type, or in this build. */
 const mhp_kernels *mhp_cuda_kernels(mhp_dtype dtype);
 

@@ -31,3 +31,19 @@ int mhp_cuda_processors(void)
     }
     return count;
 }
+
+bool mhp_cuda_begins_early(const void *kernel)
+{
+    static _Atomic int known;           /* the virtual architecture's number; writing it twice writes the same */
+    int version = known;
+    struct cudaFuncAttributes attributes;
+
+    if (version == 0) {
+        if (cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess) {
+            (void)cudaGetLastError();
+            return false;
+        }
+        known = version = attributes.ptxVersion;
+    }
+    return version >= 90;
+}

@@ -376,6 +376,7 @@ template <typename T, int N> __global__ void __launch_bounds__(512) merge_kernel
     int first = (int)blockIdx.x * block_tokens;
     int count = min(block_tokens, a.tokens - first);
 
+    await_previous();
     for (int t = first; t < first + count; t++) {
         const T *x = (const T *)a.x + (size_t)t * (size_t)(N * a.hidden);
         T *next = (T *)a.x_next + (size_t)t * (size_t)(N * a.hidden);
@@ -430,7 +431,8 @@ template <typename T, int N> mhp_status launch_merge(cudaStream_t stream, const 
 {
     int threads = row_threads(args->hidden, width_of<T, N>::value);
 
-    merge_kernel<T, N><<<(unsigned)ceil_div(args->tokens, MERGE_TOKENS), (unsigned)threads, 0, stream>>>(*args, MERGE_TOKENS);
+    launch_behind(merge_kernel<T, N>, dim3((unsigned)ceil_div(args->tokens, MERGE_TOKENS)), threads, 0, stream, *args,
+                  (int)MERGE_TOKENS);
     return mhp_cuda_launched("merge");
 }
 

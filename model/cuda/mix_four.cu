@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(GATHER_THREADS) gather_kernel(const __grid_con
     float4 sum = make_float4(0, 0, 0, 0);
     float rrms;
 
+    await_previous();
     if (token < a.tokens && piece <= PROJECTIONS / 4) {
 #pragma unroll 8
         for (int slice = 0; slice < a.p.slices; slice++) {
@@ -163,6 +164,7 @@ template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX) mix_k
     uint4 x[T][C][STREAMS];
     float z[T][C][CHUNK];
 
+    await_previous();
     if (first >= a.tokens) {
         int token = (int)(blockIdx.x * blockDim.x + threadIdx.x);
 
@@ -192,7 +194,7 @@ template <int T, int C> mhp_status launch_mix(cudaStream_t stream, const mix_arg
     int threads = ceil_div(ceil_div(ceil_div(a->hidden, CHUNK), C), WARP) * WARP;
     int blocks = ceil_div(a->tokens, T) + ceil_div(a->tokens, threads);
 
-    mix_kernel<T, C><<<(unsigned)blocks, (unsigned)threads, 0, stream>>>(*a);
+    launch_behind(mix_kernel<T, C>, dim3((unsigned)blocks), threads, 0, stream, *a);
     return mhp_cuda_launched("mix");
 }
 
@@ -222,7 +224,7 @@ mhp_status finish(cudaStream_t stream, const mix_args *a)
 {
     int chunks = ceil_div(a->hidden, CHUNK);
 
-    gather_kernel<<<(unsigned)ceil_div(a->tokens, GATHER_THREADS / GATHER_LANES), GATHER_THREADS, 0, stream>>>(*a);
+    launch_behind(gather_kernel, dim3((unsigned)ceil_div(a->tokens, GATHER_THREADS / GATHER_LANES)), GATHER_THREADS, 0, stream, *a);
     MHP_RETURN_IF_ERROR(mhp_cuda_launched("gather"));
     if (chunks <= MIX_THREADS_MAX) {
         return launch_mix<2, 1>(stream, a);

@@ -4,64 +4,107 @@
 
 namespace {
 
-enum { SUM_THREADS = 1024, SUM_ROWS = SUM_THREADS / WARP, FEW_ROWS = 32, SUMS_MAX = 4 };
+enum { SUM_THREADS = 1024, SUMS_MAX = 4, AHEAD = 8 };      /* AHEAD: parts that a thread asks for at once */
 
 struct part_sums {
     part_sum sum[SUMS_MAX];
     int first_block[SUMS_MAX + 1];
 };
 
-__host__ __device__ bool has_few_rows(const part_sum &s)
+/* How a block sums: `lanes` threads side by side with `width` columns each, the rows shared out to SUM_THREADS / lanes of them. Few rows
+ * have many columns and lie in the L2 cache: the sum is done when the last load is back, so all loads are under way at once, on all
+ * multiprocessors. */
+struct sum_shape {
+    int lanes, width;
+};
+
+__host__ __device__ sum_shape shape_of(const part_sum &s)
 {
-    return s.rows <= FEW_ROWS && s.count % 4 == 0 && s.stride % 4 == 0;
+    bool wide = s.count % 4 == 0 && s.stride % 4 == 0;
+
+    return wide && s.rows <= 4 ? sum_shape{SUM_THREADS, 4} : wide && s.rows <= 32 ? sum_shape{SUM_THREADS / 4, 4} : sum_shape{WARP, 1};
 }
 
-/* Few rows: four columns a thread. Many: a column a lane, the rows shared out to the warps. */
-__global__ void __launch_bounds__(SUM_THREADS) sum_parts_kernel(part_sums all)
+__device__ __forceinline__ void load_part(const float *from, float (&part)[4])
 {
-    __shared__ float room[SUM_ROWS][WARP];
+    unpack(load_once<float, 4>(from), part);
+}
+
+__device__ __forceinline__ void load_part(const float *from, float (&part)[1])
+{
+    part[0] = *from;
+}
+
+/* `room` [SUM_THREADS * WIDTH]. The parts of a column are added up in an order that depends on their number alone. */
+template <int LANES, int WIDTH> __device__ __forceinline__ void sum_columns(const part_sum &s, int block, float *room)
+{
+    constexpr int turns = SUM_THREADS / LANES;
+    constexpr int columns = LANES * WIDTH;                                      /* of the block */
+    constexpr int own = columns > SUM_THREADS ? columns / SUM_THREADS : 1;      /* of a thread, in the end */
+    int begin = block * columns;
+    int within = (int)threadIdx.x % LANES * WIDTH;
+    int turn = (int)threadIdx.x / LANES;
+    float sum[WIDTH] = {}, total[own];
+
+#pragma unroll
+    for (int i = 0; i < own; i++) {
+        int column = (int)threadIdx.x + i * SUM_THREADS;
+
+        total[i] = column < columns && begin + column < s.count ? s.target[begin + column] : 0;
+    }
+    for (int first = turn; first < s.rows; first += AHEAD * turns) {
+        float part[AHEAD][WIDTH] = {};
+
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            int row = first + k * turns;
+
+            if (row < s.rows && begin + within < s.count) {
+                load_part(s.part + (size_t)row * (size_t)s.stride + begin + within, part[k]);
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+#pragma unroll
+            for (int i = 0; i < WIDTH; i++) {
+                sum[i] += part[k][i];
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < WIDTH; i++) {
+        room[turn * columns + within + i] = sum[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < own; i++) {
+        int column = (int)threadIdx.x + i * SUM_THREADS;
+
+        if (column < columns && begin + column < s.count) {
+            for (int k = 0; k < turns; k++) {
+                total[i] += room[k * columns + column];
+            }
+            s.target[begin + column] = total[i];
+        }
+    }
+}
+
+__global__ void __launch_bounds__(SUM_THREADS, 1) sum_parts_kernel(const __grid_constant__ part_sums all)
+{
+    __shared__ __align__(16) float room[SUM_THREADS * 4];
     int which = 0;
-    part_sum s;
     int block;
 
+    await_previous();
     while ((int)blockIdx.x >= all.first_block[which + 1]) {
         which++;
     }
-    s = all.sum[which];
+    const part_sum &s = all.sum[which];
     block = (int)blockIdx.x - all.first_block[which];
-    if (has_few_rows(s)) {
-        int at = (block * SUM_THREADS + (int)threadIdx.x) * 4;
-
-        if (at < s.count) {
-            float4 sum = *reinterpret_cast<float4 *>(s.target + at);
-
-#pragma unroll 8
-            for (int row = 0; row < s.rows; row++) {
-                float4 part = __ldcs(reinterpret_cast<const float4 *>(s.part + (size_t)row * (size_t)s.stride + at));
-
-                sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
-            }
-            *reinterpret_cast<float4 *>(s.target + at) = sum;
-        }
-    } else {
-        int lane = (int)threadIdx.x % WARP;
-        int turn = (int)threadIdx.x / WARP;
-        int at = block * WARP + lane;
-        float sum = 0;
-
-#pragma unroll 4
-        for (int row = turn; row < s.rows && at < s.count; row += SUM_ROWS) {
-            sum += s.part[(size_t)row * (size_t)s.stride + at];
-        }
-        room[turn][lane] = sum;
-        __syncthreads();
-        if (turn == 0 && at < s.count) {
-            sum = s.target[at];
-            for (int i = 0; i < SUM_ROWS; i++) {
-                sum += room[i][lane];
-            }
-            s.target[at] = sum;
-        }
+    switch (shape_of(s).lanes) {
+    case SUM_THREADS: sum_columns<SUM_THREADS, 4>(s, block, room); break;
+    case SUM_THREADS / 4: sum_columns<SUM_THREADS / 4, 4>(s, block, room); break;
+    default: sum_columns<WARP, 1>(s, block, room); break;
     }
 }
 
@@ -201,11 +244,11 @@ mhp_status sum_parts(cudaStream_t stream, const part_sum *sums, int count)
 
         if (i < count) {
             all.sum[i] = sums[i];
-            blocks = has_few_rows(sums[i]) ? ceil_div(sums[i].count, 4 * SUM_THREADS) : ceil_div(sums[i].count, WARP);
+            blocks = ceil_div(sums[i].count, shape_of(sums[i]).lanes * shape_of(sums[i]).width);
         }
         all.first_block[i + 1] = all.first_block[i] + blocks;
     }
-    sum_parts_kernel<<<(unsigned)all.first_block[SUMS_MAX], SUM_THREADS, 0, stream>>>(all);
+    launch_behind(sum_parts_kernel, dim3((unsigned)all.first_block[SUMS_MAX]), SUM_THREADS, 0, stream, all);
     return mhp_cuda_launched("sum_parts");
 }
 

@@ -308,6 +308,7 @@ template <bool MERGE> __global__ void __launch_bounds__(THREADS, 1) project_kern
     int held = -1;              /* the slice whose fragments are there */
     int turn = 0;
 
+    await_previous();
 #pragma unroll
     for (int o = 0; o < OWN; o++) {
         start_token<MERGE>(a, shared->inputs[warp][o], at.tile, o, at.column);
@@ -388,7 +389,8 @@ template <bool MERGE> mhp_status launch_project(cudaStream_t stream, project_arg
 {
     split_rounds(mhp_cuda_processors(), a);
     cudaFuncSetAttribute(project_kernel<MERGE>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(shared_layout));
-    project_kernel<MERGE><<<(unsigned)(a->p.slices * a->groups + a->spare), THREADS, sizeof(shared_layout), stream>>>(*a);
+    launch_behind(project_kernel<MERGE>, dim3((unsigned)(a->p.slices * a->groups + a->spare)), THREADS, sizeof(shared_layout), stream,
+                  *a);
     return mhp_cuda_launched("project");
 }
 
