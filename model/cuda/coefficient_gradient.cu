@@ -264,7 +264,6 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
     int lane = (int)threadIdx.x - threads;
     float dcomb[N * N];
 
-    await_previous();
     if (lane < 0) {
         for (int t = 0; t < count; t++) {
             float dot[D::count] = {};
@@ -310,7 +309,7 @@ template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gr
     rows = block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes);
     bytes = (int)sizeof(float) * (of_token * rows + history);
     a->blocks = ceil_div(a->tokens, rows);
-    launch_behind(coefficient_gradient_kernel<T, N, KIND>, dim3((unsigned)a->blocks), threads, (size_t)bytes, stream, *a, rows);
+    coefficient_gradient_kernel<T, N, KIND><<<(unsigned)a->blocks, (unsigned)threads, (size_t)bytes, stream>>>(*a, rows);
     return mhp_cuda_launched("coefficient_gradient");
 }
 

@@ -67,7 +67,6 @@ template <typename T, int N> __global__ void __launch_bounds__(512) merge_gradie
     int warps = (int)blockDim.x / WARP;
     int warp = (int)threadIdx.x / WARP;
 
-    await_previous();
     for (int t = 0; t < count; t++) {
         float post[N];
         float dot[D::groups][WARP] = {};
@@ -109,7 +108,7 @@ template <typename T, int N> mhp_status launch_merge_gradient(cudaStream_t strea
         rows = max_of(1, rows * 40 * 1024 / (int)bytes);
         bytes = sizeof(float) * (size_t)(rows * threads * dots<N>::groups);
     }
-    launch_behind(merge_gradient_kernel<T, N>, dim3((unsigned)ceil_div(args->tokens, rows)), threads, bytes, stream, *args, rows);
+    merge_gradient_kernel<T, N><<<(unsigned)ceil_div(args->tokens, rows), (unsigned)threads, bytes, stream>>>(*args, rows);
     return mhp_cuda_launched("merge_gradient");
 }
 

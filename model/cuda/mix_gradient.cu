@@ -95,7 +95,6 @@ __global__ void __launch_bounds__(SUM_THREADS, 1) sum_parts_kernel(const __grid_
     int which = 0;
     int block;
 
-    await_previous();
     while ((int)blockIdx.x >= all.first_block[which + 1]) {
         which++;
     }
@@ -248,7 +247,7 @@ mhp_status sum_parts(cudaStream_t stream, const part_sum *sums, int count)
         }
         all.first_block[i + 1] = all.first_block[i] + blocks;
     }
-    launch_behind(sum_parts_kernel, dim3((unsigned)all.first_block[SUMS_MAX]), SUM_THREADS, 0, stream, all);
+    sum_parts_kernel<<<(unsigned)all.first_block[SUMS_MAX], SUM_THREADS, 0, stream>>>(all);
     return mhp_cuda_launched("sum_parts");
 }
 

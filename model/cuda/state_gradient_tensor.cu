@@ -341,7 +341,6 @@ template <int KIND> __global__ void __launch_bounds__(THREADS, 1) state_gradient
     float weight[8] = {};
     int turn = 0;
 
-    await_previous();
     start_tile(a, slots, first * TILE + lane / 4, column, 0);
     start_records(a, records, first * TILE);
     hold_weights<KIND>(a, fn, begin);
@@ -384,7 +383,7 @@ template <int KIND> mhp_status launch(cudaStream_t stream, gradient_args *a)
     a->groups = gradient_groups(a->tokens, a->hidden, true);
     grid = dim3((unsigned)ceil_div(a->hidden, SLICE), (unsigned)a->groups);
     cudaFuncSetAttribute(state_gradient_kernel<KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    launch_behind(state_gradient_kernel<KIND>, grid, THREADS, (size_t)bytes, stream, *a);
+    state_gradient_kernel<KIND><<<grid, THREADS, (size_t)bytes, stream>>>(*a);
     return mhp_cuda_launched("state_gradient");
 }
 
