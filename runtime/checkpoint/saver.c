@@ -262,9 +262,19 @@ static void set_phase(mhp_saver *saver, saver_phase phase, mhp_status status)
     pthread_mutex_unlock(&saver->lock);
 }
 
+/* Processor time of the calling thread. */
+static double cpu_seconds(void)
+{
+    struct timespec used = {0, 0};
+
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return (double)used.tv_sec + (double)used.tv_nsec / SECOND_NS;
+}
+
 static void write_checkpoint(mhp_saver *saver)
 {
     uint64_t start_ns = mhp_time_ns();
+    double start_cpu_s = cpu_seconds();
     mhp_status status = write_part(saver);
 
     if (status == MHP_OK && rank_of(saver) == ROOT) {
@@ -272,6 +282,7 @@ static void write_checkpoint(mhp_saver *saver)
         status = complete(saver);
     }
     saver->stats.write_s = (double)(mhp_time_ns() - start_ns) * 1e-9;
+    saver->stats.cpu_s = cpu_seconds() - start_cpu_s;
     set_phase(saver, PHASE_IDLE, status);
 }
 
