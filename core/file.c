@@ -216,6 +216,7 @@ mhp_status mhp_file_pwrite(mhp_file *file, const void *data, size_t bytes, uint6
             "cannot write %zu bytes to %s at offset %llu: expected an end below 2^63", bytes,
             working_name(file), (unsigned long long)offset);
     }
+    (void)set_direct(file, false); /* else the write says that it is not aligned */
     while (done < bytes) {
         size_t part = bytes - done < WRITE_BYTES_MAX ? bytes - done : WRITE_BYTES_MAX;
         ssize_t count =
