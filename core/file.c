@@ -176,7 +176,9 @@ static void start_writing_behind(mhp_file *file)
 {
     uint64_t end = file->written_bytes / MHP_FILE_BLOCK * MHP_FILE_BLOCK;
 
-    if (file->streams && !file->direct && end >= file->behind + BEHIND_BYTES) {
+    if (file->direct) {
+        file->behind = end;
+    } else if (file->streams && end >= file->behind + BEHIND_BYTES) {
         (void)sync_file_range(file->fd, (off_t)file->behind, (off_t)(end - file->behind),
                               SYNC_FILE_RANGE_WRITE);
         file->behind = end;

@@ -78,7 +78,8 @@ static mhp_status write_header(mhp_safetensors_writer *writer, const json_t *roo
     mhp_status status = MHP_OK;
     char *text = json_dumps(root, JSON_COMPACT), *bytes = NULL;
     size_t length = text ? strlen(text) : 0;
-    uint64_t padded = (sizeof padded + length + MHP_FILE_BLOCK - 1) / MHP_FILE_BLOCK * MHP_FILE_BLOCK - sizeof padded;
+    uint64_t blocks = (sizeof blocks + length + MHP_FILE_BLOCK - 1) / MHP_FILE_BLOCK;
+    uint64_t padded = blocks * MHP_FILE_BLOCK - sizeof padded;
 
     if (!text) {
         MHP_RAISE(out, MHP_ERR_NO_MEMORY, "%s: no memory for the header", writer->path);
