@@ -241,7 +241,6 @@ static mhp_status complete(mhp_saver *saver)
     MHP_TRY(out, mhp_asprintf(&path, "%s/manifest.json", saver->work));
     MHP_TRY(out, mhp_manifest_write(&whole, path, &checksum));
     MHP_TRY(out, mhp_catalog_commit(saver->params.run, saver->state.step, checksum));
-    MHP_TRY(out, mhp_catalog_retain(saver->params.run, saver->params.keep_last, saver->params.keep_every));
 out:
     mhp_free(path);
     mhp_manifest_release(&whole);
@@ -282,6 +281,10 @@ static void write_checkpoint(mhp_saver *saver)
         status = complete(saver);
     }
     saver->stats.write_s = (double)(mhp_time_ns() - start_ns) * 1e-9;
+    if (status == MHP_OK && rank_of(saver) == ROOT) {
+        status = mhp_catalog_retain(saver->params.run, saver->params.keep_last, saver->params.keep_every);
+    }
+    saver->stats.remove_s = (double)(mhp_time_ns() - start_ns) * 1e-9 - saver->stats.write_s;
     saver->stats.cpu_s = cpu_seconds() - start_cpu_s;
     set_phase(saver, PHASE_IDLE, status);
 }

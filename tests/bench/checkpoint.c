@@ -27,7 +27,8 @@ typedef struct results {
     double bytes;                   /* of a checkpoint, all ranks */
     /* by round */
     double dd_s[ROUNDS_MAX], dd_direct_s[ROUNDS_MAX], alone_s[ROUNDS_MAX], alone_cpu_s[ROUNDS_MAX];
-    double rate[ROUNDS_MAX], rate_direct[ROUNDS_MAX];                       /* alone, over dd's of the same round */
+    double rate[ROUNDS_MAX], rate_direct[ROUNDS_MAX];       /* alone, over dd's of the same round */
+    double rate_removed[ROUNDS_MAX], remove_s[ROUNDS_MAX];  /* counting the removal of the checkpoint before */
     /* by turn */
     double plain_s[ROUNDS_MAX * TURNS], added_s[ROUNDS_MAX * TURNS], added[ROUNDS_MAX * TURNS];
     double beside_s[ROUNDS_MAX * TURNS], beside_cpu_s[ROUNDS_MAX * TURNS], copy_s[ROUNDS_MAX * TURNS], rate_beside[ROUNDS_MAX * TURNS];
@@ -138,7 +139,9 @@ static mhp_status run_round(mhp_comm *comm, const settings *given, mhp_trainer *
     MHP_RETURN_IF_ERROR(end_save(trainer, saver, &alone));
     found->alone_s[round] = alone.write_s;
     found->alone_cpu_s[round] = alone.cpu_s;
+    found->remove_s[round] = alone.remove_s;
     found->rate[round] = found->dd_s[round] / alone.write_s;
+    found->rate_removed[round] = found->dd_s[round] / (alone.write_s + alone.remove_s);
     found->rate_direct[round] = found->dd_direct_s[round] / alone.write_s;
     return run_turns(trainer, saver, step, round, found);
 }
@@ -156,6 +159,8 @@ static void print_results(results *found, int rounds)
     printf("writing alone: %.0f MiB/s, %.2f of dd, %.2f of it with oflag=direct; %.1f ms of processor time\n",
            mib / bench_median(found->alone_s, rounds), bench_median(found->rate, rounds), bench_median(found->rate_direct, rounds),
            bench_median(found->alone_cpu_s, rounds) * 1e3);
+    printf("with %.1f ms to remove the checkpoint before: %.2f of dd\n", bench_median(found->remove_s, rounds) * 1e3,
+           bench_median(found->rate_removed, rounds));
     printf("writing beside steps: %.0f MiB/s, %.2f of dd; %.1f ms of processor time\n", mib / bench_median(found->beside_s, turns),
            bench_median(found->rate_beside, turns), bench_median(found->beside_cpu_s, turns) * 1e3);
     printf("%d step(s) of %.1f ms that a save overlaps take %+.1f ms, %+.1f %%\n", found->steps, plain_s * 1e3 / found->steps,
