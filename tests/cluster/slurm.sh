@@ -64,6 +64,10 @@ CONF
     export SLURM_CONF=$work/slurm/slurm.conf
     slurmctld -c
     slurmd
+    wait_for_node
+}
+
+wait_for_node() {
     for _ in $(seq 100); do
         [ "$(sinfo -h -o %t 2>/dev/null)" = idle ] && return
         sleep 0.2
@@ -116,7 +120,9 @@ for _ in $(seq 600); do
 done
 scancel --signal=USR2 "$job"
 wait_for PENDING "$job"
-scontrol update JobId="$job" StartTime=now || true      # Slurm leaves two minutes after a requeue, or less: then it runs already
+# Slurm leaves two minutes after a requeue, so that the end of the first start is not taken for one of the second.
+wait_for_node
+scontrol update JobId="$job" StartTime=now
 wait_for COMPLETED "$job"
 grep -q "slurm.sh: preempted; job $job goes back to the queue" "slurm-$job.out" || fail "$(cat "slurm-$job.out")"
 grep 'resumes from long/checkpoints/step-' "slurm-$job.out" || fail "not resumed: $(cat "slurm-$job.out")"
