@@ -64,7 +64,8 @@ bool mhp_device_is_host_memory(const mhp_device *device);
 /* Device memory, 64-byte aligned (CUDA: 256), contents undefined (the test backend fills it with signalling NaNs). */
 mhp_status mhp_device_alloc(mhp_device *device, size_t bytes, void **pointer_out);
 void mhp_device_free(mhp_device *device, void *pointer);
-/* Host memory that the device copies from and to at full speed, and without blocking the host; zeroed. */
+/* Host memory that the device copies from and to at full speed, and without blocking the host; zeroed. From
+ * MHP_PAGE_BYTES up it begins at a multiple of that. */
 mhp_status mhp_device_alloc_host(mhp_device *device, size_t bytes, void **pointer_out);
 void mhp_device_free_host(mhp_device *device, void *pointer);
 /* How often either kind of memory was allocated so far. */

@@ -14,12 +14,20 @@
 /* Linux moves at most 2^31 - 4096 bytes in a call. */
 #define WRITE_BYTES_MAX  ((size_t)1 << 30)
 #define READ_BYTES_START ((size_t)64 << 10)
+/* Past the cache: enough for a disk's queue, little for who else waits for the disk. */
+#define DIRECT_BYTES_MAX ((size_t)16 << 20)
+/* Through the cache: what storage is given while the next is copied. */
+#define BEHIND_BYTES     ((size_t)1 << 20)
 
 struct mhp_file {
     char *path;
     char *temporary; /* NULL: written in place */
     int fd;          /* -1: closed */
     uint64_t written_bytes;
+    bool streams;        /* see mhp_file_stream */
+    bool direct_refused; /* by the file system */
+    bool direct;         /* writes go past the cache now */
+    uint64_t behind;     /* bytes that storage was given already */
 };
 
 static mhp_file_fault_fn fault_hook;
@@ -34,7 +42,8 @@ void mhp_file_set_fault(mhp_file_fault_fn fault, void *context)
 const char *mhp_file_call_text(mhp_file_call call)
 {
     static const char *const texts[MHP_FILE_CALL_COUNT] = {
-        "open", "write", "sync", "close", "rename", "sync-folder", "make-folder", "remove"};
+        "open", "write", "sync", "close", "rename", "sync-folder", "make-folder", "remove",
+        "direct"};
 
     return texts[call];
 }
@@ -111,23 +120,91 @@ static mhp_status fail_to_write(const mhp_file *file, size_t bytes, size_t done,
                          working_name(file), (unsigned long long)offset, strerror(errno), done);
 }
 
+void mhp_file_stream(mhp_file *file)
+{
+    file->streams = file->temporary != NULL; /* O_DIRECT on a pipe would be something else */
+    file->behind = file->written_bytes;
+}
+
+/* The flags that F_SETFL can change are all off but this one. */
+static bool set_direct(mhp_file *file, bool direct)
+{
+    if (file->direct != direct) {
+        if (mhp_file_fails(MHP_FILE_DIRECT, working_name(file), NULL) ||
+            fcntl(file->fd, F_SETFL, direct ? O_DIRECT : 0) != 0) {
+            return false;
+        }
+        file->direct = direct;
+    }
+    return true;
+}
+
+/* How many of `bytes` the next write is to take, and that it goes the right way. */
+static size_t prepare_write(mhp_file *file, const void *data, size_t bytes)
+{
+    bool aligned = bytes >= MHP_FILE_BLOCK && file->written_bytes % MHP_FILE_BLOCK == 0 &&
+                   (uintptr_t)data % MHP_FILE_BLOCK == 0;
+
+    if (!file->streams) {
+        return bytes < WRITE_BYTES_MAX ? bytes : WRITE_BYTES_MAX;
+    }
+    if (aligned && !file->direct_refused) {
+        if (set_direct(file, true)) {
+            bytes = bytes < DIRECT_BYTES_MAX ? bytes : DIRECT_BYTES_MAX;
+            return bytes / MHP_FILE_BLOCK * MHP_FILE_BLOCK;
+        }
+        file->direct_refused = true;
+    }
+    (void)set_direct(file, false); /* else the write says that it is not aligned */
+    return bytes < BEHIND_BYTES ? bytes : BEHIND_BYTES;
+}
+
+/* After a write past the cache that failed: whether it may do as well through it. */
+static bool may_retreat(mhp_file *file)
+{
+    bool refused = errno == EINVAL || errno == ENOTSUP || errno == EFAULT;
+
+    if (!file->direct || !refused) {
+        return false;
+    }
+    file->direct_refused = true;
+    return set_direct(file, false);
+}
+
+/* Has storage begin with what lies in the cache. Advice alone: whatever is wrong, sync says. */
+static void start_writing_behind(mhp_file *file)
+{
+    uint64_t end = file->written_bytes / MHP_FILE_BLOCK * MHP_FILE_BLOCK;
+
+    if (file->direct) {
+        file->behind = end;
+    } else if (file->streams && end >= file->behind + BEHIND_BYTES) {
+        (void)sync_file_range(file->fd, (off_t)file->behind, (off_t)(end - file->behind),
+                              SYNC_FILE_RANGE_WRITE);
+        file->behind = end;
+    }
+}
+
 mhp_status mhp_file_write(mhp_file *file, const void *data, size_t bytes)
 {
+    const uint64_t start = file->written_bytes;
     size_t done = 0;
 
     while (done < bytes) {
-        size_t part = bytes - done < WRITE_BYTES_MAX ? bytes - done : WRITE_BYTES_MAX;
+        const char *from = (const char *)data + done;
+        size_t part = prepare_write(file, from, bytes - done);
         ssize_t count = mhp_file_fails(MHP_FILE_WRITE, working_name(file), &part)
                             ? -1
-                            : write(file->fd, (const char *)data + done, part);
+                            : write(file->fd, from, part);
 
         if (count > 0) {
             done += (size_t)count;
-        } else if (count == 0 || errno != EINTR) {
-            return fail_to_write(file, bytes, done, file->written_bytes);
+            file->written_bytes += (size_t)count;
+            start_writing_behind(file);
+        } else if (count == 0 || (errno != EINTR && !may_retreat(file))) {
+            return fail_to_write(file, bytes, done, start);
         }
     }
-    file->written_bytes += bytes;
     return MHP_OK;
 }
 
@@ -141,6 +218,7 @@ mhp_status mhp_file_pwrite(mhp_file *file, const void *data, size_t bytes, uint6
             "cannot write %zu bytes to %s at offset %llu: expected an end below 2^63", bytes,
             working_name(file), (unsigned long long)offset);
     }
+    (void)set_direct(file, false); /* else the write says that it is not aligned */
     while (done < bytes) {
         size_t part = bytes - done < WRITE_BYTES_MAX ? bytes - done : WRITE_BYTES_MAX;
         ssize_t count =

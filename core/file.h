@@ -19,6 +19,14 @@ mhp_status mhp_file_create(const char *path, mhp_file **file_out);
 /* Appends all `bytes`; short writes of the system are carried on. */
 mhp_status mhp_file_write(mhp_file *file, const void *data, size_t bytes);
 
+/* For files of many bytes that nobody reads soon: from here on mhp_file_write keeps storage busy
+ * instead of leaving all to the end, and what lies at a multiple of MHP_FILE_BLOCK in the file and
+ * in memory goes past the system's cache, which takes the copy's processor time off it. A file
+ * system that refuses that, or memory that cannot be given to a disk, is written through the cache.
+ */
+enum { MHP_FILE_BLOCK = 4096 };
+void mhp_file_stream(mhp_file *file);
+
 /* Writes all `bytes` at `offset`; the position of mhp_file_write does not move. Not for pipes. */
 mhp_status mhp_file_pwrite(mhp_file *file, const void *data, size_t bytes, uint64_t offset);
 
@@ -67,6 +75,7 @@ typedef enum mhp_file_call {
     MHP_FILE_SYNC_FOLDER,
     MHP_FILE_MAKE_FOLDER,
     MHP_FILE_REMOVE,
+    MHP_FILE_DIRECT, /* going past the cache; a failure costs speed alone */
     MHP_FILE_CALL_COUNT
 } mhp_file_call;
 
@@ -78,7 +87,8 @@ typedef int (*mhp_file_fault_fn)(void *context, mhp_file_call call, const char *
 
 /* Sets the hook of the process, NULL for none; before the threads that write files start. */
 void mhp_file_set_fault(mhp_file_fault_fn fault, void *context);
-/* "open", "write", "sync", "close", "rename", "sync-folder", "make-folder", "remove". */
+/* "open", "write", "sync", "close", "rename", "sync-folder", "make-folder", "remove",
+ * "direct". */
 const char *mhp_file_call_text(mhp_file_call call);
 
 #endif

@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+enum { HUGE_PAGE_BYTES = 2 << 20 };
 
 static atomic_uint_fast64_t allocation_count;
 
@@ -28,6 +31,28 @@ mhp_status mhp_calloc(void *pointer_out, size_t count, size_t size)
     if (!pointer) {
         return mhp_error_set(MHP_ERR_NO_MEMORY, "cannot allocate %zu bytes", bytes);
     }
+    atomic_fetch_add(&allocation_count, 1);
+    memcpy(pointer_out, &pointer, sizeof pointer);
+    return MHP_OK;
+}
+
+mhp_status mhp_calloc_pages(void *pointer_out, size_t bytes)
+{
+    size_t alignment = bytes < HUGE_PAGE_BYTES ? MHP_PAGE_BYTES : HUGE_PAGE_BYTES;
+    size_t whole = bytes > 0 ? bytes : 1;
+    void *pointer = NULL;
+
+    if (whole <= PTRDIFF_MAX - alignment) {
+        whole = (whole + alignment - 1) / alignment * alignment;
+        pointer = aligned_alloc(alignment, whole);
+    }
+    if (!pointer) {
+        return mhp_error_set(MHP_ERR_NO_MEMORY, "cannot allocate %zu bytes", bytes);
+    }
+    if (alignment == HUGE_PAGE_BYTES) {
+        (void)madvise(pointer, whole, MADV_HUGEPAGE);       /* a wish: small pages do as well, at more cost */
+    }
+    memset(pointer, 0, whole);
     atomic_fetch_add(&allocation_count, 1);
     memcpy(pointer_out, &pointer, sizeof pointer);
     return MHP_OK;

@@ -11,6 +11,11 @@
  * A count or size of 0 gives a valid pointer to free. Release with mhp_free. */
 mhp_status mhp_calloc(void *pointer_out, size_t count, size_t size);
 
+/* The same for large blocks that live long, at a multiple of MHP_PAGE_BYTES and all of it there from the start: whoever writes to it later
+ * waits for no page. In pages of 2 MiB where the system has them. */
+enum { MHP_PAGE_BYTES = 4096 };
+mhp_status mhp_calloc_pages(void *pointer_out, size_t bytes);
+
 /* Grows or shrinks *(void **)pointer_inout to count * size bytes, keeping the contents; added bytes are not zeroed. */
 mhp_status mhp_realloc(void *pointer_inout, size_t count, size_t size);
 
@@ -23,7 +28,7 @@ mhp_status mhp_asprintf(char **text_out, const char *format, ...) __attribute__(
 /* Releases; NULL is allowed. */
 void mhp_free(void *pointer);
 
-/* How often this process called mhp_calloc, mhp_realloc, mhp_strdup or mhp_asprintf so far; any thread. */
+/* How often this process called mhp_calloc, mhp_calloc_pages, mhp_realloc, mhp_strdup or mhp_asprintf so far; any thread. */
 uint64_t mhp_allocation_count(void);
 
 #endif

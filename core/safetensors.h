@@ -35,7 +35,8 @@ const char *mhp_safetensors_metadata(const mhp_safetensors *file, const char *ke
 mhp_status mhp_safetensors_read(const mhp_safetensors *file, const mhp_tensor_info *expected, void *target);
 
 /* Writes to `path`.tmp; finish syncs and renames it to `path` and syncs the folder; abandoning removes it. Tensors are given in the
- * order announced, possibly in several pieces. Metadata: pairs of strings, ended by NULL; may be NULL. */
+ * order announced, possibly in several pieces or several in one. Their data begins at a multiple of MHP_FILE_BLOCK: large pieces that
+ * lie in memory as they do in the file go past the system's cache, see mhp_file_stream. Metadata: pairs of strings, ended by NULL; may be NULL. */
 mhp_status mhp_safetensors_create(const char *path, const mhp_tensor_info *infos, size_t count, const char *const *metadata,
                                   mhp_safetensors_writer **writer_out);
 mhp_hash mhp_safetensors_writer_header_hash(const mhp_safetensors_writer *writer);

@@ -72,13 +72,14 @@ static mhp_status describe_metadata(json_t *root, const char *path, const char *
     return MHP_OK;
 }
 
-/* Length and JSON, padded with spaces so that the data begins at a multiple of 8. */
+/* Length and JSON, padded with spaces so that the data begins at a block of the file. */
 static mhp_status write_header(mhp_safetensors_writer *writer, const json_t *root)
 {
     mhp_status status = MHP_OK;
     char *text = json_dumps(root, JSON_COMPACT), *bytes = NULL;
-    size_t length = text ? strlen(text) : 0, padding = (8 - length % 8) % 8;
-    uint64_t padded = length + padding;
+    size_t length = text ? strlen(text) : 0;
+    uint64_t blocks = (sizeof blocks + length + MHP_FILE_BLOCK - 1) / MHP_FILE_BLOCK;
+    uint64_t padded = blocks * MHP_FILE_BLOCK - sizeof padded;
 
     if (!text) {
         MHP_RAISE(out, MHP_ERR_NO_MEMORY, "%s: no memory for the header", writer->path);
@@ -90,7 +91,7 @@ static mhp_status write_header(mhp_safetensors_writer *writer, const json_t *roo
     MHP_TRY(out, mhp_calloc(&bytes, sizeof padded + padded, 1));
     memcpy(bytes, &padded, sizeof padded);
     memcpy(bytes + sizeof padded, text, length);
-    memset(bytes + sizeof padded + length, ' ', padding);
+    memset(bytes + sizeof padded + length, ' ', padded - length);
     writer->header_hash = mhp_hash_bytes(bytes, sizeof padded + padded);
     MHP_TRY(out, mhp_file_write(writer->file, bytes, sizeof padded + padded));
 out:
@@ -122,6 +123,7 @@ mhp_status mhp_safetensors_create(const char *path, const mhp_tensor_info *infos
     }
     MHP_TRY(out, mhp_file_create(path, &writer->file));
     MHP_TRY(out, write_header(writer, root));
+    mhp_file_stream(writer->file);
     *writer_out = writer;
     writer = NULL;
 out:

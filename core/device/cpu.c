@@ -88,7 +88,7 @@ static void cpu_free(mhp_device *base, void *pointer)
 static mhp_status cpu_alloc_host(mhp_device *base, size_t bytes, void **pointer_out)
 {
     (void)base;
-    return mhp_calloc(pointer_out, bytes, 1);
+    return bytes < MHP_PAGE_BYTES ? mhp_calloc(pointer_out, bytes, 1) : mhp_calloc_pages(pointer_out, bytes);
 }
 
 static void cpu_free_host(mhp_device *base, void *pointer)

@@ -63,8 +63,7 @@ static size_t piece_bytes(const mhp_checkpoint_piece *piece)
     return (size_t)piece->tensor.count * mhp_dtype_bytes(piece->tensor.info.dtype);
 }
 
-/* Hashes each piece as it is written. */
-static mhp_status write_pieces(mhp_saver *saver, mhp_safetensors_writer *writer, int kind)
+static mhp_status hash_pieces(mhp_saver *saver, int kind)
 {
     size_t count;
     const mhp_checkpoint_piece *pieces = mhp_checkpoint_parts_pieces(saver->parts, &count);
@@ -77,9 +76,7 @@ static mhp_status write_pieces(mhp_saver *saver, mhp_safetensors_writer *writer,
         }
         tensor.file = saver->own.file_count - 1;
         tensor.hash = mhp_hash_bytes(pieces[i].data, piece_bytes(&pieces[i]));
-        MHP_RETURN_IF_ERROR(mhp_safetensors_write(writer, pieces[i].data, piece_bytes(&pieces[i])));
         MHP_RETURN_IF_ERROR(mhp_manifest_add_tensor(&saver->own, &tensor));
-        saver->stats.bytes += piece_bytes(&pieces[i]);
     }
     return MHP_OK;
 }
@@ -92,8 +89,9 @@ static mhp_status write_file(mhp_saver *saver, int kind)
     mhp_tensor_info *infos = NULL;
     char name[MHP_MANIFEST_NAME_MAX];
     char *path = NULL;
-    size_t count, info_count = 0;
+    size_t count, bytes, info_count = 0;
     const mhp_checkpoint_piece *pieces = mhp_checkpoint_parts_pieces(saver->parts, &count);
+    const char *image = mhp_checkpoint_parts_image(saver->parts, kind, &bytes);
 
     MHP_TRY(out, mhp_calloc(&infos, count, sizeof *infos));
     for (size_t i = 0; i < count; i++) {
@@ -105,7 +103,9 @@ static mhp_status write_file(mhp_saver *saver, int kind)
     MHP_TRY(out, mhp_asprintf(&path, "%s/%s", saver->work, name));
     MHP_TRY(out, mhp_safetensors_create(path, infos, info_count, metadata, &writer));
     MHP_TRY(out, mhp_manifest_add_file(&saver->own, name, mhp_safetensors_writer_header_hash(writer)));
-    MHP_TRY(out, write_pieces(saver, writer, kind));
+    MHP_TRY(out, hash_pieces(saver, kind));
+    MHP_TRY(out, mhp_safetensors_write(writer, image, bytes));
+    saver->stats.bytes += bytes;
     status = mhp_safetensors_finish(writer);
     writer = NULL;
 out:
@@ -241,7 +241,6 @@ static mhp_status complete(mhp_saver *saver)
     MHP_TRY(out, mhp_asprintf(&path, "%s/manifest.json", saver->work));
     MHP_TRY(out, mhp_manifest_write(&whole, path, &checksum));
     MHP_TRY(out, mhp_catalog_commit(saver->params.run, saver->state.step, checksum));
-    MHP_TRY(out, mhp_catalog_retain(saver->params.run, saver->params.keep_last, saver->params.keep_every));
 out:
     mhp_free(path);
     mhp_manifest_release(&whole);
@@ -262,9 +261,19 @@ static void set_phase(mhp_saver *saver, saver_phase phase, mhp_status status)
     pthread_mutex_unlock(&saver->lock);
 }
 
+/* Processor time of the calling thread. */
+static double cpu_seconds(void)
+{
+    struct timespec used = {0, 0};
+
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return (double)used.tv_sec + (double)used.tv_nsec / SECOND_NS;
+}
+
 static void write_checkpoint(mhp_saver *saver)
 {
     uint64_t start_ns = mhp_time_ns();
+    double start_cpu_s = cpu_seconds();
     mhp_status status = write_part(saver);
 
     if (status == MHP_OK && rank_of(saver) == ROOT) {
@@ -272,6 +281,11 @@ static void write_checkpoint(mhp_saver *saver)
         status = complete(saver);
     }
     saver->stats.write_s = (double)(mhp_time_ns() - start_ns) * 1e-9;
+    if (status == MHP_OK && rank_of(saver) == ROOT) {
+        status = mhp_catalog_retain(saver->params.run, saver->params.keep_last, saver->params.keep_every);
+    }
+    saver->stats.remove_s = (double)(mhp_time_ns() - start_ns) * 1e-9 - saver->stats.write_s;
+    saver->stats.cpu_s = cpu_seconds() - start_cpu_s;
     set_phase(saver, PHASE_IDLE, status);
 }
 

@@ -31,9 +31,10 @@ mhp_status mhp_saver_check(mhp_saver *saver);
 /* Waits until the checkpoint that is under way, if any, is complete. Every rank; all get the same status. */
 mhp_status mhp_saver_wait(mhp_saver *saver);
 
-/* What the last checkpoint took, this rank: the copy that the step waited for, and the writing beside it; and its bytes. */
+/* What the last checkpoint took, this rank: the copy that the step waited for; the writing beside it, on rank 0 until the checkpoint was
+ * complete; then the removal of those that do not stay; the thread's processor time for both; and its bytes. */
 typedef struct mhp_saver_stats {
-    double stage_s, write_s;
+    double stage_s, write_s, remove_s, cpu_s;
     size_t bytes;
 } mhp_saver_stats;
 void mhp_saver_get_stats(mhp_saver *saver, mhp_saver_stats *stats_out);

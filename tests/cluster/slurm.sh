@@ -64,6 +64,10 @@ CONF
     export SLURM_CONF=$work/slurm/slurm.conf
     slurmctld -c
     slurmd
+    wait_for_node
+}
+
+wait_for_node() {
     for _ in $(seq 100); do
         [ "$(sinfo -h -o %t 2>/dev/null)" = idle ] && return
         sleep 0.2
@@ -107,7 +111,8 @@ grep -q 'error: .*train.steps=0' "slurm-$job.out" || fail "$(cat "slurm-$job.out
 [ "$(scontrol show job "$job" | grep -o 'Restarts=[0-9]*')" = Restarts=0 ] || fail "job $job was started again"
 
 echo "== SIGUSR2: exit status 75, back to the queue, and on from the checkpoint"
-long=(config.yaml --set log.dir=long --set train.steps=400 --set eval.every=1000)
+steps=3000                                      # of 3 ms: more than Slurm takes to bring the signal, which can be a second
+long=(config.yaml --set log.dir=long --set train.steps=$steps --set eval.every=10000)
 job=$(sbatch --parsable "${one_node[@]}" "$here/../launch/cluster/slurm.sh" "${long[@]}")
 for _ in $(seq 600); do
     [ "$(wc -l 2>/dev/null <long/metrics.jsonl)" -ge 20 ] 2>/dev/null && break
@@ -115,9 +120,11 @@ for _ in $(seq 600); do
 done
 scancel --signal=USR2 "$job"
 wait_for PENDING "$job"
-scontrol update JobId="$job" StartTime=now      # Slurm leaves two minutes after a requeue
+# Slurm leaves two minutes after a requeue, so that the end of the first start is not taken for one of the second.
+wait_for_node
+scontrol update JobId="$job" StartTime=now
 wait_for COMPLETED "$job"
 grep -q "slurm.sh: preempted; job $job goes back to the queue" "slurm-$job.out" || fail "$(cat "slurm-$job.out")"
 grep 'resumes from long/checkpoints/step-' "slurm-$job.out" || fail "not resumed: $(cat "slurm-$job.out")"
-[ "$(losses long | cut -d, -f1 | sort -u | wc -l)" -eq 400 ] || fail "steps are missing: $(losses long | wc -l)"
-grep -q 'trained 400 steps' "slurm-$job.out" || fail "not done: $(cat "slurm-$job.out")"
+[ "$(losses long | cut -d, -f1 | sort -u | wc -l)" -eq "$steps" ] || fail "steps are missing: $(losses long | wc -l)"
+grep -q "trained $steps steps" "slurm-$job.out" || fail "not done: $(cat "slurm-$job.out")"

@@ -1,5 +1,6 @@
 /* mpirun -n P test_saver FOLDER: every system call of a save fails once in turn, on each rank: the save ends with an error that names
- * the cause, and the checkpoint before it stays the latest and intact. */
+ * the cause, and the checkpoint before it stays the latest and intact. Where a failure may not harm (a write that is cut short, a file
+ * system that refuses to be written past the cache), the save is complete and intact. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -23,16 +24,40 @@ typedef struct world {
     int rank, size;
 } world;
 
-/* The call with that number fails; all are counted. */
-static atomic_int calls_seen, failing_call;
+typedef enum harm {
+    HARM_FULL,                      /* ENOSPC */
+    HARM_INVALID,                   /* EINVAL of a write: what a file system says that does not like the block past the cache */
+    HARM_SHORT,                     /* half a write */
+    HARM_COUNT
+} harm;
 
-static int fail_one(void *context, mhp_file_call call, const char *path, size_t *bytes)
+/* The call with that number is harmed; all are counted. */
+static atomic_int calls_seen, harmed_call, harm_done;
+static atomic_int harm_kind;        /* of harm */
+
+static int harm_one(void *context, mhp_file_call call, const char *path, size_t *bytes)
+{
+    int kind = atomic_load(&harm_kind);
+
+    (void)context;
+    (void)path;
+    if ((kind != HARM_FULL && call != MHP_FILE_WRITE) || atomic_fetch_add(&calls_seen, 1) != atomic_load(&harmed_call)) {
+        return 0;
+    }
+    atomic_store(&harm_done, 1 + (int)call);
+    if (kind == HARM_SHORT) {
+        *bytes = (*bytes + 1) / 2;
+        return 0;
+    }
+    return kind == HARM_FULL ? ENOSPC : EINVAL;
+}
+
+static int refuse_direct(void *context, mhp_file_call call, const char *path, size_t *bytes)
 {
     (void)context;
-    (void)call;
     (void)path;
     (void)bytes;
-    return atomic_fetch_add(&calls_seen, 1) == atomic_load(&failing_call) ? ENOSPC : 0;
+    return call == MHP_FILE_DIRECT ? EINVAL : 0;
 }
 
 static mhp_saver *make_saver(world *w)
@@ -69,30 +94,63 @@ static int64_t intact_latest(world *w)
     return step;
 }
 
-/* Tries each call of one rank until a save needs no more; returns how many failed. */
-static int fail_each_call(world *w, int rank, int64_t *step)
+/* A save under a hook; all ranks together. */
+static mhp_status save_with(world *w, mhp_file_fault_fn fault, int64_t step)
 {
+    mhp_saver *saver = make_saver(w);
+    mhp_status status;
+
+    CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, NULL));
+    mhp_file_set_fault(fault, NULL);
+    status = save(w, saver, step);
+    mhp_file_set_fault(NULL, NULL);
+    mhp_saver_destroy(saver);
+    mhp_comm_forget_failure(w->comm);
+    return status;
+}
+
+/* What the harmed rank's call was, for all ranks; -1 if it made no such call. */
+static int harmed(world *w, int rank)
+{
+    mhp_store *store = mhp_trainer_store(w->trainer);
+    double call = w->rank == rank ? atomic_load(&harm_done) - 1 : 0;
+    mhp_event *summed = NULL;
+
+    CHECK_OK(mhp_event_create(store->device, &summed));
+    CHECK_OK(mhp_group_all_reduce(store->world, &call, 1, MHP_DTYPE_F64, MHP_REDUCE_SUM, NULL, summed));
+    CHECK_OK(mhp_event_synchronize(summed, 0));
+    mhp_event_destroy(summed);
+    return (int)call;
+}
+
+/* Harms each call of one rank until a save makes no more; returns how many were. */
+static int harm_each_call(world *w, harm kind, int rank, int64_t *step)
+{
+    static const char *const words[HARM_COUNT] = {"No space left on device", "Invalid argument", ""};
+
     for (int call = 0; call < CALLS_MAX; call++) {
         int64_t before = intact_latest(w), after;
-        mhp_saver *saver = make_saver(w);
         mhp_status status;
+        int which;
 
-        CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, NULL));
+        atomic_store(&harm_kind, (int)kind);
         atomic_store(&calls_seen, 0);
-        atomic_store(&failing_call, w->rank == rank ? call : -1);
-        mhp_file_set_fault(fail_one, NULL);
-        status = save(w, saver, ++*step);
-        mhp_file_set_fault(NULL, NULL);
-        mhp_saver_destroy(saver);
-        mhp_comm_forget_failure(w->comm);
-        CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, NULL));
+        atomic_store(&harm_done, 0);
+        atomic_store(&harmed_call, w->rank == rank ? call : -1);
+        status = save_with(w, harm_one, ++*step);
+        which = harmed(w, rank);
         after = intact_latest(w);
         if (status == MHP_OK) {
             CHECK(after == *step);
+            CHECK(which < 0 || kind != HARM_FULL || which == MHP_FILE_DIRECT);
+        } else {
+            CHECK(which >= 0 && kind != HARM_SHORT && which != MHP_FILE_DIRECT);
+            CHECK(status == MHP_ERR_IO && strstr(mhp_error_text(), words[kind]));
+            CHECK(after == before || after == *step);    /* the latter if only the last sync of the folder failed */
+        }
+        if (which < 0) {
             return call;
         }
-        CHECK(status == MHP_ERR_IO && strstr(mhp_error_text(), "No space left on device"));
-        CHECK(after == before || after == *step);        /* the latter if only the last sync of the folder failed */
     }
     CHECK(false);
     return 0;
@@ -123,12 +181,15 @@ static void run_cases(world *w)
     CHECK_OK(save(w, saver, step));
     mhp_saver_destroy(saver);
     for (int rank = 0; rank < w->size; rank++) {
-        int failed = fail_each_call(w, rank, &step);
+        int failed = harm_each_call(w, HARM_FULL, rank, &step);
 
-        CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, NULL));
         CHECK(failed >= 15);                             /* open, writes, sync, close, rename, folder of each of three files */
+        CHECK(harm_each_call(w, HARM_INVALID, rank, &step) >= 3);
+        CHECK(harm_each_call(w, HARM_SHORT, rank, &step) >= 3);
         total += failed;
     }
+    CHECK_OK(save_with(w, refuse_direct, ++step));
+    CHECK(intact_latest(w) == step);
     if (w->rank == 0) {
         printf("%d calls failed once each on %d ranks\n", total, w->size);
     }

@@ -1,6 +1,7 @@
 /* Files that appear whole or not at all, and the words of every failure. */
 #include "tests/unit/core/support.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -110,6 +111,193 @@ static void test_temporary_that_is_a_link(void **state)
     assert_failed(mhp_file_write_atomic(path, "x", 1), MHP_ERR_IO, path, NULL);
     assert_file_holds(victim, "keep", 4);
     assert_false(is_there(path));
+}
+
+/* ---- streams ---- */
+
+enum { STREAM_BYTES = 5 * (1 << 20) + 777, CALLS_MAX = 64 };
+
+/* What a hook saw and does: the write with that number gets `error`, and each is cut to `bytes_max`. */
+typedef struct hooked {
+    int calls[MHP_FILE_CALL_COUNT];
+    int failing_write, error;
+    size_t bytes_max;
+    bool refuses_direct;
+} hooked;
+
+static int watch(void *context, mhp_file_call call, const char *path, size_t *bytes)
+{
+    hooked *seen = context;
+    int number = seen->calls[call]++;
+
+    (void)path;
+    if (call == MHP_FILE_DIRECT && seen->refuses_direct) {
+        return EINVAL;
+    }
+    if (call == MHP_FILE_WRITE && number == seen->failing_write) {
+        return seen->error;
+    }
+    if (call == MHP_FILE_WRITE && seen->bytes_max > 0 && *bytes > seen->bytes_max) {
+        *bytes = seen->bytes_max;
+    }
+    return 0;
+}
+
+static unsigned char *stream_memory(void)
+{
+    unsigned char *data = NULL;
+
+    assert_ok(mhp_calloc_pages(&data, STREAM_BYTES));
+    for (size_t i = 0; i < STREAM_BYTES; i++) {
+        data[i] = (unsigned char)(i * 31 + i / 251);
+    }
+    return data;
+}
+
+/* A block, then all of the memory in three parts of which the second begins at no block. */
+static mhp_status write_stream(const char *path, const unsigned char *data, hooked *seen)
+{
+    static const size_t ends[] = {(2 << 20) + 5, (2 << 20) + 6, STREAM_BYTES};
+    mhp_status status;
+    mhp_file *file = NULL;
+    size_t at = 0;
+
+    assert_ok(mhp_file_create(path, &file));
+    mhp_file_set_fault(watch, seen);
+    status = mhp_file_write(file, data, MHP_FILE_BLOCK);
+    mhp_file_stream(file);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0] && status == MHP_OK; i++) {
+        status = mhp_file_write(file, data + at, ends[i] - at);
+        at = ends[i];
+    }
+    if (status == MHP_OK) {
+        status = mhp_file_finish(file);
+    } else {
+        mhp_file_abandon(file);
+    }
+    mhp_file_set_fault(NULL, NULL);
+    return status;
+}
+
+static void assert_stream(const char *path, const unsigned char *data)
+{
+    char *text = NULL;
+    size_t size = 0;
+
+    assert_ok(mhp_file_read_all(path, 2 * STREAM_BYTES, &text, &size));
+    assert_int_equal(size, MHP_FILE_BLOCK + STREAM_BYTES);
+    assert_memory_equal(text, data, MHP_FILE_BLOCK);
+    assert_memory_equal(text + MHP_FILE_BLOCK, data, STREAM_BYTES);
+    mhp_free(text);
+}
+
+/* Whether the file system of the tests takes writes past the cache. */
+static bool takes_direct(void)
+{
+    int fd = open(scratch_path("probe"), O_WRONLY | O_CREAT | O_DIRECT, 0600);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return fd >= 0;
+}
+
+static void test_stream(void **state)
+{
+    const char *path = scratch_path("stream");
+    unsigned char *data = stream_memory();
+    hooked plain = {.failing_write = -1}, refused = {.failing_write = -1, .refuses_direct = true};
+    hooked odd = {.failing_write = -1, .bytes_max = (1 << 20) - 3}, even = {.failing_write = -1, .bytes_max = 1 << 20};
+
+    (void)state;
+    assert_ok(write_stream(path, data, &plain));
+    assert_stream(path, data);
+    assert_true(plain.calls[MHP_FILE_DIRECT] >= 1);
+    assert_ok(write_stream(path, data, &refused));
+    assert_stream(path, data);
+    assert_int_equal(refused.calls[MHP_FILE_DIRECT], 1); /* asked once */
+    assert_ok(write_stream(path, data, &odd));
+    assert_stream(path, data);
+    assert_ok(write_stream(path, data, &even));
+    assert_stream(path, data);
+    mhp_free(data);
+}
+
+/* Each write fails in turn, with what is an error in every case and with what is none past the cache. */
+static void test_stream_fails(void **state)
+{
+    static const int errors[] = {EINTR, ENOSPC, EINVAL, EFAULT, ENOTSUP};
+    const char *path = scratch_path("failing");
+    unsigned char *data = stream_memory();
+
+    (void)state;
+    for (size_t e = 0; e < sizeof errors / sizeof errors[0]; e++) {
+        int call, passed = 0;
+
+        for (call = 0; call < CALLS_MAX; call++) {
+            hooked seen = {.failing_write = call, .error = errors[e]};
+            mhp_status status = write_stream(path, data, &seen);
+
+            if (status == MHP_OK) {
+                assert_stream(path, data);
+            } else {
+                assert_int_equal(status, MHP_ERR_IO);
+                assert_non_null(strstr(mhp_error_text(), strerror(errors[e])));
+                assert_false(is_there(temporary_of(path)));
+            }
+            if (call >= seen.calls[MHP_FILE_WRITE]) {
+                break; /* no such write */
+            }
+            passed += status == MHP_OK;
+        }
+        assert_true(call >= 4 && call < CALLS_MAX);
+        assert_true(errors[e] == EINTR ? passed == call : errors[e] == ENOSPC ? passed == 0 : passed < call);
+        assert_true(errors[e] == ENOSPC || !takes_direct() || passed > 0);
+    }
+    mhp_free(data);
+}
+
+/* The bytes that mhp_file_pwrite puts into a stream lie anywhere. */
+static void test_stream_with_pwrite(void **state)
+{
+    const char *path = scratch_path("both");
+    unsigned char *data = stream_memory();
+    mhp_file *file = NULL;
+
+    (void)state;
+    assert_ok(mhp_file_create(path, &file));
+    mhp_file_stream(file);
+    assert_ok(mhp_file_write(file, data, 1 << 20));
+    assert_ok(mhp_file_pwrite(file, "XY", 2, 4095));
+    assert_ok(mhp_file_write(file, data + (1 << 20), STREAM_BYTES - (1 << 20)));
+    assert_ok(mhp_file_finish(file));
+    memcpy(data + 4095, "XY", 2);
+    assert_file_holds(path, data, STREAM_BYTES);
+    mhp_free(data);
+}
+
+/* O_DIRECT on a pipe would make packets of what is written. */
+static void test_stream_to_pipe(void **state)
+{
+    const char *path = scratch_path("stream-pipe");
+    unsigned char *data = stream_memory();
+    char read_back[2 * MHP_FILE_BLOCK];
+    mhp_file *file = NULL;
+    int fd;
+
+    (void)state;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    fd = open(path, O_RDONLY | O_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_ok(mhp_file_create(path, &file));
+    mhp_file_stream(file);
+    assert_ok(mhp_file_write(file, data, 2 * MHP_FILE_BLOCK));
+    assert_int_equal(read(fd, read_back, 10), 10); /* of a packet the rest would be lost */
+    assert_int_equal(read(fd, read_back + 10, sizeof read_back - 10), sizeof read_back - 10);
+    assert_memory_equal(read_back, data, sizeof read_back);
+    assert_ok(mhp_file_finish(file));
+    close(fd);
+    mhp_free(data);
 }
 
 static void test_pwrite(void **state)
@@ -320,6 +508,10 @@ int main(void)
         cmocka_unit_test(test_failed_finish_leaves_nothing),
         cmocka_unit_test(test_left_over_temporary_is_emptied),
         cmocka_unit_test(test_temporary_that_is_a_link),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_stream_fails),
+        cmocka_unit_test(test_stream_with_pwrite),
+        cmocka_unit_test(test_stream_to_pipe),
         cmocka_unit_test(test_pwrite),
         cmocka_unit_test(test_pwrite_limits),
         cmocka_unit_test(test_pwrite_error_names_place),

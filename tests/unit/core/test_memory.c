@@ -22,6 +22,25 @@ static void calloc_is_zeroed_and_checked(void **state)
     mhp_free(NULL);
 }
 
+static void pages_are_zeroed_and_aligned(void **state)
+{
+    static const size_t sizes[] = {0, 1, MHP_PAGE_BYTES, (2 << 20) - 1, 2 << 20, (5 << 20) + 3};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        unsigned char *bytes = NULL;
+        size_t sum = 0;
+
+        assert_ok(mhp_calloc_pages(&bytes, sizes[i]));
+        assert_int_equal((uintptr_t)bytes % MHP_PAGE_BYTES, 0);
+        for (size_t at = 0; at < sizes[i]; at++) {
+            sum += bytes[at];
+        }
+        assert_int_equal(sum, 0);
+        mhp_free(bytes);
+    }
+}
+
 static void realloc_keeps_contents(void **state)
 {
     int *numbers = NULL;
@@ -50,6 +69,9 @@ static void test_overflow(void **state)
     assert_failed(mhp_calloc(&pointer, SIZE_MAX, 2), MHP_ERR_NO_MEMORY, "18446744073709551615",
                   "2 bytes", NULL);
     assert_failed(mhp_realloc(&pointer, SIZE_MAX / 4 + 1, 4), MHP_ERR_NO_MEMORY, "4 bytes", NULL);
+    assert_failed(mhp_calloc_pages(&pointer, SIZE_MAX), MHP_ERR_NO_MEMORY, "18446744073709551615",
+                  NULL);
+    assert_failed(mhp_calloc_pages(&pointer, PTRDIFF_MAX), MHP_ERR_NO_MEMORY, NULL);
     assert_ptr_equal(pointer, &number);
     assert_int_equal(number, 7);
 }
@@ -94,6 +116,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calloc_is_zeroed_and_checked),
+        cmocka_unit_test(pages_are_zeroed_and_aligned),
         cmocka_unit_test(realloc_keeps_contents),
         cmocka_unit_test(test_overflow),
         cmocka_unit_test(test_strings),

@@ -8,7 +8,7 @@
 #include "core/random.h"
 #include "core/safetensors.h"
 
-enum { BYTES_MAX = 4096 };
+enum { BYTES_MAX = 3 * MHP_FILE_BLOCK };
 
 static const mhp_tensor_info matrix = {"matrix", MHP_DTYPE_F32, 2, {2, 3}};
 static const float matrix_data[6] = {1, -2, 3.5f, 0, 1e-20f, 1e20f};
@@ -132,7 +132,7 @@ static void test_data_is_aligned(void **state)
     write_sample(path);
     assert_ok(mhp_file_read_all(path, BYTES_MAX, &text, &size));
     memcpy(&length, text, 8);
-    assert_int_equal(length % 8, 0);
+    assert_int_equal((8 + length) % MHP_FILE_BLOCK, 0);
     assert_int_equal(size, 8 + length + 32);
     mhp_free(text);
 }
@@ -382,11 +382,15 @@ static void test_flipped_bytes_are_survived(void **state)
     const char *path = scratch_path("flipped.safetensors");
     char *text = NULL;
     size_t size = 0;
+    size_t used = MHP_FILE_BLOCK;
     int refused_count = 0;
 
     (void)state;
     write_sample(path);
     assert_ok(mhp_file_read_all(path, BYTES_MAX, &text, &size));
+    while (text[used - 1] == ' ') { /* what fills the header up */
+        used--;
+    }
     for (size_t at = 0; at < size; at++) { /* every place, every bit; then every cut */
         for (int bit = 0; bit < 8; bit++) {
             mhp_status status;
@@ -407,7 +411,7 @@ static void test_flipped_bytes_are_survived(void **state)
         for (uint64_t i = 0; i < 1 + round % 4; i++) {
             uint64_t bits = mhp_random_u64(1, round, i);
 
-            copy.data[(bits >> 8) % size] = "0129[]{},:\"-\xff "[bits % 14];
+            copy.data[(bits >> 8) % used] = "0129[]{},:\"-\xff "[bits % 14];
         }
         assert_true(is_expected(open_exact(copy.data, size)));
     }
