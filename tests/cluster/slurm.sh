@@ -120,8 +120,9 @@ for _ in $(seq 600); do
 done
 scancel --signal=USR2 "$job"
 wait_for PENDING "$job"
-# Slurm leaves two minutes after a requeue, so that the end of the first start is not taken for one of the second.
+# Slurm leaves two minutes after a requeue. Within the same second slurmd would refuse the second start: "Job credential revoked".
 wait_for_node
+sleep 3
 scontrol update JobId="$job" StartTime=now
 wait_for COMPLETED "$job"
 grep -q "slurm.sh: preempted; job $job goes back to the queue" "slurm-$job.out" || fail "$(cat "slurm-$job.out")"
