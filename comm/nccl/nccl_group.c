@@ -1,4 +1,4 @@
-/* Groups over NCCL, for device memory; of the host's, MPI does it. Not yet run on two cards. */
+/* Groups over NCCL, for device memory; of the host's, MPI does it. */
 #include <stdio.h>
 #include <time.h>
 

@@ -7,7 +7,10 @@
 #include "core/memory.h"
 
 /* CTAs are multiprocessors that a message takes from the stages' kernels. */
-enum { CTAS_MIN = 1, CTAS_MAX = 4, POLL_PAUSE_NS = 10000, LEAVE_PATIENCE_S = 10 };
+enum { CTAS_MIN = 1, CTAS_MAX = 4, POLL_PAUSE_NS = 10000 };
+
+/* Of a process that leaves: a lost peer never comes to end a communicator, one that lives may be slow to. */
+enum { LEAVE_LOST_S = 10, LEAVE_S = 120 };
 
 static mhp_nccl_api found_api;
 static const mhp_nccl_api *found;
@@ -82,6 +85,7 @@ typedef struct ending {
 static pthread_mutex_t endings_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t endings_done = PTHREAD_COND_INITIALIZER;
 static int endings;
+static bool any_lost;               /* a communicator was given up */
 
 static void *run_ending(void *argument)
 {
@@ -96,7 +100,7 @@ static void *run_ending(void *argument)
     return NULL;
 }
 
-static void end_apart(ncclComm_t comm, ncclResult_t (*end)(ncclComm_t comm))
+static void end_apart(ncclComm_t comm, ncclResult_t (*end)(ncclComm_t comm), bool lost)
 {
     ending *own;
     pthread_t thread;
@@ -107,6 +111,7 @@ static void end_apart(ncclComm_t comm, ncclResult_t (*end)(ncclComm_t comm))
     *own = (ending){comm, end};
     pthread_mutex_lock(&endings_lock);
     endings++;
+    any_lost = any_lost || lost;
     pthread_mutex_unlock(&endings_lock);
     if (pthread_create(&thread, NULL, run_ending, own) == 0) {
         pthread_detach(thread);
@@ -115,13 +120,14 @@ static void end_apart(ncclComm_t comm, ncclResult_t (*end)(ncclComm_t comm))
     }
 }
 
+/* A thread that is still amid NCCL when the process takes its libraries down would crash it. */
 void mhp_nccl_leave(void)
 {
     struct timespec until;
 
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += LEAVE_PATIENCE_S;
     pthread_mutex_lock(&endings_lock);
+    until.tv_sec += any_lost ? LEAVE_LOST_S : LEAVE_S;
     while (endings > 0 && pthread_cond_timedwait(&endings_done, &endings_lock, &until) == 0) {
     }
     pthread_mutex_unlock(&endings_lock);
@@ -138,7 +144,7 @@ static void look(mhp_watch *watch, bool failed)
     pthread_mutex_lock(&link->lock);
     if (link->comm && !link->aborted && failed) {
         link->aborted = true;
-        end_apart(link->comm, link->api->abort);
+        end_apart(link->comm, link->api->abort, true);
     } else if (link->comm && !link->aborted && link->api->async_error(link->comm, &result) == ncclSuccess) {
         status = explain(link, result);
     }
@@ -239,7 +245,7 @@ void mhp_nccl_link_close(mhp_nccl_link *link)
     }
     mhp_edges_unwatch(link->world, &link->watch);       /* from here on nobody else looks */
     if (link->comm && !link->aborted) {
-        end_apart(link->comm, link->api->destroy);
+        end_apart(link->comm, link->api->destroy, false);
     }
     pthread_mutex_destroy(&link->lock);
     link->watched = false;
