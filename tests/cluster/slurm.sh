@@ -112,7 +112,7 @@ grep -q 'error: .*train.steps=0' "slurm-$job.out" || fail "$(cat "slurm-$job.out
 
 echo "== SIGUSR2: exit status 75, back to the queue, and on from the checkpoint"
 steps=3000                                      # of 3 ms: more than Slurm takes to bring the signal, which can be a second
-long=(config.yaml --set log.dir=long --set train.steps=$steps --set eval.every=10000)
+long=(config.yaml --set log.dir=long --set "train.steps=$steps" --set eval.every=10000)
 job=$(sbatch --parsable "${one_node[@]}" "$here/../launch/cluster/slurm.sh" "${long[@]}")
 for _ in $(seq 600); do
     [ "$(wc -l 2>/dev/null <long/metrics.jsonl)" -ge 20 ] 2>/dev/null && break
