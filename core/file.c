@@ -162,13 +162,18 @@ static size_t prepare_write(mhp_file *file, const void *data, size_t bytes)
 /* After a write past the cache that failed: whether it may do as well through it. */
 static bool may_retreat(mhp_file *file)
 {
-    bool refused = errno == EINVAL || errno == ENOTSUP || errno == EFAULT;
+    const int reason = errno;
+    bool refused = reason == EINVAL || reason == ENOTSUP || reason == EFAULT;
 
     if (!file->direct || !refused) {
         return false;
     }
     file->direct_refused = true;
-    return set_direct(file, false);
+    if (!set_direct(file, false)) {
+        errno = reason; /* what is told is why the write failed */
+        return false;
+    }
+    return true;
 }
 
 /* Has storage begin with what lies in the cache. Advice alone: whatever is wrong, sync says. */

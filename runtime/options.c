@@ -75,7 +75,7 @@ static const mhp_option overlap_options[] = {
      .choices = automatic, .unit = "multiprocessors",
      .help = "with pair: parts, what a card's forward half has, or some more; auto: a third, as backward has twice the work"},
     {.key = "spare", .type = MHP_OPTION_INT, .offset = OVERLAP(spare), .default_text = "0", .minimum = 0, .maximum = 1024,
-     .unit = "multiprocessors", .help = "of a card, or some more: left to the kernels that a message waits for and to messages; 0: none"},
+     .unit = "multiprocessors", .help = "of a card, or some more: left to the kernels that a message waits for and to messages, but not amid pairs on parts; 0: none"},
     {.key = NULL},
 };
 

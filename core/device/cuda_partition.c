@@ -14,7 +14,8 @@ struct cuda_partition {
     void *context;                      /* CUgreenCtx */
 };
 
-#if CUDA_VERSION >= 12050
+/* Older headers do not say in which steps a card can be parted. */
+#if CUDA_VERSION >= 13000
 
 enum { GREEN_CONTEXTS = 12050 };
 
@@ -62,7 +63,7 @@ static mhp_status find_part(const cuda_device *device, int spared, CUdevResource
                              "schedule.overlap", given, device->name, whole.sm.smCount, whole.sm.minSmPartitionSize);
     }
     code = split(&most, &groups, &whole, &rest, 0, wanted);
-    if (code != CUDA_SUCCESS || groups != 1 || (spared < 0 && rest.type != CU_DEV_RESOURCE_TYPE_SM)) {
+    if (code != CUDA_SUCCESS || groups != 1 || most.sm.smCount > wanted || (spared < 0 && rest.type != CU_DEV_RESOURCE_TYPE_SM)) {
         return refuse(device, "cuDevSmResourceSplitByCount", (int)code);
     }
     *part = spared > 0 ? most : rest;
@@ -147,7 +148,7 @@ static mhp_status create_context(const cuda_device *device, int spared, void **c
 {
     (void)spared;
     *context_out = NULL;
-    return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s cannot be parted: this build's toolkit is older than CUDA 12.5; expected no "
+    return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s cannot be parted: this build's toolkit is older than CUDA 13.0; expected no "
                          "schedule.overlap.spare and no schedule.overlap.pair parts", device->name);
 }
 
