@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,29 @@ struct random_numbers {
         return sum * (1.7320508075688772 / 65536);
     }
 };
+
+/* A test's arguments: "clean", for small cases alone, and a seed in place of the time. false, and told, where there is no card: then the
+ * test exits with 77. */
+inline bool begin_test(int argc, char **argv, random_numbers *generator, bool *small_only)
+{
+    uint64_t seed = (uint64_t)std::time(nullptr);
+    int cards = 0;
+
+    for (int i = 1; i < argc; i++) {
+        if (std::strcmp(argv[i], "clean") == 0) {
+            *small_only = true;
+        } else {
+            seed = std::strtoull(argv[i], nullptr, 0);
+        }
+    }
+    if (cudaGetDeviceCount(&cards) != cudaSuccess || cards == 0) {
+        std::printf("skipped: no card\n");
+        return false;
+    }
+    generator->state = seed;
+    std::printf("seed %llu\n", (unsigned long long)seed);
+    return true;
+}
 
 inline uint16_t bf16_bits(double value)
 {

@@ -110,6 +110,16 @@ static void submit_spin(mhp_stream *stream, uint64_t duration_ns)
     assert_int_equal(mhp_stream_submit(stream, run_spin, &duration_ns, sizeof duration_ns), MHP_OK);
 }
 
+/* That 5 ms passed between two complete events, on the host's clock, since `before_ns`. */
+static void assert_spun(const mhp_event *begin, const mhp_event *end, uint64_t before_ns)
+{
+    uint64_t spun_ns = mhp_event_time_ns(end) - mhp_event_time_ns(begin);
+
+    assert_in_range(spun_ns, 4900000, 7000000);
+    assert_true(mhp_event_time_ns(begin) + CLOCK_ERROR_NS >= before_ns);
+    assert_true(mhp_event_time_ns(end) <= mhp_time_ns() + CLOCK_ERROR_NS);
+}
+
 /* ---- cases ---- */
 
 static void times_are_those_of_the_card_on_the_host_clock(void **state)
@@ -121,17 +131,14 @@ static void times_are_those_of_the_card_on_the_host_clock(void **state)
     (void)state;
     for (int i = 0; i < 3; i++) {
         struct timespec pause = {1, 100000000};     /* the clocks are compared anew */
-        uint64_t before_ns = mhp_time_ns(), spun_ns;
+        uint64_t before_ns = mhp_time_ns();
 
         assert_int_equal(mhp_event_record(begin, stream), MHP_OK);
         submit_spin(stream, 5 * MILLISECOND_NS);
         assert_int_equal(mhp_event_record(end, stream), MHP_OK);
         assert_int_equal(mhp_event_query(end), MHP_IN_PROGRESS);
         assert_int_equal(mhp_event_synchronize(end, PATIENCE_NS), MHP_OK);
-        spun_ns = mhp_event_time_ns(end) - mhp_event_time_ns(begin);
-        assert_in_range(spun_ns, 4900000, 7000000);
-        assert_true(mhp_event_time_ns(begin) + CLOCK_ERROR_NS >= before_ns);
-        assert_true(mhp_event_time_ns(end) <= mhp_time_ns() + CLOCK_ERROR_NS);
+        assert_spun(begin, end, before_ns);
         if (i < 2) {
             nanosleep(&pause, NULL);
         }
@@ -149,16 +156,13 @@ static void marks_keep_the_time_alone(void **state)
 
     (void)state;
     for (int i = 0; i < 2; i++) {
-        uint64_t before_ns = mhp_time_ns(), spun_ns;
+        uint64_t before_ns = mhp_time_ns();
 
         assert_int_equal(mhp_event_mark(begin, stream), MHP_OK);
         submit_spin(stream, 5 * MILLISECOND_NS);
         assert_int_equal(mhp_event_mark(end, stream), MHP_OK);
         assert_int_equal(mhp_stream_synchronize(stream), MHP_OK);
-        spun_ns = mhp_event_time_ns(end) - mhp_event_time_ns(begin);
-        assert_in_range(spun_ns, 4900000, 7000000);
-        assert_true(mhp_event_time_ns(begin) + CLOCK_ERROR_NS >= before_ns);
-        assert_true(mhp_event_time_ns(end) <= mhp_time_ns() + CLOCK_ERROR_NS);
+        assert_spun(begin, end, before_ns);
     }
     mhp_event_destroy(begin);
     mhp_event_destroy(end);

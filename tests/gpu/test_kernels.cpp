@@ -812,22 +812,9 @@ static void test_precision(const precision &p)
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = (uint64_t)std::time(nullptr);
-    int cards = 0;
-
-    for (int i = 1; i < argc; i++) {
-        if (std::strcmp(argv[i], "clean") == 0) {
-            small_only = true;
-        } else {
-            seed = std::strtoull(argv[i], nullptr, 0);
-        }
-    }
-    if (cudaGetDeviceCount(&cards) != cudaSuccess || cards == 0) {
-        std::printf("skipped: no card\n");
+    if (!begin_test(argc, argv, &generator, &small_only)) {
         return 77;
     }
-    generator.state = seed;
-    std::printf("seed %llu\n", (unsigned long long)seed);
     GPU_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     for (const precision &p : PRECISIONS) {
         test_precision(p);

@@ -355,23 +355,12 @@ static std::vector<block_case> cases_of(mhp_dtype dtype, mhp_connection_kind kin
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = (uint64_t)std::time(nullptr);
     bool small_only = false;
-    int cards = 0, count = 0;
+    int count = 0;
 
-    for (int i = 1; i < argc; i++) {
-        if (std::strcmp(argv[i], "clean") == 0) {
-            small_only = true;
-        } else {
-            seed = std::strtoull(argv[i], nullptr, 0);
-        }
-    }
-    if (cudaGetDeviceCount(&cards) != cudaSuccess || cards == 0) {
-        std::printf("skipped: no card\n");
+    if (!begin_test(argc, argv, &generator, &small_only)) {
         return 77;
     }
-    generator.state = seed;
-    std::printf("seed %llu\n", (unsigned long long)seed);
     test_limits();
     for (mhp_dtype dtype : {MHP_DTYPE_F32, MHP_DTYPE_BF16}) {
         for (mhp_connection_kind kind : {MHP_CONNECTION_HC, MHP_CONNECTION_MHC}) {
