@@ -204,6 +204,8 @@ static void lose_a_rank(world *w, bool killed)
         sleep_ms(300);                                              /* all are past the agreement */
     }
     if (last && killed) {
+        printf("killed at %lld\n", (long long)time(NULL));
+        fflush(stdout);
         raise(SIGKILL);
     }
     if (last) {
