@@ -33,6 +33,7 @@ typedef struct cupti_api {
     CUptiResult (*timestamp)(uint64_t *time);
     CUptiResult (*stream_number)(CUcontext context, CUstream stream, uint8_t per_thread, uint32_t *number);
     CUptiResult (*callbacks)(CUpti_BuffersCallbackRequestFunc requested, CUpti_BuffersCallbackCompleteFunc completed);
+    CUptiResult (*set_attribute)(CUpti_ActivityAttribute attribute, size_t *bytes, void *value);
     CUptiResult (*enable)(CUpti_ActivityKind kind);
     CUptiResult (*disable)(CUpti_ActivityKind kind);
     CUptiResult (*flush)(uint32_t flag);
@@ -85,6 +86,7 @@ static const char *bind(void *library, cupti_api *api)
         {"cuptiGetTimestamp", &api->timestamp},
         {"cuptiGetStreamIdEx", &api->stream_number},
         {"cuptiActivityRegisterCallbacks", &api->callbacks},
+        {"cuptiActivitySetAttribute", &api->set_attribute},
         {"cuptiActivityEnable", &api->enable},
         {"cuptiActivityDisable", &api->disable},
         {"cuptiActivityFlushAll", &api->flush},
@@ -279,6 +281,16 @@ static void stop(mhp_records *records)
     }
 }
 
+/* All threads write to one buffer: NCCL launches each kernel from a thread of its own, and with a buffer for each, which is its default,
+ * there soon is none left. A CUPTI that does not know the attribute has no others. */
+static void share_buffers(const mhp_records *records)
+{
+    uint8_t per_thread = 0;
+    size_t bytes = sizeof per_thread;
+
+    (void)records->api.set_attribute(CUPTI_ACTIVITY_ATTR_PER_THREAD_ACTIVITY_BUFFER, &bytes, &per_thread);
+}
+
 static CUptiResult start(mhp_records *records, const char **call_out)
 {
     CUptiResult code;
@@ -288,6 +300,7 @@ static CUptiResult start(mhp_records *records, const char **call_out)
         return code;
     }
     records->subscribed = true;
+    share_buffers(records);
     *call_out = "cuptiActivityRegisterCallbacks";
     if ((code = records->api.callbacks(give_buffer, take_buffer)) != CUPTI_SUCCESS) {
         return code;
