@@ -315,8 +315,10 @@ static mhp_status read_kernels(mhp_analysis *analysis)
     MHP_RETURN_IF_ERROR(mhp_calloc(&analysis->kernels, (size_t)analysis->rank_count, sizeof *analysis->kernels));
     mhp_message_records_begin(analysis->set, &analysis->messages);
     for (int s = 0; s < analysis->step_count; s++) {
+        const mhp_timeline *timeline = &analysis->steps[s].timeline;
+
+        MHP_RETURN_IF_ERROR(mhp_message_records_add(analysis->set, &analysis->clocks, timeline, &analysis->messages));
         for (int rank = 0; rank < analysis->rank_count; rank++) {
-            const mhp_timeline *timeline = &analysis->steps[s].timeline;
             mhp_kernel_figures figures = {0};
 
             MHP_RETURN_IF_ERROR(mhp_kernels_measure(analysis->set, &analysis->clocks, timeline, rank, &figures));

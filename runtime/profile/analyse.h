@@ -3,6 +3,7 @@
 #define MHP_RUNTIME_PROFILE_ANALYSE_H
 
 #include "runtime/profile/kernels.h"
+#include "runtime/profile/message_records.h"
 
 /* Why the compute stream stood still. */
 typedef enum mhp_idle_kind { MHP_IDLE_EXPOSED, MHP_IDLE_BUBBLE, MHP_IDLE_OTHER, MHP_IDLE_KIND_COUNT } mhp_idle_kind;

@@ -36,18 +36,7 @@ typedef struct mhp_kernel_figures {
 mhp_status mhp_kernels_measure(const mhp_trace_set *set, const mhp_clocks *clocks, const mhp_timeline *timeline,
                                int rank, mhp_kernel_figures *figures_out);
 
-/* Messages between stages, of all ranks together, on average over steps: by events, as transfers; and by the records of
- * copies within and between cards, where these are the messages. That is so if those that are no smaller than the
- * smallest slice of a message moved as many bytes as all messages have. */
-typedef struct mhp_message_records {
-    bool known;
-    double events_us, records_us;
-} mhp_message_records;
-
-/* All but events_us. */
-void mhp_message_records_begin(const mhp_trace_set *set, mhp_message_records *messages_out);
-
-/* Compute by events less compute by records, over the former; 0 without either. */
+/* What events say less what records say, over the former; 0 without either. */
 double mhp_kernels_difference(double events_us, double records_us);
 
 #endif

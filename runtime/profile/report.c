@@ -25,6 +25,8 @@ const mhp_definition mhp_profile_definitions[] = {
                            "reporting; and the gaps shorter than 10 us between them inside a stretch of compute, which "
                            "are launches. Longer ones are not: there the host was late, which events count as compute"},
     {"copies", "the time in which at least one copy ran on the rank's card, by any engine, and the bytes of all of them"},
+    {"messages by records", "of copies that are the messages, how long they took; of NCCL's kernels, from the later begin of the two "
+                            "that move a message to the end of the receiver's. Not where it is not certain which moved what"},
     {"critical path", "from the end of the step back to its begin, always to what was awaited last"},
     {"waited for", "bubbles of other ranks in which this rank's work was what they waited for"},
     {NULL, NULL},
@@ -191,10 +193,20 @@ static void write_kernels_head(const mhp_analysis *analysis, FILE *stream)
     }
 }
 
+static void write_messages(const mhp_message_records *messages, FILE *stream)
+{
+    if (!messages->unknown) {
+        fprintf(stream, "messages        %.3f ms a step by events, %.3f ms by records of %s (%+.2f %%)\n",
+                1e-3 * messages->events_us, 1e-3 * messages->records_us, mhp_message_mover_text(messages->mover),
+                100 * mhp_kernels_difference(messages->events_us, messages->records_us));
+    } else if (messages->events_us > 0) {
+        fprintf(stream, "messages        %.3f ms a step by events, not known by records: %s\n",
+                1e-3 * messages->events_us, messages->unknown);
+    }
+}
+
 static void write_kernels(const mhp_analysis *analysis, FILE *stream)
 {
-    const mhp_message_records *messages = &analysis->messages;
-
     write_kernels_head(analysis, stream);
     if (mhp_kernels_recorded(analysis) == 0) {
         return;
@@ -212,11 +224,7 @@ static void write_kernels(const mhp_analysis *analysis, FILE *stream)
                     1e-6 * figures->copy_bytes);
         }
     }
-    if (messages->known) {
-        fprintf(stream, "messages        %.3f ms a step by events, %.3f ms by records of copies (%+.2f %%)\n",
-                1e-3 * messages->events_us, 1e-3 * messages->records_us,
-                100 * mhp_kernels_difference(messages->events_us, messages->records_us));
-    }
+    write_messages(&analysis->messages, stream);
 }
 
 static void write_parts(const mhp_analysis *analysis, FILE *stream)

@@ -67,12 +67,20 @@ static json_t *no_kernels_json(const mhp_trace *trace)
 
 static json_t *messages_json(const mhp_message_records *messages)
 {
-    if (!messages->known) {
+    if (messages->unknown) {
         return json_null();
     }
-    return json_pack("{s:o, s:o, s:o}", "events_us", number(messages->events_us), "records_us",
-                     number(messages->records_us), "difference_percent",
+    return json_pack("{s:s, s:o, s:o, s:o}", "of", mhp_message_mover_text(messages->mover), "events_us",
+                     number(messages->events_us), "records_us", number(messages->records_us), "difference_percent",
                      number(100 * mhp_kernels_difference(messages->events_us, messages->records_us)));
+}
+
+/* Why messages have no reading by records though ranks have records; else null. */
+static json_t *no_messages_json(const mhp_analysis *analysis)
+{
+    const char *unknown = analysis->messages.unknown;
+
+    return unknown && mhp_kernels_recorded(analysis) > 0 ? json_string(unknown) : json_null();
 }
 
 static json_t *rank_json(const mhp_analysis *analysis, int rank)
@@ -165,6 +173,7 @@ static json_t *lists_json(const mhp_profile_report *report, json_t *root)
     }
     json_object_set_new(root, "ranks", ranks);
     json_object_set_new(root, "messages_by_records", messages_json(&analysis->messages));
+    json_object_set_new(root, "no_messages_by_records", no_messages_json(analysis));
     json_object_set_new(root, "stragglers", stragglers);
     json_object_set_new(root, "steps", steps);
     json_object_set_new(root, "what_if", what_if);

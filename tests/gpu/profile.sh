@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # profile.sh MHCPIPE CHECK_REPORT TRANSPORT RANKS: trains a small bf16 model on a card a rank and records some steps of it with kernels.
-# Compute by events and by the card's own records must not be more than 2 % apart on any rank; messages by events and by records of
-# copies neither, where copies are the messages (ipc); records, message kinds and energy must be there, spans must nest. Prints
-# the numbers that it compares.
+# Compute by events and by the card's own records must not be more than 2 % apart on any rank; messages neither, by events and by
+# records of copies (ipc) or of NCCL's kernels (nccl); no record may be lost; message kinds and energy must be there, spans must nest.
+# Prints the numbers that it compares.
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 check=$(realpath "$2")
 transport=$3
@@ -12,7 +12,7 @@ make_data
 write_config
 
 # Its kernels are long enough that a launch does not count: 32768 tokens a micro-batch, 4 streams of 2048 channels. Messages of
-# 537 MB go in one piece, of which all is transfer by events and a copy by records; a copy's start and end do not count.
+# 537 MB go in one piece, of which all is transfer by events, and a copy or a pair of kernels by records; their starts and ends do not count.
 settings=(
     model.hidden_size=2048 model.num_hidden_layers=4 model.num_attention_heads=16 model.num_key_value_heads=8 model.intermediate_size=5632
     model.dtype=bf16 train.sequence_length=1024 train.micro_batch_size=32 train.steps=16
@@ -33,8 +33,7 @@ cat table
 "$check" nested run/profile/trace.json
 limits=(2)
 case $transport in
-ipc) limits+=(2) ;;
-nccl) limits+=(nccl) ;;
+ipc | nccl) limits+=(2) ;;
 esac
 "$check" records run/report.json "${limits[@]}"
 "$check" power run/metrics.jsonl "$ranks"

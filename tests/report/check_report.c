@@ -2,8 +2,9 @@
  *   figures REPORT_JSON           every rank's parts add up to its step, shares are shares
  *   trace TRACE_JSON              events of a thread nest, flows have both ends in that order, counters never fall below 0
  *   nested TRACE_JSON             the same of a run that may have no messages, but has a card's records
- *   records REPORT_JSON PERCENT   every rank has a card's records, and computed as long by them as by events; ranks that are
- *                                 several got states and gradients
+ *   records REPORT_JSON PERCENT [PERCENT]
+ *                                 every rank has a card's records, all of them, and computed as long by them as by events; ranks
+ *                                 that are several got states and gradients; messages took as long by records as by events
  *   power METRICS_JSONL CARDS     every step's energy is known, and makes a power that a card can have
  *   page REPORT_JSON DOM          every figure that the page shows is the report's, and what it draws as idle as well
  * Prints what it looked at; the first thing that does not hold ends it. */
@@ -245,7 +246,7 @@ static void check_trace(const char *path, bool card)
 
 /* ---- a card's records ---- */
 
-static void check_records_of(const json_t *rank, size_t index, double most_percent, bool may_lose)
+static void check_records_of(const json_t *rank, size_t index, double most_percent)
 {
     const json_t *records = json_object_get(rank, "records");
     const char *reason = json_string_value(json_object_get(rank, "no_records"));
@@ -261,7 +262,7 @@ static void check_records_of(const json_t *rank, size_t index, double most_perce
            1e-3 * number_at(records, "kernel_us"), 1e-3 * number_at(records, "copy_us"),
            1e-6 * number_at(records, "copy_bytes"), number_at(records, "clock_error_us"), number_at(records, "lost"));
     CHECK(number_at(records, "kernels") > 0 && number_at(records, "kernel_us") > 0, "rank %zu has no kernel records", index);
-    CHECK(may_lose || number_at(records, "lost") == 0, "rank %zu lost records", index);
+    CHECK(number_at(records, "lost") == 0, "rank %zu lost records", index);
     CHECK(fabs(100 * (events - found) / events - apart) < 1e-6, "rank %zu: %.3f %% is not what the two say", index, apart);
     CHECK(fabs(apart) <= most_percent, "rank %zu: %.3f %% apart, expected at most %.3f", index, apart, most_percent);
 }
@@ -283,11 +284,11 @@ static void check_kinds(const json_t *ranks)
     }
 }
 
-static void check_messages(const json_t *messages, double most_percent)
+static void check_messages(const json_t *messages, const char *reason, double most_percent)
 {
     double events, found, apart;
 
-    CHECK(json_is_object(messages), "the copies are not the messages");
+    CHECK(json_is_object(messages), "messages are not known by records: %s", reason);
     events = number_at(messages, "events_us");
     found = number_at(messages, "records_us");
     apart = number_at(messages, "difference_percent");
@@ -296,30 +297,31 @@ static void check_messages(const json_t *messages, double most_percent)
     CHECK(fabs(apart) <= most_percent, "messages: %.3f %% apart, expected at most %.3f", apart, most_percent);
 }
 
-/* `judged`: of messages, a percentage; NULL where they are not judged; or nccl, whose kernels no copies are, and of which CUPTI drops records. */
+/* `judged`: of messages, a percentage; NULL where they are not judged. */
 static void check_records(const char *path, double most_percent, const char *judged)
 {
-    bool by_nccl = judged && strcmp(judged, "nccl") == 0;
     json_t *root = read_json(path), *ranks = json_object_get(root, "ranks"), *rank;
     const json_t *messages = json_object_get(root, "messages_by_records");
+    const char *reason = json_string_value(json_object_get(root, "no_messages_by_records"));
     size_t i;
 
     json_array_foreach(ranks, i, rank)
     {
-        check_records_of(rank, i, most_percent, by_nccl);
+        check_records_of(rank, i, most_percent);
     }
     if (json_array_size(ranks) > 1) {
         check_kinds(ranks);
     }
     if (json_is_object(messages)) {
-        printf("messages: %.3f ms a step by events, %.3f ms by records of copies, %+.2f %% apart\n",
+        printf("messages: %.3f ms a step by events, %.3f ms by records of %s, %+.2f %% apart\n",
                1e-3 * number_at(messages, "events_us"), 1e-3 * number_at(messages, "records_us"),
-               number_at(messages, "difference_percent"));
+               json_string_value(json_object_get(messages, "of")), number_at(messages, "difference_percent"));
     } else {
-        printf("messages: no copies that are the messages\n");
+        CHECK(reason, "messages have neither a reading by records nor a reason");
+        printf("messages: not known by records: %s\n", reason);
     }
-    if (judged && !by_nccl) {
-        check_messages(messages, atof(judged));
+    if (judged) {
+        check_messages(messages, reason, atof(judged));
     }
     json_decref(root);
 }
@@ -458,13 +460,13 @@ int main(int argc, char **argv)
     } else if (argc == 3 && strcmp(argv[1], "nested") == 0) {
         check_trace(argv[2], true);
     } else if ((argc == 4 || argc == 5) && strcmp(argv[1], "records") == 0) {
-        check_records(argv[2], atof(argv[3]), argv[4]);     /* NULL behind the last */
+        check_records(argv[2], atof(argv[3]), argv[4]); /* NULL behind the last */
     } else if (argc == 4 && strcmp(argv[1], "power") == 0) {
         check_power(argv[2], atoi(argv[3]));
     } else if (argc == 4 && strcmp(argv[1], "page") == 0) {
         check_page(argv[2], argv[3]);
     } else {
-        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|page FILE [PERCENT [PERCENT|nccl]|CARDS|DOM]\n");
+        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|page FILE [PERCENT [PERCENT]|CARDS|DOM]\n");
         return 2;
     }
     return 0;

@@ -57,7 +57,7 @@ nice "$mhcpipe" tune run/config.resolved.yaml --costs costs.yaml --iterations 20
 echo "== kernel records: of cards as they would be, and of a run without a card, which goes on and says why not"
 mkdir cards
 "$mhcpipe" config config.yaml --print --set parallel.pipeline=4 --set schedule.microbatches=8 >cards/config.resolved.yaml
-"$simulated_run" cards dualpipe 4 8 records >/dev/null
+"$simulated_run" cards dualpipe 4 8 copies >/dev/null
 "$mhcpipe" report cards >out || fail "$(cat out)"
 grep -q '^kernels  *the card.s records; on the host their clock is read within 0.5 us; 0 lost' out || fail "no records in the table: $(cat out)"
 "$check" figures cards/report.json
@@ -66,6 +66,18 @@ grep -q '^kernels  *the card.s records; on the host their clock is read within 0
 "$check" records cards/report.json 0.001 29 | grep 'messages: .*+28.91 % apart'     # their copies are made shorter
 "$check" records cards/report.json 0.001 28 >/dev/null 2>err && fail "messages may be as far apart as they like"
 grep -q 'messages: 28.9.* apart, expected at most 28' err || fail "$(cat err)"
+mkdir nccl
+cp cards/config.resolved.yaml nccl
+"$simulated_run" nccl dualpipe 4 8 nccl >/dev/null      # the same messages, as kernels; ranks send and receive at the same time
+"$mhcpipe" report nccl >out || fail "$(cat out)"
+grep -q '^messages .* ms by records of NCCL kernels (+28.91 %)' out || fail "no messages by NCCL in the table: $(cat out)"
+"$check" records nccl/report.json 0.001 29 | grep 'messages: .* by records of NCCL kernels, +28.91 % apart'
+cp cards/profile/rank-0003.trace nccl/profile
+"$mhcpipe" report nccl >out || fail "$(cat out)"
+grep -q '^messages .* not known by records: the messages have not two kernels of NCCL each' out || fail "one rank's kernels are missing: $(cat out)"
+"$check" records nccl/report.json 0.001 | grep 'messages: not known by records: the messages have not two kernels'
+"$check" records nccl/report.json 0.001 29 >/dev/null 2>err && fail "messages that are not known are judged"
+grep -q 'messages are not known by records: the messages have not' err || fail "$(cat err)"
 launch 2 train config.yaml --set schedule.kind=1f1b --set train.steps=6 --set log.dir=cardless --profile 2 --profile-kernels >/dev/null 2>err
 grep -q 'rank 0 records no kernels: no card computes' err || fail "no reason in the log: $(cat err)"
 "$mhcpipe" report cardless | grep -q 'no records of 2 of 2 ranks: no card computes' || fail "no reason in the report"

@@ -1,5 +1,5 @@
-/* simulated_run RUN_DIR KIND RANKS MICROBATCHES [RECORDS]: the traces that a run of a plan would leave that takes exactly
- * as long as simulated; with `records`, those of its cards as well. */
+/* simulated_run RUN_DIR KIND RANKS MICROBATCHES [copies|nccl]: the traces that a run of a plan would leave that takes exactly
+ * as long as simulated; with a mover of messages, the records of its cards as well. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +14,9 @@ enum { LAST_US = 1000000 };
 static const char cost_text[] = "stages: [{forward_us: 100, input_gradient_us: 115, weight_gradient_us: 85}]\n"
                                 "links: [{default: true, bandwidth_gb_s: 40, latency_us: 6}]\nmessage_bytes: 1000000\n";
 
-static const char names[] = "\0mix\0attention";
-enum { MIX = 1, ATTENTION = 5, COMPUTE_STREAM = 7, COPY_STREAM = 9, GAP_NS = 2000, OVERLAP_NS = 100, COPY_NS = 25000 };
+static const char names[] = "\0mix\0attention\0ncclDevKernel_SendRecv";
+enum { MIX = 1, ATTENTION = 5, SEND_RECEIVE = 15 };
+enum { COMPUTE_STREAM = 7, COPY_STREAM = 9, GAP_NS = 2000, OVERLAP_NS = 100, COPY_NS = 25000 };
 
 static mhp_record record_of(mhp_record_kind kind, uint32_t name, int64_t start_ns, int64_t end_ns)
 {
@@ -33,9 +34,66 @@ static int compare_starts(const void *left, const void *right)
     return (a->start_ns > b->start_ns) - (a->start_ns < b->start_ns);
 }
 
-/* Every group is three kernels, of which one begins a little before the one before it ends, as dependent launches do, and
- * one a launch behind it; every message is a copy at 40 GB/s. */
-static mhp_status add_records(mhp_trace *trace)
+static void add_record(mhp_record_list *list, mhp_record record, int lane, uint32_t stream)
+{
+    record.lane = (int8_t)lane;
+    record.stream = stream;
+    list->items[list->count++] = record;
+}
+
+/* Three kernels, of which one begins a little before the one before it ends, as dependent launches do, and one a launch
+ * behind it. */
+static void add_group(mhp_record_list *list, const mhp_trace_span *span)
+{
+    int64_t start_ns = span->start_ns, end_ns = span->end_ns, third_ns = (end_ns - start_ns) / 3;
+
+    if (third_ns > GAP_NS) {
+        list->items[list->count++] = record_of(MHP_RECORD_KERNEL, MIX, start_ns, start_ns + third_ns + OVERLAP_NS);
+        list->items[list->count++] = record_of(MHP_RECORD_KERNEL, ATTENTION, start_ns + third_ns, end_ns - third_ns);
+        list->items[list->count++] = record_of(MHP_RECORD_KERNEL, MIX, end_ns - third_ns + GAP_NS, end_ns);
+    } else {
+        list->items[list->count++] = record_of(MHP_RECORD_KERNEL, MIX, start_ns, end_ns);
+    }
+}
+
+/* When the stream's last record ended; INT64_MIN without any. */
+static int64_t last_end_ns(const mhp_record_list *list, uint32_t stream)
+{
+    int64_t last_ns = INT64_MIN;
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->items[i].stream == stream && list->items[i].end_ns > last_ns) {
+            last_ns = list->items[i].end_ns;
+        }
+    }
+    return last_ns;
+}
+
+/* A message goes at 40 GB/s: a copy; or a kernel at either end, of which the receiver's begins when the receive is posted and
+ * the message before it is there. */
+static void add_message(sample_rank *ranks, int target, const mhp_trace_span *span, bool nccl)
+{
+    mhp_record_list *list = &ranks[target].trace.records, *sender = &ranks[span->peer].trace.records;
+    double end_us = 1e-3 * (double)span->end_ns;
+    uint32_t stream = COPY_STREAM + 4 * (uint32_t)span->stage + 2 * (uint32_t)span->cause;
+    mhp_record record = record_of(MHP_RECORD_COPY_CARD, 0, span->end_ns - COPY_NS, span->end_ns);
+    int64_t posted_ns;
+
+    if (!nccl) {
+        record.bytes = span->bytes;
+        add_record(list, record, -1, COPY_STREAM);
+        return;
+    }
+    end_us = (end_us - 1e-3 * (double)sample_ns(&ranks[target], 0)) / (1 + ranks[target].clock.drift);
+    posted_ns = last_end_ns(list, stream) > span->start_ns ? last_end_ns(list, stream) : span->start_ns;
+    add_record(list, record_of(MHP_RECORD_KERNEL, SEND_RECEIVE, posted_ns, span->end_ns), -1, stream);
+    add_record(sender,
+               record_of(MHP_RECORD_KERNEL, SEND_RECEIVE, sample_ns(&ranks[span->peer], end_us - 1e-3 * COPY_NS),
+                         sample_ns(&ranks[span->peer], end_us)),
+               -1, stream + 1);
+}
+
+static mhp_status begin_records(mhp_trace *trace, size_t capacity)
 {
     mhp_record_list *list = &trace->records;
 
@@ -44,45 +102,73 @@ static mhp_status add_records(mhp_trace *trace)
     list->clock_error_ns = 500;
     MHP_RETURN_IF_ERROR(mhp_calloc(&list->names, sizeof names, 1));
     memcpy(list->names, names, sizeof names);
-    MHP_RETURN_IF_ERROR(mhp_calloc(&list->items, 3 * trace->span_count, sizeof *list->items));
-    for (size_t i = 0; i < trace->span_count; i++) {
-        const mhp_trace_span *span = &trace->spans[i];
-        int64_t start_ns = span->start_ns, end_ns = span->end_ns, third_ns = (end_ns - start_ns) / 3;
+    return mhp_calloc(&list->items, capacity, sizeof *list->items);
+}
 
-        if (span->kind == MHP_TRACE_GROUP && third_ns > GAP_NS) {
-            list->items[list->count++] = record_of(MHP_RECORD_KERNEL, MIX, start_ns, start_ns + third_ns + OVERLAP_NS);
-            list->items[list->count++] = record_of(MHP_RECORD_KERNEL, ATTENTION, start_ns + third_ns, end_ns - third_ns);
-            list->items[list->count++] = record_of(MHP_RECORD_KERNEL, MIX, end_ns - third_ns + GAP_NS, end_ns);
-        } else if (span->kind == MHP_TRACE_GROUP) {
-            list->items[list->count++] = record_of(MHP_RECORD_KERNEL, MIX, start_ns, end_ns);
-        } else if (span->kind == MHP_TRACE_MESSAGE) {
-            list->items[list->count] = record_of(MHP_RECORD_COPY_CARD, 0, end_ns - COPY_NS, end_ns);
-            list->items[list->count].lane = -1;
-            list->items[list->count].stream = COPY_STREAM;
-            list->items[list->count++].bytes = span->bytes;
+static mhp_status add_records(sample_rank *ranks, int count, bool nccl)
+{
+    size_t spans = 0;
+
+    for (int r = 0; r < count; r++) {
+        spans += ranks[r].trace.span_count;
+    }
+    for (int r = 0; r < count; r++) {
+        MHP_RETURN_IF_ERROR(begin_records(&ranks[r].trace, 3 * spans));
+    }
+    for (int r = 0; r < count; r++) {
+        for (size_t i = 0; i < ranks[r].trace.span_count; i++) {
+            const mhp_trace_span *span = &ranks[r].trace.spans[i];
+
+            if (span->kind == MHP_TRACE_GROUP) {
+                add_group(&ranks[r].trace.records, span);
+            } else if (span->kind == MHP_TRACE_MESSAGE) {
+                add_message(ranks, r, span, nccl);
+            }
         }
     }
-    qsort(list->items, list->count, sizeof *list->items, compare_starts);
+    for (int r = 0; r < count; r++) {
+        mhp_record_list *list = &ranks[r].trace.records;
+
+        qsort(list->items, list->count, sizeof *list->items, compare_starts);
+    }
     return MHP_OK;
 }
 
-static mhp_status write_traces(const char *folder, const mhp_plan *plan, const mhp_costs *costs,
-                               const mhp_simulation *simulation, bool records)
+static mhp_status write_trace(const char *folder, const mhp_trace *trace)
 {
-    for (int r = 0; r < plan->rank_count; r++) {
-        sample_rank rank = sample_begin(r, plan->rank_count, 1, LAST_US, (sample_clock){r > 0 ? 300 * r : 0, r * 1e-7});
-        char *path = NULL;
+    mhp_status status = MHP_OK;
+    char *path = NULL;
 
-        sample_simulated(&rank, plan, costs, simulation, 0);
-        if (records) {
-            MHP_RETURN_IF_ERROR(add_records(&rank.trace));
-        }
-        MHP_RETURN_IF_ERROR(mhp_trace_path(folder, r, &path));
-        MHP_RETURN_IF_ERROR(mhp_trace_write(&rank.trace, path));
-        mhp_free(path);
-        mhp_trace_release(&rank.trace);
+    MHP_TRY(out, mhp_trace_path(folder, trace->rank, &path));
+    MHP_TRY(out, mhp_trace_write(trace, path));
+out:
+    mhp_free(path);
+    return status;
+}
+
+static mhp_status write_traces(const char *folder, const mhp_plan *plan, const mhp_costs *costs,
+                               const mhp_simulation *simulation, const char *mover)
+{
+    mhp_status status = MHP_OK;
+    sample_rank *ranks = NULL;
+
+    MHP_RETURN_IF_ERROR(mhp_calloc(&ranks, (size_t)plan->rank_count, sizeof *ranks));
+    for (int r = 0; r < plan->rank_count; r++) {
+        ranks[r] = sample_begin(r, plan->rank_count, 1, LAST_US, (sample_clock){r > 0 ? 300 * r : 0, r * 1e-7});
+        sample_simulated(&ranks[r], plan, costs, simulation, 0);
     }
-    return MHP_OK;
+    if (mover) {
+        MHP_TRY(out, add_records(ranks, plan->rank_count, strcmp(mover, "nccl") == 0));
+    }
+    for (int r = 0; r < plan->rank_count; r++) {
+        MHP_TRY(out, write_trace(folder, &ranks[r].trace));
+    }
+out:
+    for (int r = 0; r < plan->rank_count; r++) {
+        mhp_trace_release(&ranks[r].trace);
+    }
+    mhp_free(ranks);
+    return status;
 }
 
 int main(int argc, char **argv)
@@ -96,8 +182,8 @@ int main(int argc, char **argv)
     mhp_simulation simulation = {0};
     char folder[512];
 
-    if (argc != 5 && !(argc == 6 && strcmp(argv[5], "records") == 0)) {
-        fprintf(stderr, "usage: simulated_run RUN_DIR KIND RANKS MICROBATCHES [records]\n");
+    if (argc != 5 && !(argc == 6 && (strcmp(argv[5], "copies") == 0 || strcmp(argv[5], "nccl") == 0))) {
+        fprintf(stderr, "usage: simulated_run RUN_DIR KIND RANKS MICROBATCHES [copies|nccl]\n");
         return 2;
     }
     snprintf(folder, sizeof folder, "%s/profile", argv[1]);
@@ -106,7 +192,7 @@ int main(int argc, char **argv)
     MHP_TRY(out, mhp_schedule_generate(argv[2], &shape, &plan));
     MHP_TRY(out, mhp_plan_lower(plan, NULL));
     MHP_TRY(out, mhp_simulate(plan, &params, &simulation));
-    MHP_TRY(out, write_traces(folder, plan, &costs, &simulation, argc == 6));
+    MHP_TRY(out, write_traces(folder, plan, &costs, &simulation, argv[5])); /* NULL behind the last */
     printf("%.6f\n", simulation.makespan_us);
 out:
     if (status < 0) {

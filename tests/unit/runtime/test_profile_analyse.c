@@ -5,16 +5,10 @@
 #include "runtime/profile/measured.h"
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
+#include "tests/unit/runtime/near.h"
 #include "tests/unit/runtime/profile_sample.h"
 
 enum { SECOND_US = 1000000 };
-
-static void assert_near(double value, double expected, const char *what)
-{
-    if (fabs(value - expected) > 0.01) { /* a clock's nanoseconds, rounded */
-        fail_msg("%s is %.6f: expected %.6f", what, value, expected);
-    }
-}
 
 static void assert_adds_up(const mhp_rank_figures *figures)
 {

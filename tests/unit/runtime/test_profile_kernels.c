@@ -1,18 +1,10 @@
 /* A card's records: clocks, intervals, what they say of a step whose answer is known, and their place in a trace's file. */
 #include "tests/unit/runtime/folder.h"
 
-#include <math.h>
-
 #include "core/records.h"
 #include "runtime/profile/analyse.h"
+#include "tests/unit/runtime/near.h"
 #include "tests/unit/runtime/profile_sample.h"
-
-static void assert_near(double value, double expected, const char *what)
-{
-    if (fabs(value - expected) > 0.01) {
-        fail_msg("%s is %.6f: expected %.6f", what, value, expected);
-    }
-}
 
 /* ---- the card's clock ---- */
 
@@ -209,7 +201,8 @@ static void check_step(const mhp_analysis *analysis)
     assert_near(second->compute_us, 250 + 25 + 1400, "rank 1's compute");
     assert_near(second->gaps_us, 0, "rank 1's gaps");
     assert_near(second->copy_us, 30, "rank 1's copies");
-    assert_true(analysis->messages.known);
+    assert_null(analysis->messages.unknown);
+    assert_int_equal(analysis->messages.mover, MHP_MOVED_BY_COPIES);
     assert_near(analysis->messages.events_us, 500, "messages by events");
     assert_near(analysis->messages.records_us, 480, "messages by records");
 }
@@ -260,7 +253,7 @@ static void copies_that_are_not_the_messages_are_not_compared(void **state)
         traces[0] = ranks[0].trace;
         traces[1] = ranks[1].trace;
         assert_int_equal(mhp_analyse(&set, &analysis), MHP_OK);
-        assert_false(analysis.messages.known);
+        assert_string_equal(analysis.messages.unknown, "not every rank has its card's records");
         assert_int_equal(mhp_kernels_recorded(&analysis), 1);
         assert_near(analysis.kernels[1].compute_us, 0, "without records");
         mhp_analysis_release(&analysis);
