@@ -230,7 +230,6 @@ static mhp_status make_backward(kernel_bench *bench, set *s)
     MHP_RETURN_IF_ERROR(take_full(bench, base_count(bench), 0, 0, &back->dbase));
     MHP_RETURN_IF_ERROR(take_full(bench, 3, 0, 0, &back->dscale));
     MHP_RETURN_IF_ERROR(take_full(bench, room > 0 ? room : 1, 0, 0, &back->workspace));
-    mix->z = bench->kind == MHP_CONNECTION_RESIDUAL ? c->x : c->z;
     mix->weight = s->forward.mix.weight;
     mix->norm_rrms = s->forward.mix.norm_rrms;
     MHP_RETURN_IF_ERROR(take_states(bench, 1, &mix->dnormed));
@@ -257,9 +256,8 @@ static mhp_status make_block(kernel_bench *bench, set *s)
     block->x = s->forward.merge.x;
     MHP_RETURN_IF_ERROR(take_states(bench, BLOCK, &block->y));
     MHP_RETURN_IF_ERROR(take_states(bench, (BLOCK - 1) * bench->streams, &block->state));
-    MHP_RETURN_IF_ERROR(take_states(bench, BLOCK, &block->z));
     MHP_RETURN_IF_ERROR(take_states(bench, BLOCK, &block->normed));
-    block->y_stride = block->z_stride = block->normed_stride = row;
+    block->y_stride = block->normed_stride = row;
     block->state_stride = n * row;
     block->kept_stride = vector * (n * n + 2 * n + 1);
     MHP_RETURN_IF_ERROR(take_full(bench, BLOCK * block->kept_stride / full, .1, 1.0 / bench->streams, &piece));
@@ -462,8 +460,8 @@ static mhp_status print_kind(kernel_bench *bench, mhp_connection_kind kind)
     MHP_RETURN_IF_ERROR(print_call(bench, "mix, gradient", residual ? 4 : 4 * n + 2, call_mix_gradient));
     MHP_RETURN_IF_ERROR(print_sublayer(bench));
     if (kind == MHP_CONNECTION_MHC) {
-        /* The first state and y of all but the last sublayer in; z and normed of all and the states between out. */
-        MHP_RETURN_IF_ERROR(print_call(bench, "rebuild of 4", n + BLOCK - 1 + 2 * BLOCK + (BLOCK - 1) * n, call_rebuild));
+        /* The first state and y of all but the last sublayer in; normed of all and the states between out. */
+        MHP_RETURN_IF_ERROR(print_call(bench, "rebuild of 4", n + BLOCK - 1 + BLOCK + (BLOCK - 1) * n, call_rebuild));
         MHP_RETURN_IF_ERROR(print_call(bench, "readout", n + 1, call_readout));
         MHP_RETURN_IF_ERROR(print_call(bench, "readout, gradient", 2 * n + 1, call_readout_gradient));
         MHP_RETURN_IF_ERROR(print_call(bench, "sum of streams", n + 1, call_stream_sum));

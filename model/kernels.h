@@ -77,7 +77,8 @@ typedef struct mhp_rms_norm_gradient_args {
 } mhp_rms_norm_gradient_args;
 
 /* Coefficients of a hc or mhc sublayer and its pre mix.
- * x [T,n,C] -> pre [T,n], post [T,n], comb [T,n,n] (comb[j,k] carries stream j into k), z [T,C] = sum_j pre_j x_j.
+ * x [T,n,C] -> pre [T,n], post [T,n], comb [T,n,n] (comb[j,k] carries stream j into k), z [T,C] = sum_j pre_j x_j, which the kernel
+ * `connection` alone writes.
  * Kept for the gradient: projection [T,P] and rrms [T or T*n]:
  *   mhc: P = n*n+2n, projection = u = fn v, fn [P, n*C], rrms [T] = 1/r;
  *   hc:  P = n*(n+2), projection = t = tanh(x~ fn^T) as [T,n,n+2], fn [n+2, C], rrms [T,n].
@@ -98,8 +99,8 @@ static inline int mhp_connection_whole(const mhp_connection_args *args)
 }
 
 /* Everything between a state and F: coefficients and pre mix (residual: x is z), then normed [T,C] = z / rms(z) * weight [C] with
- * norm_rrms [T] as rms_norm has it. Residual reads kind, tokens, hidden, norm_epsilon and x of `connection` alone. z may be NULL where
- * no gradient pass reads it: normed is the same. */
+ * norm_rrms [T] as rms_norm has it. z itself is not kept: the gradient, which reads x anyway, makes it again. Residual reads kind,
+ * tokens, hidden, norm_epsilon and x of `connection` alone. */
 typedef struct mhp_mix_args {
     mhp_connection_args connection;
     const void *weight;
@@ -123,17 +124,17 @@ typedef struct mhp_merge_mix_args {
 } mhp_merge_mix_args;
 
 /* Makes everything again that lies between the Fs of a block of `count` sublayers, from the block's first state x [T,n,C], F's outputs
- * y [T,C] and what the forward pass kept of every sublayer: pre, post, comb and norm_rrms. z and normed of all sublayers, and the states
+ * y [T,C] and what the forward pass kept of every sublayer: pre, post, comb and norm_rrms. normed of all sublayers, and the states
  * behind the first, bit for bit as mix and merge_mix made them; nothing is summed over a row. hc and mhc.
- * Each pointer is sublayer 0's, and sublayer i's lies i strides (bytes) further: y, z, normed; pre to norm_rrms (kept_stride); `state`
+ * Each pointer is sublayer 0's, and sublayer i's lies i strides (bytes) further: y, normed; pre to norm_rrms (kept_stride); `state`
  * is x of sublayer 1, one stride further that of sublayer 2. `last` is the state that the block leaves behind; where it is NULL, y of
  * the last sublayer is not read. */
 typedef struct mhp_rebuild_args {
     int tokens, hidden, streams, count;
     const void *const *weight;                  /* [count] weights of norms [C]; host memory that stays until the task has run */
     const void *x, *y, *pre, *post, *comb, *norm_rrms;
-    void *state, *last, *z, *normed;
-    size_t y_stride, kept_stride, state_stride, z_stride, normed_stride;
+    void *state, *last, *normed;
+    size_t y_stride, kept_stride, state_stride, normed_stride;
 } mhp_rebuild_args;
 
 /* First half of a sublayer's input gradient, before F's: from g = d/dx_next [T,n,C]:
@@ -159,11 +160,11 @@ typedef struct mhp_connection_gradient_args {
     void *dx, *dfn, *dbase, *dscale, *workspace;
 } mhp_connection_gradient_args;
 
-/* Second half with the norm in it: dnormed [T,C] is what came back through F; z, weight and norm_rrms are mix's; dweight [C] +=.
- * connection.dz is room for [T,C] that the kernel may use. Residual: dx = g + gradient through the norm; z is the state. dx may be g. */
+/* Second half with the norm in it: dnormed [T,C] is what came back through F; weight and norm_rrms are mix's; dweight [C] +=.
+ * connection.dz is room for [T,C] that the kernel may use. Residual: dx = g + gradient of x through the norm. dx may be g. */
 typedef struct mhp_mix_gradient_args {
     mhp_connection_gradient_args connection;
-    const void *z, *weight, *norm_rrms, *dnormed;
+    const void *weight, *norm_rrms, *dnormed;
     void *dweight;
 } mhp_mix_gradient_args;
 

@@ -27,7 +27,7 @@ int mhp_recompute_block(const mhp_model_params *model, mhp_recompute what, int s
     bool residual = model->connections.kind == MHP_CONNECTION_RESIDUAL;
     double c = (double)model->hidden_size;
     double n = residual ? 1 : (double)model->connections.streams;
-    double made = (n + 2) * c;
+    double made = (n + 1) * c;
 
     if (what == MHP_RECOMPUTE_NONE || (what == MHP_RECOMPUTE_CONNECTIONS && residual)) {
         return sublayers;

@@ -62,9 +62,6 @@ static mhp_mix_args mix_args(const mhp_stage *stage, const stage_view *view, con
         args.connection.comb = stage_at(microbatch, memory->comb);
         args.connection.projection = stage_at(microbatch, memory->projection);
         args.connection.rrms = stage_at(microbatch, memory->rrms);
-        if (view == &stage->backward || stage->params.recompute == MHP_RECOMPUTE_NONE) {
-            args.connection.z = stage_at(microbatch, memory->mix);
-        }
     }
     return args;
 }
@@ -161,7 +158,6 @@ static mhp_status mix_slice(mhp_stage *stage, const mhp_microbatch *microbatch, 
         connection->comb = at_token(connection->comb, full, n * n, range.first);
         connection->projection = at_token(connection->projection, full, mhp_coefficient_count(&stage->model), range.first);
         connection->rrms = at_token(connection->rrms, full, mhc ? 1 : n, range.first);
-        connection->z = connection->z ? at_token(connection->z, real, c, range.first) : NULL;
     }
     return SUBMIT(mix, args);
 }

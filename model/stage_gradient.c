@@ -199,7 +199,6 @@ static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatc
     const mhp_model_params *model = &stage->model;
     const sublayer_memory *memory = &stage->backward.sublayers[s];
     int64_t weight = stage->layout.sublayers[s].norm;
-    bool streams = stage_has_streams(stage);
     void *g = state_gradient(stage, microbatch);
     mhp_mix_gradient_args args = {
         .connection.kind = (mhp_connection_kind)model->connections.kind,
@@ -213,14 +212,13 @@ static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatc
         .connection.x = stage_state(stage, &stage->backward, microbatch, s),
         .connection.workspace = stage_at(microbatch, stage->gradient_at.connection),
         .connection.dx = s == 0 && !stage->params.extent.first ? microbatch->gradient_output : g,
-        .z = streams ? stage_at(microbatch, memory->mix) : stage_state(stage, &stage->backward, microbatch, s),
         .weight = stage_parameter(stage, weight),
         .norm_rrms = stage_at(microbatch, memory->norm_rrms),
         .dnormed = stage_at(microbatch, stage->gradient_at.dnormed),
         .dweight = stage_gradient(stage, weight),
     };
 
-    if (streams) {
+    if (stage_has_streams(stage)) {
         fill_connection_gradient(stage, microbatch, s, &args.connection);
     }
     return SUBMIT(mix_gradient, args);

@@ -12,7 +12,7 @@ typedef struct place {
 
 typedef struct sublayer_memory {
     place state;                                        /* x [T,n,C]; sublayer 0 reads the input slot behind stage 0 */
-    place pre, post, comb, projection, rrms, mix;       /* the connection's; mix is z [T,C] */
+    place pre, post, comb, projection, rrms;            /* the connection's */
     place norm_rrms, branch;                            /* [T]; y = F(norm(z)) [T,C] */
     place wide, log_sum;                                /* qkv or gate|up; log_sum of attention */
     place normed, middle;                               /* norm(z) [T,C]; attention's or SwiGLU's output */
@@ -72,7 +72,7 @@ struct mhp_stage {
     backward_memory gradient_at;
     place embedding_gradient;                           /* [T,C], first stage */
     place product;                                      /* the running gain [T,n,n] */
-    size_t state_stride, kept_stride, mix_stride, normed_stride, branch_stride;     /* between sublayers, for the rebuild kernel */
+    size_t state_stride, kept_stride, normed_stride, branch_stride;     /* between sublayers, for the rebuild kernel */
     size_t message_product;                             /* where the gain's product lies in a state message */
     step_list steps[MHP_PASS_COUNT];
     const void **norm_weights;                          /* [sublayer]; set when parameters are bound */

@@ -48,7 +48,7 @@ static bool keeps_state(const mhp_stage *stage, int s)
     return !stage_rebuilds_states(stage) || s % stage->block == 0;
 }
 
-/* The record of what connection and norm make of one sublayer but z; all records are alike. */
+/* The record of what connection and norm keep of one sublayer; all records are alike. */
 static void take_coefficients(mhp_stage *stage, mhp_lifetime lifetime, sublayer_memory *memory)
 {
     int64_t t = stage_tokens(stage);
@@ -154,24 +154,6 @@ static mhp_status plan_coefficients(mhp_stage *stage)
 out:
     mhp_free(block);
     return status;
-}
-
-/* z, which gradients alone read: on the way forward it is not written where it is made again. */
-static void plan_mixes(mhp_stage *stage)
-{
-    bool rebuilds = stage->params.recompute != MHP_RECOMPUTE_NONE;
-
-    for (int s = 0; s < stage->sublayer_count && stage_has_streams(stage); s++) {
-        place *at = &stage->backward.sublayers[s].mix;
-
-        if (s < stage->block) {
-            *at = take_real(stage, rebuilds ? MHP_LIFE_BLOCK : MHP_LIFE_ACTIVATION, row_elements(stage));
-        } else {
-            *at = stage->backward.sublayers[s % stage->block].mix;
-        }
-        stage->forward.sublayers[s].mix = *at;
-        stage->mix_stride = s == 1 ? at->offset - stage->backward.sublayers[0].mix.offset : stage->mix_stride;
-    }
 }
 
 static void plan_normed(mhp_stage *stage)
@@ -376,7 +358,6 @@ mhp_status stage_plan_memory(mhp_stage *stage)
     MHP_RETURN_IF_ERROR(mhp_calloc(&stage->backward.sublayers, count, sizeof *stage->backward.sublayers));
     plan_states(stage);
     MHP_RETURN_IF_ERROR(plan_coefficients(stage));
-    plan_mixes(stage);
     plan_normed(stage);
     plan_branches(stage);
     plan_functions(stage);

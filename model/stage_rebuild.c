@@ -19,12 +19,10 @@ static mhp_status rebuild_block(mhp_stage *stage, const mhp_microbatch *microbat
         .post = stage_at(microbatch, memory->post),
         .comb = stage_at(microbatch, memory->comb),
         .norm_rrms = stage_at(microbatch, memory->norm_rrms),
-        .z = stage_at(microbatch, memory->mix),
         .normed = stage_at(microbatch, memory->normed),
         .y_stride = stage->branch_stride,
         .kept_stride = stage->kept_stride,
         .state_stride = stage->state_stride,
-        .z_stride = stage->mix_stride,
         .normed_stride = stage->normed_stride,
     };
 

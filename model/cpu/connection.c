@@ -356,7 +356,7 @@ static void mix_block(const void *argument, int begin, int end)
         .rrms = args->norm_rrms,
     };
 
-    from.z = from.z ? from.z : args->normed;
+    from.z = args->normed;
     norm.x = residual ? from.x : from.z;
     if (!residual) {
         connection_block(&from, begin, end);
@@ -417,12 +417,11 @@ static void rebuild_token(const mhp_rebuild_args *args, size_t t)
     const real *x = row_at(args->x, 0, 0, t, n * width);
 
     for (int i = 0; i < args->count; i++) {
-        real *z = row_at(args->z, args->z_stride, i, t, width);
+        real *normed = row_at(args->normed, args->normed_stride, i, t, width);      /* z first */
         real *next = rebuilt_state(args, i, t, n * width);
 
-        mix_token(args->streams, x, args->hidden, row_at(args->pre, args->kept_stride, i, t, n), z);
-        norm_row(z, args->hidden, *row_at(args->norm_rrms, args->kept_stride, i, t, 1), args->weight[i],
-                 row_at(args->normed, args->normed_stride, i, t, width));
+        mix_token(args->streams, x, args->hidden, row_at(args->pre, args->kept_stride, i, t, n), normed);
+        norm_row(normed, args->hidden, *row_at(args->norm_rrms, args->kept_stride, i, t, 1), args->weight[i], normed);
         if (next) {
             merge_token(args->streams, x, row_at(args->y, args->y_stride, i, t, width), args->hidden,
                         row_at(args->post, args->kept_stride, i, t, n), row_at(args->comb, args->kept_stride, i, t, n * n), next);

@@ -451,6 +451,19 @@ static mhp_status connection_gradient(void *native, const void *argument)
     return MHP_OK;
 }
 
+/* z of all tokens again, in the room of dz. */
+static void remix_block(const void *argument, int begin, int end)
+{
+    const mhp_connection_gradient_args *args = argument;
+    size_t n = (size_t)args->streams;
+    size_t width = (size_t)args->hidden;
+
+    for (size_t t = (size_t)begin; t < (size_t)end; t++) {
+        mix_token(args->streams, (const real *)args->x + t * n * width, args->hidden, (const real *)args->pre + t * n,
+                  (real *)args->dz + t * width);
+    }
+}
+
 static mhp_status mix_gradient(void *native, const void *argument)
 {
     const mhp_mix_gradient_args *args = argument;
@@ -459,7 +472,7 @@ static mhp_status mix_gradient(void *native, const void *argument)
     mhp_rms_norm_gradient_args norm = {
         .tokens = from->tokens,
         .hidden = from->hidden,
-        .x = args->z,
+        .x = residual ? from->x : from->dz,
         .weight = args->weight,
         .rrms = args->norm_rrms,
         .dy = args->dnormed,
@@ -468,6 +481,9 @@ static mhp_status mix_gradient(void *native, const void *argument)
         .dweight = args->dweight,
     };
 
+    if (!residual) {
+        for_blocks(remix_block, from, from->tokens, TOKEN_BLOCK);
+    }
     MHP_RETURN_IF_ERROR(rms_norm_gradient(native, &norm));
     return residual ? MHP_OK : connection_gradient(native, from);
 }

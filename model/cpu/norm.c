@@ -115,7 +115,7 @@ static void rms_norm_weight_columns(const void *argument, int begin, int end)
     }
 }
 
-/* The weight first: dx may be dy. */
+/* The weight first: dx may be dy, or x. */
 static mhp_status rms_norm_gradient(void *native, const void *argument)
 {
     const mhp_rms_norm_gradient_args *args = argument;

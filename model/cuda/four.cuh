@@ -1,9 +1,10 @@
-/* Mix, and merge with the mix behind it, of four mhc streams in bf16, in two passes over the state and a small one between them: what
- * project_four.cu (the first) and mix_four.cu (the others) share. */
+/* Mix, and merge with the mix behind it, of four mhc streams in bf16, in two passes over the state: what project_four.cu (the first) and
+ * mix_four.cu (the second) share. */
 #ifndef MHP_MODEL_CUDA_FOUR_CUH
 #define MHP_MODEL_CUDA_FOUR_CUH
 
 #include "model/cuda/connection.cuh"
+#include "model/cuda/scratch.h"
 
 enum {
     STREAMS = 4,
@@ -12,19 +13,21 @@ enum {
     CHUNK = 8,                  /* columns of a thread: 16 bytes */
 };
 
-/* The part of slice `slice`; that of slice 0 lies where the kept projection does, without the square sum. */
-__device__ __forceinline__ float *part_of(const projection &p, int slice, int token)
+/* What the first pass hands to the second, in the stream's scratch memory: of every slice of columns and token the slice's part of the
+ * projection, then of the state's square sum. */
+typedef struct state_parts {
+    float *at;                  /* [slices][tokens][SLOT] */
+    int slices, tokens;
+} state_parts;
+
+__device__ __forceinline__ float *part_of(const state_parts &p, int slice, int token)
 {
-    return slice == 0 ? p.first + (size_t)token * PROJECTIONS
-                      : (float *)(p.rest + (size_t)token * p.rest_bytes) + (slice - 1) * SLOT;
+    return p.at + ((size_t)slice * (size_t)p.tokens + (size_t)token) * SLOT;
 }
 
-__device__ __forceinline__ float *square_of(const projection &p, int slice, int token)
-{
-    return slice == 0 ? p.first_square + token : part_of(p, slice, token) + PROJECTIONS;
-}
-
-/* x_next of a merge unless `merge` is NULL, and the parts of the state's projection, which `p` then describes. */
-mhp_status project_four(cudaStream_t stream, const mhp_merge_args *merge, const mhp_mix_args *mix, projection *p);
+/* Tokens whose parts the scratch memory takes. */
+int project_four_tokens(int hidden);
+/* x_next of a merge unless `merge` is NULL, and the parts of the state's projection. At most project_four_tokens(). */
+mhp_status project_four(cudaStream_t stream, const mhp_merge_args *merge, const mhp_mix_args *mix, state_parts *parts_out);
 
 #endif

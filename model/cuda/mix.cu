@@ -192,7 +192,7 @@ __device__ __forceinline__ void mix_tokens(const mix_args &a, int first, int cou
             } else if (h == 1) {
                 hold(z, held[1]);
             }
-            if (a.z) {
+            if (KIND == HEAD) {
                 store_chunk<T, V>((T *)a.z + row + column, z);
             }
         }
@@ -304,7 +304,6 @@ mix_args mix_args_of(const mhp_mix_args *args, const projection *p)
     a.post = (float *)c->post;
     a.comb = (float *)c->comb;
     a.norm_rrms = (float *)args->norm_rrms;
-    a.z = c->z;
     a.normed = args->normed;
     return a;
 }
@@ -369,59 +368,39 @@ template <typename T> mhp_status mix(void *native, const void *argument)
     return is_four<T>(args) ? mix_four((cudaStream_t)native, NULL, args) : mix_of<T>((cudaStream_t)native, args);
 }
 
-/* x_next, a block for a few tokens. */
-template <typename T, int N> __global__ void __launch_bounds__(512) merge_kernel(mhp_merge_args a, int block_tokens)
+/* x_next, a block for K tokens; a thread asks for its columns of all of them at once. */
+template <typename T, int N, int K> __global__ void __launch_bounds__(512) merge_kernel(const __grid_constant__ mhp_merge_args a)
 {
     constexpr int V = width_of<T, N>::value;
-    int first = (int)blockIdx.x * block_tokens;
-    int count = min(block_tokens, a.tokens - first);
+    typedef typename chunk<T, V>::type raw;
+    size_t hidden = (size_t)a.hidden;
+    int first = (int)blockIdx.x * K;
 
     await_previous();
-    for (int t = first; t < first + count; t++) {
-        const T *x = (const T *)a.x + (size_t)t * (size_t)(N * a.hidden);
-        T *next = (T *)a.x_next + (size_t)t * (size_t)(N * a.hidden);
-        float comb[N * N], post[N];
+    for (int column = (int)threadIdx.x * V; column < a.hidden; column += (int)blockDim.x * V) {
+        raw x[K][N], y[K];
 
 #pragma unroll
-        for (int i = 0; i < N * N; i++) {
-            comb[i] = __ldg((const float *)a.comb + (size_t)t * (N * N) + i);
-        }
-#pragma unroll
-        for (int k = 0; k < N; k++) {
-            post[k] = __ldg((const float *)a.post + (size_t)t * N + k);
-        }
-        for (int column = (int)threadIdx.x * V; column < a.hidden; column += (int)blockDim.x * V) {
-            typename chunk<T, V>::type raw[N];
-            float y[V], sum[N][V];
+        for (int k = 0; k < K; k++) {
+            size_t t = (size_t)min(first + k, a.tokens - 1);
 
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                raw[j] = load_once<T, V>(x + (size_t)j * (size_t)a.hidden + column);
+                x[k][j] = load_once<T, V>((const T *)a.x + (t * N + (size_t)j) * hidden + column);
             }
-            unpack(load_once<T, V>((const T *)a.y + (size_t)t * (size_t)a.hidden + column), y);
+            y[k] = load_once<T, V>((const T *)a.y + t * hidden + column);
+        }
 #pragma unroll
-            for (int k = 0; k < N; k++) {
-#pragma unroll
-                for (int i = 0; i < V; i++) {
-                    sum[k][i] = post[k] * y[i];
-                }
+        for (int k = 0; k < K; k++) {
+            size_t t = (size_t)(first + k);
+
+            if (first + k >= a.tokens) {
+                break;
             }
+            merge_chunk<T, N, V>(x[k], y[k], (const float *)a.comb + t * (N * N), (const float *)a.post + t * N, x[k]);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                float value[V];
-
-                unpack(raw[j], value);
-#pragma unroll
-                for (int k = 0; k < N; k++) {
-#pragma unroll
-                    for (int i = 0; i < V; i++) {
-                        sum[k][i] = fmaf(comb[j * N + k], value[i], sum[k][i]);
-                    }
-                }
-            }
-#pragma unroll
-            for (int k = 0; k < N; k++) {
-                store_chunk<T, V>(next + (size_t)k * (size_t)a.hidden + column, sum[k]);
+                *(raw *)((T *)a.x_next + (t * N + (size_t)j) * hidden + column) = x[k][j];
             }
         }
     }
@@ -431,8 +410,7 @@ template <typename T, int N> mhp_status launch_merge(cudaStream_t stream, const 
 {
     int threads = row_threads(args->hidden, width_of<T, N>::value);
 
-    launch_behind(merge_kernel<T, N>, dim3((unsigned)ceil_div(args->tokens, MERGE_TOKENS)), threads, 0, stream, *args,
-                  (int)MERGE_TOKENS);
+    launch_behind(merge_kernel<T, N, MERGE_TOKENS>, dim3((unsigned)ceil_div(args->tokens, MERGE_TOKENS)), threads, 0, stream, *args);
     return mhp_cuda_launched("merge");
 }
 

@@ -40,8 +40,9 @@ struct shared_layout {
 };
 
 struct project_args {
-    projection p;
-    int tokens, hidden;
+    state_parts parts;
+    const float *fn;            /* [PROJECTIONS, width] */
+    int tokens, hidden, width;
     const bf16 *x, *y;          /* with merge: the state before and F's output */
     const float *post, *comb;   /* of the merge */
     bf16 *x_next;
@@ -59,11 +60,11 @@ struct walk {
 __device__ __forceinline__ walk walk_of(const project_args &a)
 {
     int block = (int)blockIdx.x;
-    int shared = a.p.slices * a.groups;
-    int firsts = a.p.slices * a.head;
+    int shared = a.parts.slices * a.groups;
+    int firsts = a.parts.slices * a.head;
 
     if (block < shared) {
-        return {block % a.p.slices, a.head, a.rounds - a.head, block / a.p.slices, a.rounds - a.head, a.groups};
+        return {block % a.parts.slices, a.head, a.rounds - a.head, block / a.parts.slices, a.rounds - a.head, a.groups};
     }
     block -= shared;
     return {0, 0, a.head, block * firsts / a.spare, (block + 1) * firsts / a.spare, 1};
@@ -104,7 +105,7 @@ __device__ __forceinline__ void load_matrices(const void *from, uint32_t (&out)[
 __device__ __forceinline__ void load_fragment(const project_args &a, int stream, int column, uint4 (&fragment)[PIECES])
 {
     int k = column + (int)threadIdx.x % 4 * 2;
-    const float *from = a.p.fn + (size_t)((int)threadIdx.x % WARP / 4) * (size_t)a.p.width + (size_t)stream * (size_t)a.hidden + k;
+    const float *from = a.fn + (size_t)((int)threadIdx.x % WARP / 4) * (size_t)a.width + (size_t)stream * (size_t)a.hidden + k;
     uint32_t upper[3][2], rest[3][2];
 
 #pragma unroll
@@ -114,7 +115,7 @@ __device__ __forceinline__ void load_fragment(const project_args &a, int stream,
             float2 w = make_float2(0, 0);
 
             if (k + h * 8 < a.hidden) {
-                w = __ldg((const float2 *)(from + (size_t)(r * 8) * (size_t)a.p.width + h * 8));
+                w = __ldg((const float2 *)(from + (size_t)(r * 8) * (size_t)a.width + h * 8));
             }
             split_pair(w.x, w.y, &upper[r][h], &rest[r][h]);
         }
@@ -291,7 +292,7 @@ __device__ __forceinline__ void write_part(const project_args &a, const float (*
             sum += part[w][own][column];
         }
         if (token < a.tokens) {
-            *(column == PROJECTIONS ? square_of(a.p, slice, token) : part_of(a.p, slice, token) + column) = sum;
+            part_of(a.parts, slice, token)[column] = sum;
         }
     }
 }
@@ -364,7 +365,7 @@ int spare_rounds(int slices, int spare, int head)
  * if it takes fewer rounds than the blocks of the slices alone. */
 void split_rounds(int processors, project_args *a)
 {
-    int slices = a->p.slices;
+    int slices = a->parts.slices;
     int groups = max_of(1, processors / slices);
     int spare = max_of(0, processors - groups * slices);
     int refills, busiest;
@@ -389,38 +390,37 @@ template <bool MERGE> mhp_status launch_project(cudaStream_t stream, project_arg
 {
     split_rounds(mhp_cuda_processors(), a);
     cudaFuncSetAttribute(project_kernel<MERGE>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(shared_layout));
-    launch_behind(project_kernel<MERGE>, dim3((unsigned)(a->p.slices * a->groups + a->spare)), THREADS, sizeof(shared_layout), stream,
+    launch_behind(project_kernel<MERGE>, dim3((unsigned)(a->parts.slices * a->groups + a->spare)), THREADS, sizeof(shared_layout), stream,
                   *a);
     return mhp_cuda_launched("project");
 }
 
-/* `normed` has room for the parts of all slices but the first: a slice's columns take SLICE / 2 floats there. */
-projection sliced(const mhp_mix_args *mix)
+}
+
+static size_t bytes_of_token(int slices)
+{
+    return (size_t)slices * SLOT * sizeof(float);
+}
+
+int project_four_tokens(int hidden)
+{
+    return (int)(MHP_CUDA_SCRATCH_BYTES / bytes_of_token(ceil_div(hidden, SLICE))) / ROUND * ROUND;
+}
+
+mhp_status project_four(cudaStream_t stream, const mhp_merge_args *merge, const mhp_mix_args *mix, state_parts *parts_out)
 {
     const mhp_connection_args *c = &mix->connection;
-    projection p = {};
-
-    p.width = STREAMS * c->hidden;
-    p.fn = (const float *)c->fn;
-    p.first = (float *)c->projection;
-    p.first_square = (float *)c->rrms;
-    p.rest = (char *)mix->normed;
-    p.rest_bytes = (size_t)c->hidden * sizeof(bf16);
-    p.slices = ceil_div(c->hidden, SLICE);
-    return p;
-}
-
-}
-
-mhp_status project_four(cudaStream_t stream, const mhp_merge_args *merge, const mhp_mix_args *mix, projection *p)
-{
     project_args a = {};
+    mhp_cuda_scratch scratch;
 
-    a.p = *p = sliced(mix);
-    a.tokens = mix->connection.tokens;
-    a.hidden = mix->connection.hidden;
+    MHP_RETURN_IF_ERROR(mhp_cuda_scratch_get(stream, &scratch));
+    a.parts = *parts_out = {(float *)scratch.memory, ceil_div(c->hidden, SLICE), c->tokens};
+    a.fn = (const float *)c->fn;
+    a.tokens = c->tokens;
+    a.hidden = c->hidden;
+    a.width = STREAMS * c->hidden;
     if (!merge) {
-        a.x = (const bf16 *)mix->connection.x;
+        a.x = (const bf16 *)c->x;
         return launch_project<false>(stream, &a);
     }
     a.x = (const bf16 *)merge->x;

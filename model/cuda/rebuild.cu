@@ -55,7 +55,7 @@ __device__ __forceinline__ typename chunk<T, V>::type load_branch(const mhp_rebu
     return load_once<T, V>((const T *)at_stride(a.y, a.y_stride, sublayer) + at);
 }
 
-/* z and normed of V columns, `at` of an array [T,C]. */
+/* normed of V columns, `at` of an array [T,C]. */
 template <typename T, int N, int V>
 __device__ __forceinline__ void remix(const rebuild_args &a, int sublayer, size_t at, int column, const float *room,
                                       const typename chunk<T, V>::type (&x)[N])
@@ -64,7 +64,6 @@ __device__ __forceinline__ void remix(const rebuild_args &a, int sublayer, size_
 
     load_factors<N>(room + kept<N>::pre, pre);
     mix_chunk<T, N, V>(x, pre, z);
-    store_chunk<T, V>((T *)at_stride(a.of.z, a.of.z_stride, sublayer) + at, z);
     norm_chunk<V>(room[kept<N>::rrms], a.weight[sublayer] + column, z);
     store_chunk<T, V>((T *)at_stride(a.of.normed, a.of.normed_stride, sublayer) + at, z);
 }
@@ -137,7 +136,6 @@ rebuild_args piece_of(const mhp_rebuild_args *args, int first)
     of->comb = (const char *)args->comb + i * args->kept_stride;
     of->norm_rrms = (const char *)args->norm_rrms + i * args->kept_stride;
     of->state = (char *)args->state + i * args->state_stride;
-    of->z = (char *)args->z + i * args->z_stride;
     of->normed = (char *)args->normed + i * args->normed_stride;
     if (first + of->count < args->count) {
         of->last = (char *)of->state + (size_t)(of->count - 1) * args->state_stride;

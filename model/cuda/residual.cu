@@ -214,7 +214,7 @@ template <typename T> mhp_status residual_gradient(cudaStream_t stream, const mh
 {
     const mhp_connection_gradient_args *c = &args->connection;
     unsigned blocks = (unsigned)residual_gradient_blocks(c->tokens, c->hidden);
-    gradient_args a = {c->tokens, c->hidden, args->z, c->g, args->dnormed, (const float *)args->weight,
+    gradient_args a = {c->tokens, c->hidden, c->x, c->g, args->dnormed, (const float *)args->weight,
                        (const float *)args->norm_rrms, c->dx, (float *)c->workspace};
 
     BY_HELD(c->hidden, T, (residual_gradient_kernel<T, HELD><<<blocks, (unsigned)threads, 0, stream>>>(a)))

@@ -26,20 +26,19 @@ static double formula(const mhp_model_params *model, mhp_recompute what, int sub
     double heads = (double)model->num_attention_heads, kv_heads = (double)model->num_key_value_heads;
     double wide = (heads + 2 * kv_heads) * (double)model->head_dim + 2 * (double)model->intermediate_size;
     double middle = heads * (double)model->head_dim + (double)model->intermediate_size;
-    double z = streams ? c : 0;
     double coefficients = streams ? 2 * n * n + 4 * n : 0;  /* with their projection */
     double states = n * c * (block - 1);                    /* of a block, made again */
 
     if (what == MHP_RECOMPUTE_NONE) {
-        return 2 * (n * c + z + coefficients + (streams ? c : 0) + c) + wide + middle;
+        return 2 * (n * c + coefficients + (streams ? c : 0) + c) + wide + middle;
     }
     if (what == MHP_RECOMPUTE_FULL) {
-        return n * c * blocks / layers + (2 * c + middle + (states + (z + coefficients + c + wide / 2) * block) / layers) / q;
+        return n * c * blocks / layers + (2 * c + middle + (states + (coefficients + c + wide / 2) * block) / layers) / q;
     }
     if (!streams) {
         return 2 * c + wide + middle + 2 * c / q;
     }
-    return n * c * blocks / layers + 2 * (c + coefficients) + wide + middle + (2 * c + (states + z * block) / layers) / q;
+    return n * c * blocks / layers + 2 * (c + coefficients) + wide + middle + (2 * c + states / layers) / q;
 }
 
 /* As planned for a stage of `layers` with the embedding and without the head, q micro-batches in flight of which one is going back. */

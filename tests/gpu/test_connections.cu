@@ -512,16 +512,16 @@ static parameters random_parameters(const config &c)
 }
 
 struct kept {                   /* what mix writes */
-    device_array pre, post, comb, projection, rrms, z, normed, norm_rrms;
+    device_array pre, post, comb, projection, rrms, normed, norm_rrms;
 
     kept(const config &c)
         : pre((size_t)c.tokens * c.streams, false), post((size_t)c.tokens * c.streams, false),
           comb((size_t)c.tokens * c.streams * c.streams, false), projection((size_t)c.tokens * c.streams * (c.streams + 2), false),
-          rrms((size_t)c.tokens * (c.kind == MHP_CONNECTION_HC ? c.streams : 1), false), z((size_t)c.tokens * c.hidden, c.half),
+          rrms((size_t)c.tokens * (c.kind == MHP_CONNECTION_HC ? c.streams : 1), false),
           normed((size_t)c.tokens * c.hidden, c.half), norm_rrms(c.tokens, false)
     {
     }
-    std::vector<device_array *> all() { return {&pre, &post, &comb, &projection, &rrms, &z, &normed, &norm_rrms}; }
+    std::vector<device_array *> all() { return {&pre, &post, &comb, &projection, &rrms, &normed, &norm_rrms}; }
 };
 
 static mhp_mix_args mix_args(const config &c, const device_array &x, const device_array &fn, const device_array &base,
@@ -530,7 +530,7 @@ static mhp_mix_args mix_args(const config &c, const device_array &x, const devic
     mhp_mix_args args = {};
 
     args.connection = {c.kind, c.tokens, c.hidden, c.streams, c.iterations, norm_epsilon, hc_epsilon, x.data, fn.data, base.data,
-                       scale.data, k.pre.data, k.post.data, k.comb.data, k.projection.data, k.rrms.data, k.z.data, 0};
+                       scale.data, k.pre.data, k.post.data, k.comb.data, k.projection.data, k.rrms.data, NULL, 0};
     args.weight = weight.data;
     args.normed = k.normed.data;
     args.norm_rrms = k.norm_rrms.data;
@@ -542,8 +542,7 @@ static void check_mix(const config &c, const array &x, const parameters &par, co
     int n = c.streams, C = c.hidden, T = c.tokens, P = n * (n + 2);
     bool hc = c.kind == MHP_CONNECTION_HC;
     int R = hc ? n : 1;
-    array pre((size_t)T * n), post((size_t)T * n), comb((size_t)T * n * n), projection((size_t)T * P), rrms((size_t)T * R), z((size_t)T * C),
-        normed((size_t)T * C), norm_rrms(T);
+    array pre((size_t)T * n), post((size_t)T * n), comb((size_t)T * n * n), projection((size_t)T * P), rrms((size_t)T * R), normed((size_t)T * C), norm_rrms(T);
     auto at = [&](const char *tensor) {
         static std::string text;
 
@@ -567,7 +566,6 @@ static void check_mix(const config &c, const array &x, const parameters &par, co
             }
             norm_rrms[t] = 1 / r;
             for (int i = 0; i < C; i++) {
-                z[(size_t)t * C + i] = mix[i];
                 normed[(size_t)t * C + i] = mix[i] / r * par.weight[i];
             }
         }
@@ -577,7 +575,6 @@ static void check_mix(const config &c, const array &x, const parameters &par, co
     check(c, at("comb"), k.comb.get(), comb, KIND_COEFFICIENT);
     check(c, at("projection"), k.projection.get(), projection, KIND_PROJECTION);
     check(c, at("rrms"), k.rrms.get(), rrms, KIND_PROJECTION);
-    check(c, at("z"), k.z.get(), z, KIND_REAL);
     check(c, at("normed"), k.normed.get(), normed, KIND_REAL);
     check(c, at("norm_rrms"), k.norm_rrms.get(), norm_rrms, c.half ? KIND_GRADIENT : KIND_COEFFICIENT);
 }
@@ -632,7 +629,6 @@ static void check_gradients(const config &c, const array &x, const array &g, con
     args.connection = {c.kind, T, C, n, c.iterations, norm_epsilon, hc_epsilon, dx_array.data, x_array.data, dpost_array.data,
                        dcomb_array.data, room.data, k.pre.data, k.post.data, k.comb.data, k.projection.data, k.rrms.data, fn.data,
                        base.data, scale.data, dx_array.data, dfn.data, dbase.data, dscale.data, workspace.data};
-    args.z = k.z.data;
     args.weight = weight.data;
     args.norm_rrms = k.norm_rrms.data;
     args.dnormed = dnormed_array.data;
@@ -727,7 +723,6 @@ static void run_slices(const config &c, const mhp_merge_args &merge, const mhp_m
         k.comb = at_row(k.comb, full * n * n, first);
         k.projection = at_row(k.projection, full * n * (n + 2), first);
         k.rrms = at_row(k.rrms, full * (c.kind == MHP_CONNECTION_HC ? n : 1), first);
-        k.z = at_row(k.z, row, first);
         of.normed = at_row(of.normed, row, first);
         of.norm_rrms = at_row(of.norm_rrms, full, first);
         RUN(c, merge, some);
@@ -745,7 +740,7 @@ static void test_streams(const config &c)
     device_array fn(par.fn, false), base(par.base, false), scale(par.scale, false), weight(par.weight, false);
     device_array x0_array(x0, c.half), y_array(y, c.half), post_array(post, false), comb_array(comb, false);
     device_array next((size_t)T * n * C, c.half), dx((size_t)T * n * C, c.half);
-    kept apart(c), fused(c), lean(c);
+    kept apart(c), fused(c);
     mhp_merge_args merge = {c.kind, T, C, n, x0_array.data, y_array.data, post_array.data, comb_array.data, next.data};
     mhp_mix_args mix = mix_args(c, next, fn, base, scale, weight, apart);
     mhp_merge_mix_args both = {merge, mix_args(c, next, fn, base, scale, weight, fused)};
@@ -759,13 +754,6 @@ static void test_streams(const config &c)
     check_again(c, "mix", [&] { poison(apart.all()); }, [&] { RUN(c, mix, mix); }, apart.all());
     sliced.push_back(&next);
     check_again(c, "merge and mix in slices", [&] { poison(sliced); }, [&] { run_slices(c, merge, mix); }, sliced);
-    mix = mix_args(c, next, fn, base, scale, weight, lean);
-    mix.connection.z = NULL;
-    RUN(c, mix, mix);
-    if (lean.normed.raw() != apart.normed.raw()) {
-        printf("FAIL %s: normed depends on z being kept\n", name_of(c).c_str());
-        failures++;
-    }
     poison({&next});
     RUN(c, merge_mix, both);
     x = next.get();
@@ -908,7 +896,7 @@ static void test_residual(const config &c)
     back.connection.g = ga.data;
     back.connection.dx = ga.data;
     back.connection.workspace = workspace.data;
-    back.z = nexta.data;
+    back.connection.x = nexta.data;
     back.weight = weighta.data;
     back.norm_rrms = rrms.data;
     back.dnormed = da.data;
@@ -937,6 +925,55 @@ static void test_limits(void)
         if (mhp_cuda_mix_bf16(NULL, &args) != MHP_ERR_UNSUPPORTED || !strstr(mhp_error_text(), b.named)) {
             printf("FAIL limits: expected \"%s\" in \"%s\"\n", b.named, mhp_error_text());
             failures++;
+        }
+    }
+}
+
+/* More tokens than a pass of the four-stream kernels takes: copies of a few, each with the bits of these. */
+static void test_many_tokens(void)
+{
+    enum { FEW = 64, COPIES = 340 };
+    config few = {MHP_CONNECTION_MHC, true, FEW, 7168, 4, 20, 1}, many = few;
+    array x0 = random_array((size_t)FEW * 4 * few.hidden, 1, true), y = random_array((size_t)FEW * few.hidden, 1, true);
+    array post = random_array(FEW * 4, 0.5, false), comb = random_array(FEW * 16, 0.5, false);
+    parameters par = random_parameters(few);
+    device_array fn(par.fn, false), base(par.base, false), scale(par.scale, false), weight(par.weight, false);
+    std::vector<std::vector<char>> want;
+
+    many.tokens = FEW * COPIES;
+    for (const config &c : {few, many}) {
+        device_array state((size_t)c.tokens * 4 * c.hidden, true), branch((size_t)c.tokens * c.hidden, true);
+        device_array posts((size_t)c.tokens * 4, false), combs((size_t)c.tokens * 16, false), next(state.count, true);
+        device_array *to[] = {&state, &branch, &posts, &combs};
+        const array *from[] = {&x0, &y, &post, &comb};
+        kept k(c);
+        std::vector<device_array *> outputs = k.all();
+
+        outputs.push_back(&next);
+        for (int i = 0; i < 4; i++) {
+            device_array piece(*from[i], to[i]->half);
+
+            for (size_t at = 0; at < to[i]->bytes(); at += piece.bytes()) {
+                CUDA(cudaMemcpy((char *)to[i]->data + at, piece.data, piece.bytes(), cudaMemcpyDeviceToDevice));
+            }
+        }
+        mhp_merge_mix_args both = {{c.kind, c.tokens, c.hidden, 4, state.data, branch.data, posts.data, combs.data, next.data},
+                                   mix_args(c, next, fn, base, scale, weight, k)};
+
+        RUN(c, merge_mix, both);
+        for (size_t i = 0; i < outputs.size(); i++) {
+            std::vector<char> got = outputs[i]->raw();
+
+            if (c.tokens == FEW) {
+                want.push_back(got);
+            }
+            for (size_t at = 0; at < got.size(); at += want[i].size()) {
+                if (memcmp(&got[at], want[i].data(), want[i].size()) != 0) {
+                    printf("FAIL %s: output %zu of copy %zu differs\n", name_of(c).c_str(), i, at / want[i].size());
+                    failures++;
+                    break;
+                }
+            }
         }
     }
 }
@@ -1011,6 +1048,9 @@ int main(int argc, char **argv)
         cases.push_back({MHP_CONNECTION_RESIDUAL, half == 1, small ? 19 : 4099, small ? 64 : 2560, 1, 1, 1});
     }
     test_limits();
+    if (!small) {
+        test_many_tokens();
+    }
     for (const config &c : cases) {
         test(c);
     }

@@ -76,14 +76,14 @@ struct record {
 
 /* Everything that is made, of every sublayer; state i is the one behind sublayer i. */
 struct outputs {
-    arrays state, z, normed;
+    arrays state, normed;
 
     explicit outputs(const block_case &c)
-        : state(c.dtype, c.count, (size_t)c.tokens * c.streams * c.hidden), z(c.dtype, c.count, (size_t)c.tokens * c.hidden),
+        : state(c.dtype, c.count, (size_t)c.tokens * c.streams * c.hidden),
           normed(c.dtype, c.count, (size_t)c.tokens * c.hidden)
     {
     }
-    std::vector<arrays *> all() { return {&state, &z, &normed}; }
+    std::vector<arrays *> all() { return {&state, &normed}; }
 };
 
 struct inputs {
@@ -119,7 +119,7 @@ static mhp_mix_args mix_args(const block_case &c, const inputs &in, const output
 
     args.connection = {c.kind, c.tokens, c.hidden, c.streams, SINKHORN_ITERATIONS, epsilon, epsilon,
                        i == 0 ? in.x.at(0) : out.state.at(i - 1), in.fn.at(i), in.base.at(i), in.scale.at(i), in.kept.at(i, r.pre),
-                       in.kept.at(i, r.post), in.kept.at(i, r.comb), in.kept.at(i, r.projection), in.kept.at(i, r.rrms), out.z.at(i), 0};
+                       in.kept.at(i, r.post), in.kept.at(i, r.comb), in.kept.at(i, r.projection), in.kept.at(i, r.rrms), NULL, 0};
     args.weight = in.weight.at(i);
     args.normed = out.normed.at(i);
     args.norm_rrms = in.kept.at(i, r.norm_rrms);
@@ -184,12 +184,10 @@ static bool rebuild(const block_case &c, const mhp_kernels *kernels, const input
     args.norm_rrms = in.kept.at(0, r.norm_rrms);
     args.state = out.state.at(0);
     args.last = c.last ? out.state.at(c.count - 1) : NULL;
-    args.z = out.z.at(0);
     args.normed = out.normed.at(0);
     args.y_stride = in.y.stride();
     args.kept_stride = in.kept.stride();
     args.state_stride = out.state.stride();
-    args.z_stride = out.z.stride();
     args.normed_stride = out.normed.stride();
     for (arrays *each : out.all()) {
         each->tensor.poison();
@@ -203,9 +201,9 @@ static bool rebuild(const block_case &c, const mhp_kernels *kernels, const input
 
 static void compare_bits(const block_case &c, const char *with, outputs &out, outputs &other)
 {
-    static const char *const names[] = {"states", "z", "normed"};
+    static const char *const names[] = {"states", "normed"};
 
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) {
         checks++;
         if (out.all()[i]->tensor.raw() != other.all()[i]->tensor.raw()) {
             fail(c, std::string(names[i]) + " of a block differ from those of " + with);
@@ -243,16 +241,18 @@ struct token_factors {
     double norm_rrms;
 };
 
-static void make_token(const block_case &c, const double *x, const double *y, const double *weight, const token_factors &f, double *z,
+static void make_token(const block_case &c, const double *x, const double *y, const double *weight, const token_factors &f,
                        double *normed, double *next)
 {
     int n = c.streams, width = c.hidden;
 
     for (int i = 0; i < width; i++) {
+        double z = 0;
+
         for (int j = 0; j < n; j++) {
-            z[i] += f.pre[j] * x[j * width + i];
+            z += f.pre[j] * x[j * width + i];
         }
-        normed[i] = z[i] * f.norm_rrms * weight[i];
+        normed[i] = z * f.norm_rrms * weight[i];
         for (int k = 0; k < n; k++) {
             next[k * width + i] = f.post[k] * y[i];
             for (int j = 0; j < n; j++) {
@@ -267,22 +267,21 @@ static void compare_values(const block_case &c, const inputs &in, const outputs 
 {
     size_t n = (size_t)c.streams, width = (size_t)c.hidden;
     record r(c);
-    values kept = in.kept.tensor.values(), states = out.state.tensor.values(), z = out.z.tensor.values();
+    values kept = in.kept.tensor.values(), states = out.state.tensor.values();
     values normed = out.normed.tensor.values();
 
     for (int i = 0; i < c.count; i++) {
         std::string sublayer = " of sublayer " + std::to_string(i);
         const double *x = i == 0 ? &in.x.tensor.host[0] : &states[out.state.first(i - 1)];
         const double *of = &kept[in.kept.first(i)];
-        values want_z(c.tokens * width), want_normed(c.tokens * width), want_next(c.tokens * n * width);
+        values want_normed(c.tokens * width), want_next(c.tokens * n * width);
 
         for (size_t t = 0; t < (size_t)c.tokens; t++) {
             token_factors f = {of + r.pre + t * n, of + r.post + t * n, of + r.comb + t * n * n, of[r.norm_rrms + t]};
 
             make_token(c, x + t * n * width, &in.y.tensor.host[in.y.first(i) + t * width], &in.weight.tensor.host[in.weight.first(i)], f,
-                       &want_z[t * width], &want_normed[t * width], &want_next[t * n * width]);
+                       &want_normed[t * width], &want_next[t * n * width]);
         }
-        check(c, "z" + sublayer, z, out.z.first(i), want_z);
         check(c, "normed" + sublayer, normed, out.normed.first(i), want_normed);
         if (i + 1 < c.count || c.last) {
             check(c, "the state behind" + sublayer, states, out.state.first(i), want_next);
