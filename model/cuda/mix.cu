@@ -7,7 +7,7 @@
 namespace {
 
 enum { MHC, HC, HEAD };         /* whose coefficients */
-enum { HELD = 2, MERGE_TOKENS = 2 };    /* chunks of a row in a thread's registers; tokens of a merging block */
+enum { HELD = 2, MERGE_TOKENS = 1 };    /* chunks of a row in a thread's registers; tokens of a merging block */
 
 struct mix_args {
     projection p;

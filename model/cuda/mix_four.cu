@@ -6,6 +6,8 @@
 namespace {
 
 enum {
+    GATHER_LANES = 8,           /* that share a token when all of its parts are summed */
+    MIXING_SHARE = 4,           /* threads that a block has for a token of which it makes comb and post */
     MIX_THREADS_MAX = 512,      /* that share a token's row */
 };
 
@@ -24,87 +26,78 @@ __device__ __forceinline__ float rrms_of(const mix_args &a, float square)
     return 1.0f / sqrtf(square / (float)(STREAMS * a.hidden) + a.norm_epsilon);
 }
 
-/* The pre coefficients of a token, by one warp, a slice in every lane; they go into `pre` as well. */
-__device__ __forceinline__ void make_pre(const mix_args &a, int token, float *pre)
-{
-    int lane = (int)threadIdx.x % WARP;
-    float sum[STREAMS + 1] = {};
-    float rrms;
+/* Of a token's parts as far as the pre coefficients need them, those of a lane's slices. */
+struct pre_sums {
+    float4 u;
+    float square;
+};
 
-    for (int slice = lane; slice < a.parts.slices; slice += WARP) {
+__device__ __forceinline__ pre_sums load_pre_sums(const mix_args &a, int token)
+{
+    pre_sums sums = {};
+
+    for (int slice = (int)threadIdx.x % WARP; slice < a.parts.slices; slice += WARP) {
         const float *part = part_of(a.parts, slice, min(token, a.tokens - 1));
         float4 u = *(const float4 *)part;
 
-        sum[0] += u.x;
-        sum[1] += u.y;
-        sum[2] += u.z;
-        sum[3] += u.w;
-        sum[STREAMS] += part[PROJECTIONS];
+        sums.u = make_float4(sums.u.x + u.x, sums.u.y + u.y, sums.u.z + u.z, sums.u.w + u.w);
+        sums.square += part[PROJECTIONS];
     }
-#pragma unroll
-    for (int i = 0; i <= STREAMS; i++) {
-        sum[i] = warp_sum(sum[i]);
-    }
-    rrms = rrms_of(a, sum[STREAMS]);
-#pragma unroll
-    for (int j = 0; j < STREAMS; j++) {
-        if (lane == j) {
-            pre[j] = sigmoid(a.scale[0] * (sum[j] * rrms) + a.base[j]) + a.hc_epsilon;
-        }
-    }
-    if (lane < STREAMS && token < a.tokens) {
-        a.pre[(size_t)token * STREAMS + lane] = pre[lane];
-    }
+    return sums;
 }
 
-/* The whole projection of one thread's token, all slices' parts in order; returns 1/rms. Both are kept for the gradient. */
-__device__ __forceinline__ float sum_parts_of(const mix_args &a, int token, float (&u)[PROJECTIONS])
+/* The pre coefficients of a token, by one warp; they go into `pre` as well. */
+__device__ __forceinline__ void make_pre(const mix_args &a, int token, const pre_sums &sums, float *pre)
 {
-    float square = 0;
-    float rrms;
+    int lane = (int)threadIdx.x % WARP;
+    int j = lane % STREAMS;
+    float base = a.base[j];
+    float scale = a.scale[0];
+    float rrms = rrms_of(a, warp_sum(sums.square));
+    float x = warp_sum(sums.u.x), y = warp_sum(sums.u.y), z = warp_sum(sums.u.z), w = warp_sum(sums.u.w);
+    float u = j == 0 ? x : j == 1 ? y : j == 2 ? z : w;
+    float value = sigmoid(scale * (u * rrms) + base) + a.hc_epsilon;
 
-#pragma unroll
-    for (int i = 0; i < PROJECTIONS; i++) {
-        u[i] = 0;
-    }
-#pragma unroll 2
-    for (int slice = 0; slice < a.parts.slices; slice++) {
-        const float *part = part_of(a.parts, slice, token);
-
-#pragma unroll
-        for (int i = 0; i < PROJECTIONS; i += 4) {
-            float4 piece = *(const float4 *)(part + i);
-
-            u[i] += piece.x;
-            u[i + 1] += piece.y;
-            u[i + 2] += piece.z;
-            u[i + 3] += piece.w;
+    if (lane < STREAMS) {
+        pre[j] = value;
+        if (token < a.tokens) {
+            a.pre[(size_t)token * STREAMS + j] = value;
         }
-        square += part[PROJECTIONS];
     }
-    rrms = rrms_of(a, square);
-    a.rrms[token] = rrms;
-#pragma unroll
-    for (int i = 0; i < PROJECTIONS; i += 4) {
-        *(float4 *)(a.projection + (size_t)token * PROJECTIONS + i) = make_float4(u[i], u[i + 1], u[i + 2], u[i + 3]);
-    }
-    return rrms;
 }
 
-/* Projection, comb and post of one thread's token. */
+/* The whole projections of `count` tokens, all slices' parts in order, and 1/rms; both are kept for the gradient. */
+__device__ __forceinline__ void gather(const mix_args &a, int first, int count)
+{
+
+    for (int i = (int)threadIdx.x; i < count * GATHER_LANES; i += (int)blockDim.x) {
+        int token = first + i / GATHER_LANES;
+        int piece = i % GATHER_LANES;
+        float4 sum = make_float4(0, 0, 0, 0);
+
+#pragma unroll 4
+        for (int slice = 0; slice < a.parts.slices && piece <= PROJECTIONS / 4; slice++) {
+            float4 part = *(const float4 *)(part_of(a.parts, slice, token) + piece * 4);
+
+            sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
+        }
+        if (piece < PROJECTIONS / 4) {
+            *(float4 *)(a.projection + (size_t)token * PROJECTIONS + piece * 4) = sum;
+        } else if (piece == PROJECTIONS / 4) {
+            a.rrms[token] = rrms_of(a, sum.x);
+        }
+    }
+}
+
+/* comb and post of one thread's token, from the kept projection. */
 __device__ __forceinline__ void make_mixing(const mix_args &a, int token)
 {
-    float u[PROJECTIONS], post[STREAMS], m[STREAMS * STREAMS];
-    float rrms = sum_parts_of(a, token, u);
+    const float *u = a.projection + (size_t)token * PROJECTIONS;
+    float rrms = a.rrms[token];
+    float post[STREAMS], m[STREAMS * STREAMS];
 
-#pragma unroll
-    for (int i = 0; i < STREAMS; i++) {
-        post[i] = u[STREAMS + i];
-    }
-#pragma unroll
-    for (int i = 0; i < STREAMS * STREAMS; i++) {
-        m[i] = u[2 * STREAMS + i];
-    }
+    load_factors<STREAMS>(u + STREAMS, post);
+    load_factors<STREAMS * STREAMS>(u + 2 * STREAMS, m);
     make_post<STREAMS>(rrms, a.scale, a.base, post);
     *(float4 *)(a.post + (size_t)token * STREAMS) = make_float4(post[0], post[1], post[2], post[3]);
     make_comb<STREAMS>(rrms, a.scale, a.base, a.iterations, a.hc_epsilon, m);
@@ -185,28 +178,37 @@ __device__ __forceinline__ void norm_chunks(const mix_args &a, int token, const 
     }
 }
 
-/* The first blocks run Sinkhorn, a token in every thread; nobody waits for it. The others mix T tokens each; a thread has C chunks of
+/* The first blocks run Sinkhorn, each for as many tokens as a quarter of its threads; nobody waits for it. The others mix T tokens each; a thread has C chunks of
  * each, blockDim.x chunks apart. */
-template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX) mix_kernel(const __grid_constant__ mix_args a)
+template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX, C < 4 ? 2 : 1) mix_kernel(const __grid_constant__ mix_args a)
 {
     __shared__ float squares[T][MIX_THREADS_MAX / WARP];
     __shared__ __align__(16) float pre[T][STREAMS];
     int first = (int)(gridDim.x - 1 - blockIdx.x) * T;
+    int warp = (int)threadIdx.x / WARP;
     uint4 x[T][C][STREAMS];
     float z[T][C][CHUNK];
+    pre_sums sums = {};
 
     await_previous();
     if (first >= a.tokens) {
-        int token = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+        int own = (int)blockDim.x / MIXING_SHARE;
+        int begin = (int)blockIdx.x * own;
+        int count = min(own, a.tokens - begin);
 
-        if (token < a.tokens) {
-            make_mixing(a, token);
+        gather(a, begin, count);
+        __syncthreads();
+        if ((int)threadIdx.x < count) {
+            make_mixing(a, begin + (int)threadIdx.x);
         }
         return;
     }
+    if (warp < T) {
+        sums = load_pre_sums(a, first + warp);
+    }
     load_chunks<T, C>(a, first, x);
-    for (int t = (int)threadIdx.x / WARP; t < T; t += (int)blockDim.x / WARP) {
-        make_pre(a, first + t, pre[t]);
+    if (warp < T) {
+        make_pre(a, first + warp, sums, pre[warp]);
     }
     __syncthreads();
 #pragma unroll
@@ -214,7 +216,7 @@ template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX) mix_k
         float square = warp_sum(mix_chunks<C>(pre[t], x[t], z[t]));
 
         if (threadIdx.x % WARP == 0) {
-            squares[t][threadIdx.x / WARP] = square;
+            squares[t][warp] = square;
         }
     }
     __syncthreads();
@@ -226,8 +228,8 @@ template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX) mix_k
 
 template <int T, int C> mhp_status launch_mix(cudaStream_t stream, const mix_args *a)
 {
-    int threads = ceil_div(ceil_div(ceil_div(a->hidden, CHUNK), C), WARP) * WARP;
-    int blocks = ceil_div(a->tokens, T) + ceil_div(a->tokens, threads);
+    int threads = max_of(ceil_div(ceil_div(ceil_div(a->hidden, CHUNK), C), WARP), T) * WARP;       /* a warp for every token's parts */
+    int blocks = ceil_div(a->tokens, T) + ceil_div(a->tokens, threads / MIXING_SHARE);
 
     launch_behind(mix_kernel<T, C>, dim3((unsigned)blocks), threads, 0, stream, *a);
     return mhp_cuda_launched("mix");
