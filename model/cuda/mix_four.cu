@@ -258,7 +258,7 @@ mhp_status finish(cudaStream_t stream, const mhp_mix_args *mix, const state_part
                   (bf16 *)mix->normed};
 
     if (chunks <= MIX_THREADS_MAX) {
-        return launch_mix<2, 1>(stream, &a);
+        return chunks <= MIX_THREADS_MAX / 2 ? launch_mix<1, 1>(stream, &a) : launch_mix<2, 1>(stream, &a);
     }
     return chunks <= 2 * MIX_THREADS_MAX ? launch_mix<1, 2>(stream, &a) : launch_mix<1, 4>(stream, &a);
 }
