@@ -92,18 +92,6 @@ __device__ __forceinline__ void copy16(void *to, const void *from, bool valid)
                  : "memory");
 }
 
-/* A lane's copies for its tokens of a tile are groups, one a token, under way by turns: the next ones are on their way when it waits for
- * those of its other token. The coefficients belong to the first. */
-__device__ __forceinline__ void end_copies(void)
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-__device__ __forceinline__ void await_copies(void)
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(OWN - 1) : "memory");
-}
-
 /* Four 8 x 8 matrices of bf16; this lane's row of them lies at `from`. */
 __device__ __forceinline__ void load_matrices(const void *from, uint32_t (&out)[4])
 {
@@ -203,7 +191,6 @@ __device__ __forceinline__ void merge_token(const project_args &a, uint4 (*input
     if (ahead.tile >= 0) {
         start_token<MERGE>(a, inputs, ahead.tile, o, ahead.column);
     }
-    end_copies();
     if (MERGE) {
         const float *comb = (const float *)mixing[own];
 
@@ -323,13 +310,12 @@ template <bool MERGE> __global__ void __launch_bounds__(THREADS, 1) project_kern
     int turn = 0;
 
     await_previous();
-    if (MERGE) {
-        start_mixing(a, shared->mixing[team][0], at.tile);
-    }
 #pragma unroll
     for (int o = 0; o < OWN; o++) {
         start_token<MERGE>(a, shared->inputs[warp][o], at.tile, o, at.column);
-        end_copies();
+    }
+    if (MERGE) {
+        start_mixing(a, shared->mixing[team][0], at.tile);
     }
     for (int i = w.begin; i < w.end; i += w.stride, turn ^= 1) {
         place ahead = place_of(w, i + w.stride);
@@ -343,17 +329,14 @@ template <bool MERGE> __global__ void __launch_bounds__(THREADS, 1) project_kern
             fill_fragments(a, shared, held * SLICE);
             __syncthreads();
         }
-        await_copies();
+        asm volatile("cp.async.wait_all;" ::: "memory");
         barrier(1 + team, TEAM * WARP);         /* the coefficients are there, and the last tile's parts are read */
-        if (MERGE && ahead.tile >= 0) {
-            start_mixing(a, shared->mixing[team][turn ^ 1], ahead.tile);
-        }
 #pragma unroll
         for (int o = 0; o < OWN; o++) {
-            if (o > 0) {
-                await_copies();
-            }
             merge_token<MERGE>(a, shared->inputs[warp][o], shared->mixing[team][turn], at, ahead, o, next[o], &square[o]);
+        }
+        if (MERGE && ahead.tile >= 0) {
+            start_mixing(a, shared->mixing[team][turn ^ 1], ahead.tile);
         }
 #pragma unroll
         for (int first = 0; first < STREAMS; first += STREAMS / 2) {
