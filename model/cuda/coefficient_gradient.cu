@@ -2,12 +2,17 @@
  *
  * z is not read: it is the mix of x, which must be read anyway, and so are its products. With w the norm's weight, d what came back,
  * rho = 1 / rms(z): dz = rho w d - rho^3 <w d, z> / C z, hence dpre_j = <dz, x_j> from <w d, x_j> and <z, x_j> alone.
- * A block takes a few tokens; its last warp, a token in every lane, walks Sinkhorn back while the others read. */
+ * A block takes a few tokens; its last warp, a token in every lane, walks Sinkhorn back while the others read. Blocks come in sets, as many
+ * as run at once, and a set goes through its share of the tokens together: while the last warps of one finish, the next one reads, and
+ * the last tokens are still in the L2 cache behind. */
 #include "model/cuda/gradient.cuh"
 
 namespace {
 
-enum { BLOCKS_MAX = 32 };       /* that a multiprocessor runs at once */
+enum {
+    BLOCKS_MAX = 32,            /* that a multiprocessor runs at once */
+    SETS = 2,                   /* of blocks, where there are tokens enough */
+};
 
 constexpr int power_of_two(int n)
 {
@@ -252,15 +257,16 @@ template <int N> __device__ __forceinline__ void keep_coefficients(const gradien
 }
 
 template <typename T, int N, int KIND>
-__global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradient_args a, int block_tokens)
+__global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradient_args a, int block_tokens, int side)
 {
     typedef dots<N, KIND> D;
     extern __shared__ float shared[];   /* [block_tokens][warps][count], then Sinkhorn's history */
     int threads = (int)blockDim.x - WARP;
     int warps = threads / WARP;
-    int first = (int)blockIdx.x;
-    int step = (int)gridDim.x;          /* all blocks go through the tokens together: the last are still in the L2 cache behind */
-    int count = (a.tokens - first + step - 1) / step;
+    int begin = (int)blockIdx.x / side * side * block_tokens;       /* of the set's tokens */
+    int end = min(a.tokens, begin + side * block_tokens);
+    int first = begin + (int)blockIdx.x % side;
+    int count = (end - first + side - 1) / side;
     int lane = (int)threadIdx.x - threads;
     float dcomb[N * N];
 
@@ -269,19 +275,19 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
             float dot[D::count] = {};
             float sum;
 
-            dot_columns<T, N, KIND>(a, first + t * step, dot);
+            dot_columns<T, N, KIND>(a, first + t * side, dot);
             sum = warp_sums<D::count>(dot);
             if (threadIdx.x % (WARP / D::count) == 0) {
                 shared[(t * warps + (int)threadIdx.x / WARP) * D::count + (int)threadIdx.x % WARP / (WARP / D::count)] = sum;
             }
         }
     } else if (KIND == GRADIENT_MHC) {
-        comb_gradient<N>(a, first + min(lane, count - 1) * step, shared + block_tokens * warps * D::count + lane, dcomb);
+        comb_gradient<N>(a, first + min(lane, count - 1) * side, shared + block_tokens * warps * D::count + lane, dcomb);
     }
     __syncthreads();
     if (lane >= 0) {
         int within = min(lane, count - 1);
-        int token = first + within * step;
+        int token = first + within * side;
         float *target = a.small_parts + (size_t)blockIdx.x * (size_t)(a.bases + 3);
         float dpre[N];
 
@@ -297,26 +303,39 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
     }
 }
 
+/* Blocks of a launch, at most. */
+int blocks_bound(int tokens)
+{
+    return max_of(min_of(tokens, mhp_cuda_processors() * BLOCKS_MAX), ceil_div(tokens, WARP));
+}
+
+/* In sets of `side` that take up to `rows` tokens a block; every block has one. */
+int blocks_of(int tokens, int rows, int side)
+{
+    int sets = tokens / (side * rows);      /* whole ones */
+
+    return sets * side + min_of(side, tokens - sets * side * rows);
+}
+
 template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gradient_args *a)
 {
     int threads = row_threads(a->hidden, width_of<T, N>::value) + WARP;
     int of_token = (threads / WARP - 1) * dots<N, KIND>::count;
     int history = KIND == GRADIENT_MHC ? (2 * a->iterations - 1) * N * WARP : 0;
     int bytes = (int)sizeof(float) * (of_token * WARP + history);
-    int rows;
+    int whole, rows, side;
 
     cudaFuncSetAttribute(coefficient_gradient_kernel<T, N, KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    rows = block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes);
+    whole = block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes);
+    side = ceil_div(a->tokens, whole);
+    rows = ceil_div(whole, SETS);
+    while (rows < whole && blocks_of(a->tokens, rows, side) > blocks_bound(a->tokens)) {
+        rows++;
+    }
+    a->blocks = blocks_of(a->tokens, rows, side);
     bytes = (int)sizeof(float) * (of_token * rows + history);
-    a->blocks = ceil_div(a->tokens, rows);
-    coefficient_gradient_kernel<T, N, KIND><<<(unsigned)a->blocks, (unsigned)threads, (size_t)bytes, stream>>>(*a, rows);
+    coefficient_gradient_kernel<T, N, KIND><<<(unsigned)a->blocks, (unsigned)threads, (size_t)bytes, stream>>>(*a, rows, side);
     return mhp_cuda_launched("coefficient_gradient");
-}
-
-/* Blocks of a launch, at most. */
-int blocks_bound(int tokens)
-{
-    return max_of(min_of(tokens, mhp_cuda_processors() * BLOCKS_MAX), ceil_div(tokens, WARP));
 }
 
 }

@@ -45,7 +45,7 @@ template <int KIND> __device__ __forceinline__ void hold_weights(const gradient_
     typedef shape<KIND> S;
     size_t width = (size_t)S::held * (size_t)a.hidden;
 
-#pragma unroll 4
+#pragma unroll 16
     for (int i = (int)threadIdx.x % WARP; i < S::fragments; i += WARP) {
         int step = i % S::steps;
         int lane = i / S::steps % WARP;
@@ -283,15 +283,16 @@ __device__ __forceinline__ void write_stream(const gradient_args &a, const tile 
     }
 }
 
-/* The warp's sums over its tokens. */
+/* The warp's sums over its tokens, by way of its copies' place, so that whole lines go out. */
 template <int KIND>
-__device__ __forceinline__ void write_parts(const gradient_args &a, int begin,
+__device__ __forceinline__ void write_parts(const gradient_args &a, int begin, float *room,
                                             const float (&dfn)[shape<KIND>::held][2][shape<KIND>::steps][4], float (&dweight)[8])
 {
     typedef shape<KIND> S;
     int lane = (int)threadIdx.x % WARP;
     float *part = a.fn_parts + (size_t)blockIdx.y * S::projections * S::held * (size_t)a.hidden;
 
+    __syncwarp();
 #pragma unroll
     for (int j = 0; j < S::held; j++) {
 #pragma unroll
@@ -300,14 +301,22 @@ __device__ __forceinline__ void write_parts(const gradient_args &a, int begin,
             for (int i = 0; i < S::steps; i++) {
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
-                    int column = begin + lane / 8 * 8 + (2 * h + k / 2) * 2 + lane / 4 % 2;
                     int p = i * 8 + lane % 4 * 2 + k % 2;
 
-                    if (column < a.hidden && p < S::projections) {
-                        part[(size_t)(p * S::held + j) * (size_t)a.hidden + column] = dfn[j][h][i][k];
+                    if (p < S::projections) {
+                        room[(p * S::held + j) * STRIP + lane / 8 * 8 + (2 * h + k / 2) * 2 + lane / 4 % 2] = dfn[j][h][i][k];
                     }
                 }
             }
+        }
+    }
+    __syncwarp();
+#pragma unroll 4
+    for (int row = lane / 8; row < S::projections * S::held; row += WARP / 8) {
+        int column = begin + lane % 8 * 4;
+
+        if (column < a.hidden) {
+            *(float4 *)(part + (size_t)row * (size_t)a.hidden + column) = *(const float4 *)(room + row * STRIP + lane % 8 * 4);
         }
     }
 #pragma unroll
@@ -371,7 +380,7 @@ template <int KIND> __global__ void __launch_bounds__(THREADS, 1) state_gradient
             write_stream<KIND>(a, in, fn, of_g, du, j, column);
         }
     }
-    write_parts<KIND>(a, begin, dfn, dweight);
+    write_parts<KIND>(a, begin, (float *)(shared + warp * SLOTS * WARP), dfn, dweight);
 }
 
 template <int KIND> mhp_status launch(cudaStream_t stream, gradient_args *a)
