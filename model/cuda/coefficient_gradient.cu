@@ -2,17 +2,13 @@
  *
  * z is not read: it is the mix of x, which must be read anyway, and so are its products. With w the norm's weight, d what came back,
  * rho = 1 / rms(z): dz = rho w d - rho^3 <w d, z> / C z, hence dpre_j = <dz, x_j> from <w d, x_j> and <z, x_j> alone.
- * A block takes a few tokens; its last warp, a token in every lane, walks Sinkhorn back while the others read. Blocks come in sets, as many
- * as run at once, and a set goes through its share of the tokens together: while the last warps of one finish, the next one reads, and
- * the last tokens are still in the L2 cache behind. */
+ * A block takes a few tokens; its last warp, a token in every lane, walks Sinkhorn back while the others read. */
+#include "model/cuda/columns.cuh"
 #include "model/cuda/gradient.cuh"
 
 namespace {
 
-enum {
-    BLOCKS_MAX = 32,            /* that a multiprocessor runs at once */
-    SETS = 2,                   /* of blocks, where there are tokens enough */
-};
+enum { BLOCKS_MAX = 32 };       /* that a multiprocessor runs at once */
 
 constexpr int power_of_two(int n)
 {
@@ -24,6 +20,44 @@ template <int N, int KIND> struct dots {
     static constexpr int count = KIND == GRADIENT_HEAD ? power_of_two(N) : 2 * power_of_two(N);
     static constexpr int second = power_of_two(N);
 };
+
+/* What a token's gradient needs beside its dots. The last warp loads all of it before it stores anything: a load behind a store, which
+ * might be of the same place, would wait for the one in front. */
+template <int N, int KIND> struct token_inputs {
+    static constexpr int projections = KIND == GRADIENT_HEAD ? N : N * (N + 2);
+    static constexpr int rows = KIND == GRADIENT_HC ? N : 1;
+    float u[projections], pre[N], dpost[N], comb[N * N], dcomb[N * N], rrms[rows], norm_rrms;
+    float base[2 * N], scale[3];
+};
+
+template <int N, int KIND> __device__ __forceinline__ void load_inputs(const gradient_args &a, size_t t, token_inputs<N, KIND> *in)
+{
+    typedef token_inputs<N, KIND> I;
+    bool whole = KIND != GRADIENT_HEAD;
+
+    load_factors<I::projections>(a.projection + t * I::projections, in->u);
+    load_factors<N>(a.pre + t * N, in->pre);
+#pragma unroll
+    for (int i = 0; i < I::rows; i++) {
+        in->rrms[i] = a.rrms[t * I::rows + i];
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * N; i++) {
+        in->base[i] = KIND == GRADIENT_MHC || (!whole && i < N) ? a.base[i] : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        in->scale[i] = whole || i == 0 ? a.scale[i] : 0;
+    }
+    if (whole) {
+        load_factors<N>(a.dpost + t * N, in->dpost);
+        load_factors<N * N>(a.dcomb + t * (N * N), in->dcomb);
+        in->norm_rrms = a.norm_rrms[t];
+        if (a.records) {
+            load_factors<N * N>(a.comb + t * (N * N), in->comb);
+        }
+    }
+}
 
 template <typename T, int N, int KIND>
 __device__ __forceinline__ void dot_columns(const gradient_args &a, int t, float (&dot)[dots<N, KIND>::count])
@@ -80,12 +114,13 @@ __device__ __forceinline__ void dot_columns(const gradient_args &a, int t, float
 
 /* dpre of token t from the warps' dots; keeps the norm's factor. */
 template <int N, int KIND>
-__device__ __forceinline__ void pre_gradient(const gradient_args &a, int t, const float *part, int warps, float (&dpre)[N])
+__device__ __forceinline__ void pre_gradient(const gradient_args &a, int t, const token_inputs<N, KIND> &in, bool valid, const float *part,
+                                             int warps, float (&dpre)[N])
 {
     typedef dots<N, KIND> D;
     float second[N];
     float along = 0;
-    float rrms, factor;
+    float factor;
 
 #pragma unroll
     for (int j = 0; j < N; j++) {
@@ -99,53 +134,46 @@ __device__ __forceinline__ void pre_gradient(const gradient_args &a, int t, cons
     if (KIND != GRADIENT_HEAD) {
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            along += a.pre[(size_t)t * N + j] * dpre[j];
+            along += in.pre[j] * dpre[j];
         }
-        rrms = a.norm_rrms[t];
-        factor = rrms * rrms * rrms * along / (float)a.hidden;
-        a.norm_pull[(size_t)t * a.norm_stride] = factor;
+        factor = in.norm_rrms * in.norm_rrms * in.norm_rrms * along / (float)a.hidden;
+        if (valid) {
+            a.norm_pull[(size_t)t * a.norm_stride] = factor;
+        }
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            dpre[j] = rrms * dpre[j] - factor * second[j];
+            dpre[j] = in.norm_rrms * dpre[j] - factor * second[j];
         }
     }
 }
 
-/* dcomb to the gradient of its logits. */
-template <int N> __device__ __forceinline__ void comb_gradient(const gradient_args &a, int t, float *history, float (&dh)[N * N])
+/* dcomb to the gradient of its logits, in place. */
+template <int N, int KIND> __device__ __forceinline__ void comb_gradient(const gradient_args &a, float *history, token_inputs<N, KIND> *in)
 {
-    const float *u = a.projection + (size_t)t * (N * (N + 2)) + 2 * N;
-    float rrms = a.rrms[t];
     float m[N * N];
 
 #pragma unroll
     for (int i = 0; i < N * N; i++) {
-        m[i] = a.scale[2] * (u[i] * rrms) + a.base[2 * N + i];
-        dh[i] = a.dcomb[(size_t)t * (N * N) + i];
+        m[i] = in->scale[2] * (in->u[2 * N + i] * in->rrms[0]) + a.base[2 * N + i];
     }
     softmax_rows<N>(m);
     sinkhorn<N>(m, a.iterations, a.hc_epsilon, history);
-    sinkhorn_gradient<N>(m, dh, a.iterations, a.hc_epsilon, history);
+    sinkhorn_gradient<N>(m, in->dcomb, a.iterations, a.hc_epsilon, history);
 }
 
 /* One lane's logit gradient: into du, the sums of the block and of the scale's group. Lanes without a token bring 0. */
-struct running_sums {
-    float dscale[3], along;
-};
-
-__device__ __forceinline__ void finish_logit(const gradient_args &a, int t, bool valid, int p, int group, float rrms, float dh,
-                                             running_sums *sums, float *target)
+__device__ __forceinline__ void finish_logit(const gradient_args &a, int t, bool valid, int p, float scale, float u, float rrms, float dh,
+                                             float *dscale, float *along, float *target)
 {
-    size_t at = (size_t)t * (size_t)a.projections + (size_t)p;
-    float u = valid ? a.projection[at] : 0;
     float total;
 
+    u = valid ? u : 0;
     dh = valid ? dh : 0;
     total = warp_sum(dh);
-    sums->dscale[group] += u * rrms * dh;
-    sums->along += a.scale[group] * u * dh;
+    *dscale += u * rrms * dh;
+    *along += scale * u * dh;
     if (valid) {
-        a.du[(size_t)t * a.du_stride + p] = a.scale[group] * dh * rrms;
+        a.du[(size_t)t * a.du_stride + p] = scale * dh * rrms;
     }
     if (threadIdx.x % WARP == 0) {
         target[p] = total;
@@ -154,32 +182,33 @@ __device__ __forceinline__ void finish_logit(const gradient_args &a, int t, bool
 
 /* mhc and the readout: dh of pre and post by their sigmoids, comb's is given. */
 template <int N, int KIND>
-__device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool valid, const float (&dpre)[N],
-                                             const float (&dcomb)[N * N], float *target)
+__device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool valid, const token_inputs<N, KIND> &in,
+                                             const float (&dpre)[N], float *target)
 {
-    float rrms = a.rrms[t];
-    running_sums sums = {};
+    float rrms = in.rrms[0];
+    float dscale[3] = {};
+    float along = 0;
 
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        float s = sigmoid(a.scale[0] * (a.projection[(size_t)t * a.projections + j] * rrms) + a.base[j]);
+        float s = sigmoid(in.scale[0] * (in.u[j] * rrms) + in.base[j]);
 
-        finish_logit(a, t, valid, j, 0, rrms, dpre[j] * s * (1 - s), &sums, target);
+        finish_logit(a, t, valid, j, in.scale[0], in.u[j], rrms, dpre[j] * s * (1 - s), &dscale[0], &along, target);
     }
-    if (KIND == GRADIENT_MHC) {
+    if constexpr (KIND == GRADIENT_MHC) {
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            float s = sigmoid(a.scale[1] * (a.projection[(size_t)t * a.projections + N + j] * rrms) + a.base[N + j]);
+            float s = sigmoid(in.scale[1] * (in.u[N + j] * rrms) + in.base[N + j]);
 
-            finish_logit(a, t, valid, N + j, 1, rrms, a.dpost[(size_t)t * N + j] * 2 * s * (1 - s), &sums, target);
+            finish_logit(a, t, valid, N + j, in.scale[1], in.u[N + j], rrms, in.dpost[j] * 2 * s * (1 - s), &dscale[1], &along, target);
         }
 #pragma unroll
         for (int i = 0; i < N * N; i++) {
-            finish_logit(a, t, valid, 2 * N + i, 2, rrms, dcomb[i], &sums, target);
+            finish_logit(a, t, valid, 2 * N + i, in.scale[2], in.u[2 * N + i], rrms, in.dcomb[i], &dscale[2], &along, target);
         }
     }
     if (valid) {
-        float pull = sums.along * rrms * rrms * rrms / (float)(N * a.hidden);
+        float pull = along * rrms * rrms * rrms / (float)(N * a.hidden);
 
         for (int j = 0; j < (a.records ? N : 1); j++) {
             a.pull[(size_t)t * a.pull_stride + j] = pull;
@@ -187,7 +216,7 @@ __device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool
     }
 #pragma unroll
     for (int group = 0; group < (KIND == GRADIENT_MHC ? 3 : 1); group++) {
-        float total = warp_sum(sums.dscale[group]);
+        float total = warp_sum(dscale[group]);
 
         if (threadIdx.x % WARP == 0) {
             target[a.bases + group] = total;
@@ -197,29 +226,29 @@ __device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool
 
 /* hc: through tanh, a stream at a time. u = atanh(t) r; where t is 1 to rounding the gradient is 0. */
 template <int N>
-__device__ __forceinline__ void finish_hc_token(const gradient_args &a, int t, bool valid, const float (&dpre)[N], float *target)
+__device__ __forceinline__ void finish_hc_token(const gradient_args &a, int t, bool valid, const token_inputs<N, GRADIENT_HC> &in,
+                                                const float (&dpre)[N], float *target)
 {
     float dscale[3] = {0, 0, 0};
 
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        size_t row = (size_t)t * N + j;
-        float rrms = a.rrms[row];
+        float rrms = in.rrms[j];
         float along = 0;
 
 #pragma unroll
         for (int p = 0; p < N + 2; p++) {
             int group = p < 2 ? p : 2;
             int base = p < 2 ? p * N + j : 2 * N + j * N + p - 2;
-            float y = a.projection[row * (N + 2) + p];
-            float d = p == 0 ? dpre[j] : p == 1 ? a.dpost[row] : a.dcomb[row * N + p - 2];
+            float y = in.u[j * (N + 2) + p];
+            float d = p == 0 ? dpre[j] : p == 1 ? in.dpost[j] : in.dcomb[j * N + (p < 2 ? 0 : p - 2)];
             float slope = 1 - y * y;
             float total;
 
             d = valid ? d : 0;
             total = warp_sum(d);
             dscale[group] += d * y;
-            d *= a.scale[group] * slope * rrms;
+            d *= in.scale[group] * slope * rrms;
             along += slope > 0 ? d * atanhf(y) : 0;
             if (valid) {
                 a.du[(size_t)t * a.du_stride + j * (N + 2) + p] = d;
@@ -243,78 +272,69 @@ __device__ __forceinline__ void finish_hc_token(const gradient_args &a, int t, b
 }
 
 /* The record's copies of what the state kernel would else gather. */
-template <int N> __device__ __forceinline__ void keep_coefficients(const gradient_args &a, size_t t)
+template <int N, int KIND>
+__device__ __forceinline__ void keep_coefficients(const gradient_args &a, size_t t, const token_inputs<N, KIND> &in)
 {
     float *record = a.du + t * RECORD;
 
+#pragma unroll
     for (int i = 0; i < N * N; i++) {
-        record[RECORD_COMB + i] = a.comb[t * N * N + i];
+        record[RECORD_COMB + i] = in.comb[i];
     }
+#pragma unroll
     for (int j = 0; j < N; j++) {
-        record[RECORD_PRE + j] = a.pre[t * N + j];
+        record[RECORD_PRE + j] = in.pre[j];
     }
-    record[RECORD_NORM_RRMS] = a.norm_rrms[t];
+    record[RECORD_NORM_RRMS] = in.norm_rrms;
 }
 
 template <typename T, int N, int KIND>
-__global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradient_args a, int block_tokens, int side)
+__global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradient_args a, int block_tokens)
 {
     typedef dots<N, KIND> D;
     extern __shared__ float shared[];   /* [block_tokens][warps][count], then Sinkhorn's history */
     int threads = (int)blockDim.x - WARP;
     int warps = threads / WARP;
-    int begin = (int)blockIdx.x / side * side * block_tokens;       /* of the set's tokens */
-    int end = min(a.tokens, begin + side * block_tokens);
-    int first = begin + (int)blockIdx.x % side;
-    int count = (end - first + side - 1) / side;
+    int first = (int)blockIdx.x;
+    int step = (int)gridDim.x;          /* all blocks go through the tokens together: the last are still in the L2 cache behind */
+    int count = (a.tokens - first + step - 1) / step;
     int lane = (int)threadIdx.x - threads;
-    float dcomb[N * N];
+    int within = max(0, min(lane, count - 1));
+    int token = first + within * step;
+    token_inputs<N, KIND> in = {};
 
     if (lane < 0) {
         for (int t = 0; t < count; t++) {
             float dot[D::count] = {};
             float sum;
 
-            dot_columns<T, N, KIND>(a, first + t * side, dot);
+            dot_columns<T, N, KIND>(a, first + t * step, dot);
             sum = warp_sums<D::count>(dot);
             if (threadIdx.x % (WARP / D::count) == 0) {
                 shared[(t * warps + (int)threadIdx.x / WARP) * D::count + (int)threadIdx.x % WARP / (WARP / D::count)] = sum;
             }
         }
-    } else if (KIND == GRADIENT_MHC) {
-        comb_gradient<N>(a, first + min(lane, count - 1) * side, shared + block_tokens * warps * D::count + lane, dcomb);
+    } else {
+        load_inputs<N, KIND>(a, (size_t)token, &in);
+        if (a.records && lane < count) {
+            keep_coefficients<N, KIND>(a, (size_t)token, in);
+        }
+        if constexpr (KIND == GRADIENT_MHC) {
+            comb_gradient<N, KIND>(a, shared + block_tokens * warps * D::count + lane, &in);
+        }
     }
     __syncthreads();
     if (lane >= 0) {
-        int within = min(lane, count - 1);
-        int token = first + within * side;
         float *target = a.small_parts + (size_t)blockIdx.x * (size_t)(a.bases + 3);
         float dpre[N];
 
-        if (a.records && lane < count) {
-            keep_coefficients<N>(a, (size_t)token);
-        }
-        pre_gradient<N, KIND>(a, token, shared + within * warps * D::count, warps, dpre);
-        if (KIND == GRADIENT_HC) {
-            finish_hc_token<N>(a, token, lane < count, dpre, target);
+        pre_gradient<N, KIND>(a, token, in, lane < count, shared + within * warps * D::count, warps, dpre);
+        if constexpr (KIND == GRADIENT_HC) {
+            finish_hc_token<N>(a, token, lane < count, in, dpre, target);
         } else {
-            finish_token<N, KIND>(a, token, lane < count, dpre, dcomb, target);
+            finish_token<N, KIND>(a, token, lane < count, in, dpre, target);
         }
     }
-}
-
-/* Blocks of a launch, at most. */
-int blocks_bound(int tokens)
-{
-    return max_of(min_of(tokens, mhp_cuda_processors() * BLOCKS_MAX), ceil_div(tokens, WARP));
-}
-
-/* In sets of `side` that take up to `rows` tokens a block; every block has one. */
-int blocks_of(int tokens, int rows, int side)
-{
-    int sets = tokens / (side * rows);      /* whole ones */
-
-    return sets * side + min_of(side, tokens - sets * side * rows);
 }
 
 template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gradient_args *a)
@@ -323,19 +343,20 @@ template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gr
     int of_token = (threads / WARP - 1) * dots<N, KIND>::count;
     int history = KIND == GRADIENT_MHC ? (2 * a->iterations - 1) * N * WARP : 0;
     int bytes = (int)sizeof(float) * (of_token * WARP + history);
-    int whole, rows, side;
+    int rows;
 
     cudaFuncSetAttribute(coefficient_gradient_kernel<T, N, KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    whole = block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes);
-    side = ceil_div(a->tokens, whole);
-    rows = ceil_div(whole, SETS);
-    while (rows < whole && blocks_of(a->tokens, rows, side) > blocks_bound(a->tokens)) {
-        rows++;
-    }
-    a->blocks = blocks_of(a->tokens, rows, side);
+    rows = block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes);
     bytes = (int)sizeof(float) * (of_token * rows + history);
-    coefficient_gradient_kernel<T, N, KIND><<<(unsigned)a->blocks, (unsigned)threads, (size_t)bytes, stream>>>(*a, rows, side);
+    a->blocks = ceil_div(a->tokens, rows);
+    coefficient_gradient_kernel<T, N, KIND><<<(unsigned)a->blocks, (unsigned)threads, (size_t)bytes, stream>>>(*a, rows);
     return mhp_cuda_launched("coefficient_gradient");
+}
+
+/* Blocks of a launch, at most. */
+int blocks_bound(int tokens)
+{
+    return max_of(min_of(tokens, mhp_cuda_processors() * BLOCKS_MAX), ceil_div(tokens, WARP));
 }
 
 }
