@@ -28,6 +28,7 @@ typedef struct set {
     mhp_merge_mix_args forward;
     mhp_merge_gradient_args merge_gradient;
     mhp_mix_gradient_args mix_gradient;
+    mhp_mix_merge_gradient_args mix_merge_gradient;     /* of what `forward` joined */
     const void *block_weights[BLOCK];
     mhp_rebuild_args block;
     mhp_readout_args readout;
@@ -216,7 +217,7 @@ static mhp_status make_backward(kernel_bench *bench, set *s)
     back->x = c->x;
     back->dpost = merge->dpost;
     back->dcomb = merge->dcomb;
-    back->dz = merge->dy;
+    MHP_RETURN_IF_ERROR(take_states(bench, 1, &back->dz));
     back->pre = c->pre;
     back->post = c->post;
     back->comb = c->comb;
@@ -233,7 +234,10 @@ static mhp_status make_backward(kernel_bench *bench, set *s)
     mix->weight = s->forward.mix.weight;
     mix->norm_rrms = s->forward.mix.norm_rrms;
     MHP_RETURN_IF_ERROR(take_states(bench, 1, &mix->dnormed));
-    return take_full(bench, (size_t)params->hidden, 0, 0, &mix->dweight);
+    MHP_RETURN_IF_ERROR(take_full(bench, (size_t)params->hidden, 0, 0, &mix->dweight));
+    s->mix_merge_gradient = (mhp_mix_merge_gradient_args){.mix = *mix, .merge = *merge};
+    s->mix_merge_gradient.merge.g = back->dx;
+    return MHP_OK;
 }
 
 /* A block's arrays: what its sublayers keep lies in one piece a sublayer. */
@@ -336,13 +340,14 @@ DEFINE_CALL(mix, forward.mix)
 DEFINE_CALL(merge_mix, forward)
 DEFINE_CALL(merge_gradient, merge_gradient)
 DEFINE_CALL(mix_gradient, mix_gradient)
+DEFINE_CALL(mix_merge_gradient, mix_merge_gradient)
 DEFINE_CALL(rebuild, block)
 DEFINE_CALL(readout, readout)
 DEFINE_CALL(readout_gradient, readout_gradient)
 DEFINE_CALL(stream_sum, sum)
 DEFINE_CALL(stream_repeat, repeat)
 
-static mhp_status call_backward(kernel_bench *bench, int index)
+static mhp_status call_backward_apart(kernel_bench *bench, int index)
 {
     MHP_RETURN_IF_ERROR(call_merge_gradient(bench, index));
     return call_mix_gradient(bench, index);
@@ -397,7 +402,7 @@ static void print_row(kernel_bench *bench, const char *name, double rows, double
     const mhp_bench_kernels_params *params = bench->params;
     double bytes = rows * (double)params->hidden * params->tokens * (double)mhp_dtype_bytes(params->kernels->dtype);
 
-    fprintf(bench->out, "%-9s %-22s %9.4f %6.0fC %9.1f %9.3f\n", kind_names[bench->kind], name, seconds * 1e3, rows, bytes * 1e-6,
+    fprintf(bench->out, "%-9s %-24s %9.4f %6.0fC %9.1f %9.3f\n", kind_names[bench->kind], name, seconds * 1e3, rows, bytes * 1e-6,
             bytes / seconds / bench->copy_rate);
 }
 
@@ -426,21 +431,26 @@ static mhp_status measure_copy(kernel_bench *bench)
     fprintf(bench->out, "%s, %d tokens, hidden %d, %d streams; a copy of %d MiB moves %.1f GB/s, read and written\n\n",
             bench->params->kernels->name, bench->params->tokens, bench->params->hidden, bench->params->streams,
             (int)(bytes >> 20), bench->copy_rate * 1e-9);
-    fprintf(bench->out, "%-9s %-22s %9s %7s %9s %9s\n", "", "kernel", "ms", "least", "MB", "of copy");
+    fprintf(bench->out, "%-9s %-24s %9s %7s %9s %9s\n", "", "kernel", "ms", "least", "MB", "of copy");
     return MHP_OK;
 }
 
-/* What a sublayer takes forward, counted without the fusion of merge and mix, backward, and both. */
+/* What a sublayer takes forward and backward, both counted without the fusion of merge and mix, and together. Residual's gradient leaves
+ * out the copy that is its merge's. */
 static mhp_status print_sublayer(kernel_bench *bench)
 {
     int n = bench->streams;
     bool residual = bench->kind == MHP_CONNECTION_RESIDUAL;
-    double forward, backward;
+    double forward, backward, apart;
 
     MHP_RETURN_IF_ERROR(time_call(bench, call_merge_mix, &forward));
-    MHP_RETURN_IF_ERROR(time_call(bench, residual ? call_mix_gradient : call_backward, &backward));
+    MHP_RETURN_IF_ERROR(time_call(bench, residual ? call_mix_gradient : call_mix_merge_gradient, &backward));
     print_row(bench, "whole forward", residual ? 4 : 3 * n + 2, forward);
     print_row(bench, "whole backward", residual ? 4 : 6 * n + 4, backward);
+    if (!residual) {
+        MHP_RETURN_IF_ERROR(time_call(bench, call_backward_apart, &apart));
+        print_row(bench, "whole backward, apart", 6 * n + 4, apart);
+    }
     print_row(bench, "forward and backward", residual ? 8 : 9 * n + 6, forward + backward);
     return MHP_OK;
 }
@@ -458,6 +468,7 @@ static mhp_status print_kind(kernel_bench *bench, mhp_connection_kind kind)
     MHP_RETURN_IF_ERROR(print_call(bench, "merge and mix", residual ? 4 : 2 * n + 2, call_merge_mix));
     MHP_RETURN_IF_ERROR(print_call(bench, "merge, gradient", residual ? 2 : 2 * n + 2, call_merge_gradient));
     MHP_RETURN_IF_ERROR(print_call(bench, "mix, gradient", residual ? 4 : 4 * n + 2, call_mix_gradient));
+    MHP_RETURN_IF_ERROR(print_call(bench, "mix and merge, gradient", 5 * n + (residual ? 0 : 4), call_mix_merge_gradient));
     MHP_RETURN_IF_ERROR(print_sublayer(bench));
     if (kind == MHP_CONNECTION_MHC) {
         /* The first state and y of all but the last sublayer in; normed of all and the states between out. */

@@ -168,6 +168,14 @@ typedef struct mhp_mix_gradient_args {
     void *dweight;
 } mhp_mix_gradient_args;
 
+/* A sublayer's second half and the first half of the one in front of it, so that the state's gradient between them need not be read again:
+ * merge.g is mix.connection.dx. merge.dpost and merge.dcomb may be mix.connection.dpost and dcomb, which are read before they are
+ * written. The bits are those of mix_gradient and merge_gradient, one after the other. */
+typedef struct mhp_mix_merge_gradient_args {
+    mhp_mix_gradient_args mix;
+    mhp_merge_gradient_args merge;
+} mhp_mix_merge_gradient_args;
+
 /* The "head" readout: pre = sigmoid(scale u rrms + base) + hc_epsilon, u = fn v, fn [n, n*C], base [n], scale [1];
  * z [T,C] = sum_j pre_j x_j. Keeps pre [T,n], projection u [T,n], rrms [T]. */
 typedef struct mhp_readout_args {
@@ -313,7 +321,7 @@ typedef struct mhp_kernels {
     mhp_task_fn gemm;
     mhp_task_fn embedding, embedding_gradient, stream_sum, stream_repeat;
     mhp_task_fn rms_norm, rms_norm_gradient;
-    mhp_task_fn mix, merge, merge_mix, merge_gradient, mix_gradient;
+    mhp_task_fn mix, merge, merge_mix, merge_gradient, mix_gradient, mix_merge_gradient;
     mhp_task_fn rebuild;
     mhp_task_fn connection, connection_gradient;    /* mix and its gradient without the norm; NULL where they come fused alone */
     mhp_task_fn readout, readout_gradient;

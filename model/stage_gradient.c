@@ -86,7 +86,7 @@ static mhp_status read_out_gradient(mhp_stage *stage, const mhp_microbatch *micr
 }
 
 /* Gradient of the sublayer's function output, kept for the weight gradient. */
-static mhp_status merge_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+static mhp_merge_gradient_args merge_gradient_args(const mhp_stage *stage, const mhp_microbatch *microbatch, int s)
 {
     const sublayer_memory *memory = &stage->backward.sublayers[s];
     mhp_merge_gradient_args args = {
@@ -106,6 +106,13 @@ static mhp_status merge_gradient(mhp_stage *stage, const mhp_microbatch *microba
         args.dpost = stage_at(microbatch, stage->gradient_at.dpost);
         args.dcomb = stage_at(microbatch, stage->gradient_at.dcomb);
     }
+    return args;
+}
+
+static mhp_status merge_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    mhp_merge_gradient_args args = merge_gradient_args(stage, microbatch, s);
+
     return SUBMIT(merge_gradient, args);
 }
 
@@ -194,7 +201,7 @@ static void fill_connection_gradient(const mhp_stage *stage, const mhp_microbatc
 }
 
 /* Back through norm, pre mix and coefficients; the stage's first sublayer writes the gradient that leaves. */
-static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+static mhp_mix_gradient_args mix_gradient_args(mhp_stage *stage, const mhp_microbatch *microbatch, int s)
 {
     const mhp_model_params *model = &stage->model;
     const sublayer_memory *memory = &stage->backward.sublayers[s];
@@ -221,7 +228,25 @@ static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatc
     if (stage_has_streams(stage)) {
         fill_connection_gradient(stage, microbatch, s, &args.connection);
     }
+    return args;
+}
+
+static mhp_status mix_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    mhp_mix_gradient_args args = mix_gradient_args(stage, microbatch, s);
+
     return SUBMIT(mix_gradient, args);
+}
+
+/* The same, and what comes next: the gradient of the merge in front. */
+static mhp_status mix_merge_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, int s, mhp_stream *stream)
+{
+    mhp_mix_merge_gradient_args args = {
+        .mix = mix_gradient_args(stage, microbatch, s),
+        .merge = merge_gradient_args(stage, microbatch, s - 1),
+    };
+
+    return SUBMIT(mix_merge_gradient, args);
 }
 
 static mhp_status expand_gradient(mhp_stage *stage, const mhp_microbatch *microbatch, mhp_stream *stream)
@@ -250,6 +275,8 @@ mhp_status stage_input_gradient_step(mhp_stage *stage, const mhp_microbatch *mic
         return function_gradient(stage, microbatch, step->sublayer, stream);
     case OPERATION_MIX_GRADIENT:
         return mix_gradient(stage, microbatch, step->sublayer, stream);
+    case OPERATION_MIX_MERGE_GRADIENT:
+        return mix_merge_gradient(stage, microbatch, step->sublayer, stream);
     case OPERATION_EXPAND_GRADIENT:
         return expand_gradient(stage, microbatch, stream);
     default:

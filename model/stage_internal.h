@@ -45,14 +45,14 @@ typedef enum stage_operation {
     OPERATION_REBUILD_BLOCK, OPERATION_REBUILD_MIX, OPERATION_REBUILD_FUNCTION, OPERATION_REBUILD_HEAD,
     /* input gradient */
     OPERATION_HEAD_GRADIENT, OPERATION_READ_OUT_GRADIENT, OPERATION_MERGE_GRADIENT, OPERATION_FUNCTION_GRADIENT,
-    OPERATION_MIX_GRADIENT, OPERATION_EXPAND_GRADIENT,
+    OPERATION_MIX_GRADIENT, OPERATION_MIX_MERGE_GRADIENT, OPERATION_EXPAND_GRADIENT,
     /* weight gradient */
     OPERATION_HEAD_WEIGHT, OPERATION_SUBLAYER_WEIGHT, OPERATION_EMBEDDING_WEIGHT,
 } stage_operation;
 
 typedef struct stage_step {
     stage_operation operation;
-    int sublayer;                                       /* OPERATION_REBUILD_BLOCK: the block's first */
+    int sublayer;                                       /* of REBUILD_BLOCK the block's first, of MIX_MERGE_GRADIENT the mix's */
 } stage_step;
 
 typedef struct step_list {

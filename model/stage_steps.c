@@ -50,20 +50,32 @@ static int first_of_last_block(const mhp_stage *stage)
     return (stage->sublayer_count - 1) / stage->block * stage->block;
 }
 
-/* Three steps a sublayer; blocks before the last are made again when the pass gets there. */
+/* Whether the input gradient makes a block again before it gets to sublayer s, the block's last. */
+static bool rebuilds_before(const mhp_stage *stage, int s)
+{
+    return stage->params.recompute != MHP_RECOMPUTE_NONE && s < first_of_last_block(stage) && (s + 1) % stage->block == 0;
+}
+
+/* Two steps a sublayer: its function, and its mix with the merge of the one in front; the last merge stands before, and where a block
+ * must be made again, mix and merge stand apart. */
 static void list_input_gradient(const mhp_stage *stage, step_list *list)
 {
+    bool merged = false;
+
     if (stage->params.extent.last) {
         add(list, OPERATION_HEAD_GRADIENT, stage->sublayer_count);
         add(list, OPERATION_READ_OUT_GRADIENT, stage->sublayer_count);
     }
     for (int s = stage->sublayer_count - 1; s >= 0; s--) {
-        if (stage->params.recompute != MHP_RECOMPUTE_NONE && s < first_of_last_block(stage) && (s + 1) % stage->block == 0) {
+        if (rebuilds_before(stage, s)) {
             list_block(stage, s + 1 - stage->block, list);
         }
-        add(list, OPERATION_MERGE_GRADIENT, s);
+        if (!merged) {
+            add(list, OPERATION_MERGE_GRADIENT, s);
+        }
         add(list, OPERATION_FUNCTION_GRADIENT, s);
-        add(list, OPERATION_MIX_GRADIENT, s);
+        merged = s > 0 && !rebuilds_before(stage, s - 1);
+        add(list, merged ? OPERATION_MIX_MERGE_GRADIENT : OPERATION_MIX_GRADIENT, s);
     }
     if (stage->params.extent.first) {
         add(list, OPERATION_EXPAND_GRADIENT, 0);

@@ -488,6 +488,14 @@ static mhp_status mix_gradient(void *native, const void *argument)
     return residual ? MHP_OK : connection_gradient(native, from);
 }
 
+static mhp_status mix_merge_gradient(void *native, const void *argument)
+{
+    const mhp_mix_merge_gradient_args *args = argument;
+
+    MHP_RETURN_IF_ERROR(mix_gradient(native, &args->mix));
+    return merge_gradient(native, &args->merge);
+}
+
 static mhp_status readout_gradient(void *native, const void *argument)
 {
     const mhp_readout_gradient_args *args = argument;

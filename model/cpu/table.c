@@ -33,6 +33,7 @@ const mhp_kernels MHP_CPU_TABLE = {
     .rebuild = rebuild,
     .merge_gradient = merge_gradient,
     .mix_gradient = mix_gradient,
+    .mix_merge_gradient = mix_merge_gradient,
     .connection = connection,
     .connection_gradient = connection_gradient,
     .readout = readout,

@@ -389,7 +389,7 @@ static int groups_of(int tokens, int hidden, int columns, int blocks)
 
 int gradient_groups(int tokens, int hidden, bool tensor)
 {
-    return tensor ? groups_of(tokens, hidden, 256, mhp_cuda_processors()) : groups_of(tokens, hidden, 32, 4 * mhp_cuda_processors());
+    return tensor ? groups_of(tokens, hidden, GRADIENT_SLICE, mhp_cuda_processors()) : groups_of(tokens, hidden, 32, 4 * mhp_cuda_processors());
 }
 
 static int64_t padded(int64_t count)
@@ -418,9 +418,10 @@ int64_t gradient_workspace_count(int tokens, int hidden, int streams)
 {
     int64_t projections = (int64_t)streams * (streams + 2);
     int64_t groups = parts_of(tokens, hidden);
+    int64_t dots = streams == 4 ? (int64_t)ceil_div(hidden, GRADIENT_SLICE) * tokens * GRADIENT_DOTS : 0;
 
     return padded(tokens * token_floats(streams)) + padded(blocks_bound(tokens) * (projections + 3)) +
-           padded(groups * projections * streams * hidden) + padded(groups * hidden);
+           padded(groups * projections * streams * hidden) + padded(groups * hidden) + padded(dots);
 }
 
 void gradient_workspace(gradient_args *a, void *workspace)
@@ -442,4 +443,5 @@ void gradient_workspace(gradient_args *a, void *workspace)
     a->small_parts = a->du + padded(a->tokens * token_floats(a->streams));
     a->fn_parts = a->small_parts + padded((int64_t)blocks_bound(a->tokens) * (a->bases + 3));
     a->weight_parts = a->fn_parts + padded(parts_of(a->tokens, a->hidden) * a->projections * width);
+    a->dot_parts = a->weight_parts + padded(parts_of(a->tokens, a->hidden) * a->hidden);
 }

@@ -176,19 +176,25 @@ __device__ __forceinline__ float warp_sum(float value)
     return value;
 }
 
-/* One step of warp_sums and those behind it. Indices must be constants, or the values leave the registers. */
-template <int HALF, int COUNT> __device__ __forceinline__ void exchange_halves(float (&value)[COUNT])
+/* Adds the values of the lane that differs in bit MASK; of 2 HALF values, the lane with that bit keeps the upper half, in the place of the
+ * lower. Indices must be constants, or the values leave the registers. */
+template <int HALF, int MASK, int COUNT> __device__ __forceinline__ void exchange_half(float (&value)[COUNT])
 {
-    constexpr int mask = WARP / COUNT * HALF;
-    bool upper = threadIdx.x & mask;
+    bool upper = threadIdx.x & MASK;
 
 #pragma unroll
     for (int i = 0; i < HALF; i++) {
         float low = value[i];
         float high = value[i + HALF];
 
-        value[i] = (upper ? high : low) + __shfl_xor_sync(FULL_WARP, upper ? low : high, mask);
+        value[i] = (upper ? high : low) + __shfl_xor_sync(FULL_WARP, upper ? low : high, MASK);
     }
+}
+
+/* One step of warp_sums and those behind it. */
+template <int HALF, int COUNT> __device__ __forceinline__ void exchange_halves(float (&value)[COUNT])
+{
+    exchange_half<HALF, WARP / COUNT * HALF>(value);
     if constexpr (HALF > 1) {
         exchange_halves<HALF / 2>(value);
     }

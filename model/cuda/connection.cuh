@@ -70,8 +70,9 @@ mhp_status mhp_cuda_connection_check(const char *kernel, int tokens, int hidden,
 template <typename T>
 mhp_status residual_norm(cudaStream_t stream, int tokens, int hidden, double epsilon, const void *x, const void *y, void *x_next,
                          const void *weight, void *normed, void *rrms);
-/* dx; the workspace gets residual_gradient_blocks(tokens, hidden) rows of partial sums of dweight. */
-template <typename T> mhp_status residual_gradient(cudaStream_t stream, const mhp_mix_gradient_args *args);
+/* dx, also into dy unless that is NULL; the workspace gets residual_gradient_blocks(tokens, hidden) rows of partial sums of dweight. */
+template <typename T> mhp_status residual_gradient(cudaStream_t stream, const mhp_mix_gradient_args *args, void *dy);
 int residual_gradient_blocks(int tokens, int hidden);
+template <typename T> mhp_status merge_gradient(cudaStream_t stream, const mhp_merge_gradient_args *args);
 
 #endif

@@ -12,7 +12,7 @@ extern "C" {
 /* Kernels by the file that holds them. */
 #define MHP_CUDA_CONNECTION_KERNELS(X, type) \
     X(mix, type) X(merge, type) X(merge_mix, type) X(merge_gradient, type) X(mix_gradient, type) \
-    X(rebuild, type) X(readout, type) X(readout_gradient, type)
+    X(mix_merge_gradient, type) X(rebuild, type) X(readout, type) X(readout_gradient, type)
 #define MHP_CUDA_OTHER_KERNELS(X, type) \
     X(gemm, type) X(embedding, type) X(embedding_gradient, type) X(stream_sum, type) X(stream_repeat, type) \
     X(rms_norm, type) X(rms_norm_gradient, type) X(rotary, type) X(attention, type) X(attention_gradient, type) \

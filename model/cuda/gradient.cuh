@@ -18,6 +18,14 @@ enum {
     RECORD = 52,
 };
 
+/* The dots of a merge's gradient of four streams in bf16 are the same bits in a kernel of their own and joined with another, so that a
+ * model's results do not depend on where its stages and blocks end. They add up eight columns one after the other; of four such pieces
+ * 0 and 2, 1 and 3, and both; of eight of those neighbours, neighbours among these sums, and both; and the slices as sum_parts does. */
+enum {
+    GRADIENT_DOTS = 20,         /* of a token in the gradient of a merge of four streams: dpost | dcomb */
+    GRADIENT_SLICE = 256,       /* columns whose parts of them are one */
+};
+
 /* `rows` of a token are 1, for hc n; `projections` are a row's. */
 typedef struct gradient_args {
     int tokens, hidden, streams, iterations, rows, projections, bases;
@@ -36,6 +44,9 @@ typedef struct gradient_args {
     float *small_parts;                 /* [blocks, bases + 3] dbase | dscale */
     float *fn_parts, *weight_parts;     /* [groups, projections, width], [groups, hidden] */
     int blocks, groups;
+    /* The gradient of the merge in front, joined to state_gradient_tensor where merge.dy is not NULL. */
+    mhp_merge_gradient_args merge;
+    float *dot_parts;                   /* [slices of GRADIENT_SLICE columns]: dpost [tokens, 4], dcomb [tokens, 16] */
 } gradient_args;
 
 /* Points into the workspace; the sizes and `records` must be set. */
@@ -48,15 +59,22 @@ int64_t gradient_workspace_count(int tokens, int hidden, int streams);
 template <typename T> mhp_status coefficient_gradient(cudaStream_t stream, int kind, gradient_args *a);
 /* dx and the parts of dfn and dweight, in a->groups groups. */
 template <typename T> mhp_status state_gradient(cudaStream_t stream, int kind, gradient_args *a);
-/* Four streams in bf16, mhc or hc. */
+/* Four streams in bf16, mhc or hc; with merge.dy, and the slices' parts of merge.dpost and merge.dcomb, where it is not NULL. */
 mhp_status state_gradient_tensor(cudaStream_t stream, int kind, gradient_args *a);
 
-/* target[i] += sum over parts of part[row * stride + i]. */
+/* target[i] += sum over parts of part[row * stride + i]; with `overwrite` = instead. */
 typedef struct part_sum {
     float *target;
     const float *part;
     int count, rows, stride;
+    bool overwrite;
 } part_sum;
 mhp_status sum_parts(cudaStream_t stream, const part_sum *sums, int count);
+
+/* Parts i, i + turns, i + 2 turns ... are added up first, then these sums; where count and stride are multiples of 4. */
+__host__ __device__ inline int part_turns(int rows)
+{
+    return rows <= 4 ? 1 : rows <= 32 ? 4 : WARP;
+}
 
 #endif

@@ -1,10 +1,11 @@
-/* Second half of a sublayer's gradient, and the readout's: the steps of gradient.cuh, and the sums over their parts. */
+/* Second half of a sublayer's gradient, also with the first half of the one in front, and the readout's: the steps of gradient.cuh, and
+ * the sums over their parts. */
 #include "model/cuda/connection.cuh"
 #include "model/cuda/gradient.cuh"
 
 namespace {
 
-enum { SUM_THREADS = 1024, SUMS_MAX = 4, AHEAD = 8 };      /* AHEAD: parts that a thread asks for at once */
+enum { SUM_THREADS = 1024, SUMS_MAX = 6, AHEAD = 8 };      /* AHEAD: parts that a thread asks for at once */
 
 struct part_sums {
     part_sum sum[SUMS_MAX];
@@ -22,7 +23,9 @@ __host__ __device__ sum_shape shape_of(const part_sum &s)
 {
     bool wide = s.count % 4 == 0 && s.stride % 4 == 0;
 
-    return wide && s.rows <= 4 ? sum_shape{SUM_THREADS, 4} : wide && s.rows <= 32 ? sum_shape{SUM_THREADS / 4, 4} : sum_shape{WARP, 1};
+    int turns = wide ? part_turns(s.rows) : WARP;
+
+    return sum_shape{SUM_THREADS / turns, turns < WARP ? 4 : 1};
 }
 
 __device__ __forceinline__ void load_part(const float *from, float (&part)[4])
@@ -50,7 +53,7 @@ template <int LANES, int WIDTH> __device__ __forceinline__ void sum_columns(cons
     for (int i = 0; i < own; i++) {
         int column = (int)threadIdx.x + i * SUM_THREADS;
 
-        total[i] = column < columns && begin + column < s.count ? s.target[begin + column] : 0;
+        total[i] = !s.overwrite && column < columns && begin + column < s.count ? s.target[begin + column] : 0;
     }
     for (int first = turn; first < s.rows; first += AHEAD * turns) {
         float part[AHEAD][WIDTH] = {};
@@ -155,49 +158,63 @@ template <> bool on_tensor_cores<bf16>(int kind, int streams)
 template <typename T> mhp_status gradient(cudaStream_t stream, int kind, gradient_args *a)
 {
     int width = a->streams / a->rows * a->hidden;
+    int count = kind == GRADIENT_HEAD ? 3 : 4;
     part_sum sums[SUMS_MAX];
 
     MHP_RETURN_IF_ERROR(coefficient_gradient<T>(stream, kind, a));
     MHP_RETURN_IF_ERROR(a->records ? state_gradient_tensor(stream, kind, a) : state_gradient<T>(stream, kind, a));
-    sums[0] = {a->dfn, a->fn_parts, a->projections * width, a->groups, a->projections * width};
-    sums[1] = {a->dbase, a->small_parts, a->bases, a->blocks, a->bases + 3};
-    sums[2] = {a->dscale, a->small_parts + a->bases, kind == GRADIENT_HEAD ? 1 : 3, a->blocks, a->bases + 3};
-    sums[3] = {a->dweight, a->weight_parts, a->hidden, a->groups, a->hidden};
-    return sum_parts(stream, sums, kind == GRADIENT_HEAD ? 3 : 4);
+    sums[0] = {a->dfn, a->fn_parts, a->projections * width, a->groups, a->projections * width, false};
+    sums[1] = {a->dbase, a->small_parts, a->bases, a->blocks, a->bases + 3, false};
+    sums[2] = {a->dscale, a->small_parts + a->bases, kind == GRADIENT_HEAD ? 1 : 3, a->blocks, a->bases + 3, false};
+    sums[3] = {a->dweight, a->weight_parts, a->hidden, a->groups, a->hidden, false};
+    if (a->merge.dy) {
+        int n = a->streams, slices = ceil_div(a->hidden, GRADIENT_SLICE), stride = a->tokens * GRADIENT_DOTS;
+
+        sums[count++] = {(float *)a->merge.dpost, a->dot_parts, a->tokens * n, slices, stride, true};
+        sums[count++] = {(float *)a->merge.dcomb, a->dot_parts + a->tokens * n, a->tokens * n * n, slices, stride, true};
+    }
+    return sum_parts(stream, sums, count);
 }
 
-template <typename T> mhp_status residual(cudaStream_t stream, const mhp_mix_gradient_args *args)
+/* dy, of the merge in front, may be NULL. */
+template <typename T> mhp_status residual(cudaStream_t stream, const mhp_mix_gradient_args *args, void *dy)
 {
     const mhp_connection_gradient_args *c = &args->connection;
     part_sum sum = {(float *)args->dweight, (const float *)c->workspace, c->hidden, residual_gradient_blocks(c->tokens, c->hidden),
-                    c->hidden};
+                    c->hidden, false};
 
-    MHP_RETURN_IF_ERROR(residual_gradient<T>(stream, args));
+    MHP_RETURN_IF_ERROR(residual_gradient<T>(stream, args, dy));
     return sum_parts(stream, &sum, 1);
 }
 
-template <typename T> mhp_status mix_gradient(void *native, const void *argument)
+/* With the gradient of the merge in front unless it is NULL. */
+template <typename T>
+mhp_status mix_gradient(cudaStream_t stream, const mhp_mix_gradient_args *args, const mhp_merge_gradient_args *merge)
 {
-    const mhp_mix_gradient_args *args = (const mhp_mix_gradient_args *)argument;
     const mhp_connection_gradient_args *c = &args->connection;
     bool mhc = c->kind == MHP_CONNECTION_MHC;
+    bool tensor = on_tensor_cores<T>(mhc ? GRADIENT_MHC : GRADIENT_HC, c->streams);
     gradient_args a;
 
-    MHP_RETURN_IF_ERROR(mhp_cuda_connection_check("mix_gradient", c->tokens, c->hidden,
+    MHP_RETURN_IF_ERROR(mhp_cuda_connection_check(merge ? "mix_merge_gradient" : "mix_gradient", c->tokens, c->hidden,
                                                   c->kind == MHP_CONNECTION_RESIDUAL ? 1 : c->streams,
                                                   mhc ? c->sinkhorn_iterations : 1));
     if (c->tokens == 0) {
         return MHP_OK;
     }
     if (c->kind == MHP_CONNECTION_RESIDUAL) {
-        return residual<T>((cudaStream_t)native, args);
+        return residual<T>(stream, args, merge ? merge->dy : NULL);
     }
-    a = gradient_args_of(c, mhc ? GRADIENT_MHC : GRADIENT_HC, on_tensor_cores<T>(mhc ? GRADIENT_MHC : GRADIENT_HC, c->streams));
+    a = gradient_args_of(c, mhc ? GRADIENT_MHC : GRADIENT_HC, tensor);
     a.incoming = args->dnormed;
     a.weight = (const float *)args->weight;
     a.norm_rrms = (const float *)args->norm_rrms;
     a.dweight = (float *)args->dweight;
-    return gradient<T>((cudaStream_t)native, mhc ? GRADIENT_MHC : GRADIENT_HC, &a);
+    if (merge && tensor) {
+        a.merge = *merge;
+    }
+    MHP_RETURN_IF_ERROR(gradient<T>(stream, mhc ? GRADIENT_MHC : GRADIENT_HC, &a));
+    return merge && !tensor ? merge_gradient<T>(stream, merge) : MHP_OK;
 }
 
 template <typename T> mhp_status readout_gradient(void *native, const void *argument)
@@ -262,12 +279,26 @@ int64_t mhp_cuda_connection_workspace(mhp_connection_kind kind, int tokens, int 
 
 mhp_status mhp_cuda_mix_gradient_f32(void *native, const void *argument)
 {
-    return mix_gradient<float>(native, argument);
+    return mix_gradient<float>((cudaStream_t)native, (const mhp_mix_gradient_args *)argument, NULL);
 }
 
 mhp_status mhp_cuda_mix_gradient_bf16(void *native, const void *argument)
 {
-    return mix_gradient<bf16>(native, argument);
+    return mix_gradient<bf16>((cudaStream_t)native, (const mhp_mix_gradient_args *)argument, NULL);
+}
+
+mhp_status mhp_cuda_mix_merge_gradient_f32(void *native, const void *argument)
+{
+    const mhp_mix_merge_gradient_args *args = (const mhp_mix_merge_gradient_args *)argument;
+
+    return mix_gradient<float>((cudaStream_t)native, &args->mix, &args->merge);
+}
+
+mhp_status mhp_cuda_mix_merge_gradient_bf16(void *native, const void *argument)
+{
+    const mhp_mix_merge_gradient_args *args = (const mhp_mix_merge_gradient_args *)argument;
+
+    return mix_gradient<bf16>((cudaStream_t)native, &args->mix, &args->merge);
 }
 
 mhp_status mhp_cuda_readout_gradient_f32(void *native, const void *argument)

@@ -103,7 +103,7 @@ struct gradient_args {
     int tokens, hidden;
     const void *x, *g, *dnormed;
     const float *weight, *rrms;
-    void *dx;
+    void *dx, *dy;              /* the same twice; dy may be NULL */
     float *partial;             /* [blocks, hidden] of dweight */
 };
 
@@ -156,6 +156,9 @@ template <typename T, int HELD> __global__ void __launch_bounds__(512) residual_
                 sum[i] += rrms * (d[h][i] - dot * x[h][i]);
             }
             store_chunk<T, V>((T *)a.dx + row + column, sum);
+            if (a.dy) {
+                store_chunk<T, V>((T *)a.dy + row + column, sum);
+            }
         }
     }
 #pragma unroll
@@ -210,12 +213,12 @@ int residual_gradient_blocks(int tokens, int hidden)
     return max_of(1, min_of(tokens, mhp_cuda_processors() * max_of(1, GRADIENT_RESIDENT / threads)));
 }
 
-template <typename T> mhp_status residual_gradient(cudaStream_t stream, const mhp_mix_gradient_args *args)
+template <typename T> mhp_status residual_gradient(cudaStream_t stream, const mhp_mix_gradient_args *args, void *dy)
 {
     const mhp_connection_gradient_args *c = &args->connection;
     unsigned blocks = (unsigned)residual_gradient_blocks(c->tokens, c->hidden);
     gradient_args a = {c->tokens, c->hidden, c->x, c->g, args->dnormed, (const float *)args->weight,
-                       (const float *)args->norm_rrms, c->dx, (float *)c->workspace};
+                       (const float *)args->norm_rrms, c->dx, dy, (float *)c->workspace};
 
     BY_HELD(c->hidden, T, (residual_gradient_kernel<T, HELD><<<blocks, (unsigned)threads, 0, stream>>>(a)))
     return mhp_cuda_launched("residual_gradient");
@@ -225,5 +228,5 @@ template mhp_status residual_norm<float>(cudaStream_t, int, int, double, const v
                                          void *);
 template mhp_status residual_norm<bf16>(cudaStream_t, int, int, double, const void *, const void *, void *, const void *, void *,
                                         void *);
-template mhp_status residual_gradient<float>(cudaStream_t, const mhp_mix_gradient_args *);
-template mhp_status residual_gradient<bf16>(cudaStream_t, const mhp_mix_gradient_args *);
+template mhp_status residual_gradient<float>(cudaStream_t, const mhp_mix_gradient_args *, void *);
+template mhp_status residual_gradient<bf16>(cudaStream_t, const mhp_mix_gradient_args *, void *);

@@ -1,10 +1,14 @@
 /* dx of four streams in bf16 with the parts of dfn and dweight, everything read once and written once.
  *
  * A warp keeps 32 columns of all streams and goes through tiles of 16 tokens; a thread has 8 columns of two tokens, 16 bytes at a time.
- * Each thread copies its own 16 bytes of the next tile into shared memory while it works on this one, so nobody waits for anybody.
+ * Each thread copies its own 16 bytes of the next tile into shared memory, each piece as soon as that of this tile is in registers, so
+ * that a copy has a whole tile's time.
  * fn^T du runs on tensor cores in TF32 with the columns permuted so that the result falls where the thread's columns are. The same
  * registers of x, transposed 8 by 8 between lanes, are the operand of dfn's product over tokens, whose sums stay in registers until the
- * end; du goes into it as the sum of two bf16. */
+ * end; du goes into it as the sum of two bf16.
+ *
+ * JOINED: dx is the gradient of what the sublayer in front merged. While it is in registers, rounded as it is written, it makes that
+ * merge's gradient too: dy, and the slice's part of every token's dots. */
 #include "model/cuda/gradient.cuh"
 
 namespace {
@@ -14,12 +18,16 @@ enum {
     THREADS = 256,
     WARPS = THREADS / WARP,
     STRIP = 32,                 /* columns of a warp */
-    SLICE = WARPS * STRIP,      /* columns of a block */
+    SLICE = GRADIENT_SLICE,     /* columns of a block */
     TILE = 16,
     PARTS = STRIP / 8,          /* products that make a strip's columns */
-    SLOTS = 2 * (STREAMS + 1) + 2 * 2 * STREAMS,    /* a thread's copies: x and what came back, once; g twice */
+    SLOTS_OF_G = 2 * (STREAMS + 1),                 /* where a thread's copies of g begin, behind x and what came back */
+    SLOTS_IN_FRONT = SLOTS_OF_G + 2 * STREAMS,      /* and those of the sublayer in front: x and y */
     RECORD_PIECES = RECORD / 4,
+    KEPT = TILE * (RECORD + STREAMS),               /* floats of a tile: records, then post of the sublayer in front */
 };
+
+static_assert(SLICE == WARPS * STRIP, "a slice is what a block's warps keep");
 
 /* mhc: one row of fn over all streams; hc: the same fn for every stream. */
 template <int KIND> struct shape {
@@ -28,6 +36,16 @@ template <int KIND> struct shape {
     static constexpr int projections = KIND == GRADIENT_HC ? STREAMS + 2 : STREAMS * (STREAMS + 2);
     static constexpr int steps = (projections + 7) / 8;                         /* of products, 8 coefficients at a time */
     static constexpr int fragments = held * PARTS * WARP * steps;               /* of a warp */
+};
+
+/* Where things begin in shared memory, in pieces of 16 bytes. */
+template <int KIND, bool JOINED> struct room {
+    static constexpr int slots = SLOTS_IN_FRONT + (JOINED ? 2 * (STREAMS + 1) : 0);             /* of a thread: [WARPS][slots][WARP] */
+    static constexpr int fn = WARPS * slots * WARP;                                             /* [WARPS][fragments] */
+    static constexpr int kept = fn + WARPS * shape<KIND>::fragments / 2;                        /* [2][KEPT] */
+    static constexpr int weight = kept + 2 * KEPT / 4;                                          /* [SLICE] */
+    static constexpr int dots = weight + SLICE / 4;                                             /* [WARPS][TILE][GRADIENT_DOTS] */
+    static constexpr int bytes = 16 * (dots + (JOINED ? WARPS * TILE * GRADIENT_DOTS / 4 : 0));
 };
 
 __device__ __forceinline__ uint32_t transpose(uint32_t pair)
@@ -39,10 +57,12 @@ __device__ __forceinline__ uint32_t transpose(uint32_t pair)
 }
 
 /* fn of the warp's strip as [held][part][WARP][steps] pairs: of step i, coefficients 2 (steps q + i) and the next, of the lane's
- * column. */
-template <int KIND> __device__ __forceinline__ void hold_weights(const gradient_args &a, float2 *fn, int begin)
+ * column. And the norm's weight of the slice. */
+template <int KIND> __device__ __forceinline__ void hold_weights(const gradient_args &a, float2 *fn, float *weight)
 {
     typedef shape<KIND> S;
+    int own = (int)(blockIdx.x * SLICE + threadIdx.x);
+    int begin = own / STRIP * STRIP;
     size_t width = (size_t)S::held * (size_t)a.hidden;
 
 #pragma unroll 16
@@ -58,9 +78,10 @@ template <int KIND> __device__ __forceinline__ void hold_weights(const gradient_
 
         fn[i] = valid ? make_float2(tf32(__ldg(from)), tf32(__ldg(from + width))) : make_float2(0, 0);
     }
+    weight[threadIdx.x] = own < a.hidden ? __ldg(a.weight + own) : 0;
 }
 
-__device__ __forceinline__ void copy_async(uint4 *to, const bf16 *from, bool valid)
+__device__ __forceinline__ void copy_async(uint4 *to, const void *from, bool valid)
 {
     unsigned target = (unsigned)__cvta_generic_to_shared(to);
     int bytes = valid ? 16 : 0;         /* the rest is filled with 0 */
@@ -68,74 +89,108 @@ __device__ __forceinline__ void copy_async(uint4 *to, const bf16 *from, bool val
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(from), "r"(bytes) : "memory");
 }
 
-/* Starts the copies of a tile into this thread's slots, WARP apart. */
-__device__ __forceinline__ void start_tile(const gradient_args &a, uint4 *slots, int row, int column, int turn)
+/* Starts a tile's copies of an array of streams, and of one without them, into this thread's slots, WARP apart: [2][STREAMS (+ 1)]. */
+template <bool ROW>
+__device__ __forceinline__ void start_rows(const gradient_args &a, uint4 *slots, const void *streams, const void *row, int tile,
+                                           int column)
 {
+    constexpr int width = STREAMS + (ROW ? 1 : 0);
     size_t hidden = (size_t)a.hidden;
     bool valid = column < a.hidden;
-    uint4 *of_g = slots + (2 * (STREAMS + 1) + turn * 2 * STREAMS) * WARP;
 
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        size_t t = (size_t)min(row + half * 8, a.tokens - 1);
-        size_t at = t * STREAMS * hidden + (size_t)(valid ? column : 0);
+        size_t t = (size_t)min(tile * TILE + (int)threadIdx.x % WARP / 4 + half * 8, a.tokens - 1);
+        size_t within = valid ? (size_t)column : 0;
 
 #pragma unroll
         for (int j = 0; j < STREAMS; j++) {
-            copy_async(slots + (half * (STREAMS + 1) + j) * WARP, (const bf16 *)a.x + at + (size_t)j * hidden, valid);
+            copy_async(slots + (half * width + j) * WARP, (const bf16 *)streams + (t * STREAMS + (size_t)j) * hidden + within, valid);
         }
-        copy_async(slots + (half * (STREAMS + 1) + STREAMS) * WARP, (const bf16 *)a.incoming + t * hidden + (valid ? column : 0), valid);
-#pragma unroll
-        for (int j = 0; j < STREAMS; j++) {
-            copy_async(of_g + (half * STREAMS + j) * WARP, (const bf16 *)a.g + at + (size_t)j * hidden, valid);
+        if (ROW) {
+            copy_async(slots + (half * width + STREAMS) * WARP, (const bf16 *)row + t * hidden + within, valid);
         }
     }
 }
 
-/* The block's copies of the tile's records. */
-__device__ __forceinline__ void start_records(const gradient_args &a, float *records, int first)
+__device__ __forceinline__ void end_group(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* The block's copies of what the tile's tokens have of their own; 0 for those that are not there. */
+template <bool JOINED> __device__ __forceinline__ void start_records(const gradient_args &a, uint4 *kept, int first)
 {
     int i = (int)threadIdx.x;
+    int at = first * RECORD_PIECES + i;
+    int token = first + i - TILE * RECORD_PIECES;       /* whose post is copied */
 
     if (i < TILE * RECORD_PIECES) {
-        int t = min(first + i / RECORD_PIECES, a.tokens - 1);
-        unsigned target = (unsigned)__cvta_generic_to_shared(records + i * 4);
-        const float *from = a.du + (size_t)t * RECORD + i % RECORD_PIECES * 4;
-
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(from) : "memory");
+        copy_async(kept + i, a.du + (size_t)at * 4, at < a.tokens * RECORD_PIECES);
+    } else if (JOINED && i < TILE * (RECORD_PIECES + 1)) {
+        copy_async(kept + i, (const float *)a.merge.post + (size_t)min(token, a.tokens - 1) * STREAMS, token < a.tokens);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* A tile's copies go in groups, in this order; a group is empty where `tile` is negative. Waiting for one leaves those behind it, of
+ * this tile and the next, under way. */
+template <bool JOINED>
+__device__ __forceinline__ void start_mix(const gradient_args &a, uint4 *slots, uint4 *kept, int tile, int column)
+{
+    if (tile >= 0) {
+        start_rows<true>(a, slots, a.x, a.incoming, tile, column);
+        start_records<JOINED>(a, kept, tile * TILE);
+    }
+    end_group();
+}
+
+__device__ __forceinline__ void start_g(const gradient_args &a, uint4 *slots, int tile, int column)
+{
+    if (tile >= 0) {
+        start_rows<false>(a, slots + SLOTS_OF_G * WARP, a.g, NULL, tile, column);
+    }
+    end_group();
+}
+
+__device__ __forceinline__ void start_front(const gradient_args &a, uint4 *slots, int tile, int column)
+{
+    if (tile >= 0) {
+        start_rows<true>(a, slots + SLOTS_IN_FRONT * WARP, a.merge.x, a.merge.y, tile, column);
+    }
+    end_group();
+}
+
+template <bool JOINED> __device__ __forceinline__ void await_group(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(JOINED ? 2 : 1) : "memory");
 }
 
 /* What a warp holds of a tile: a thread's 8 columns of tokens row and row + 8. */
 struct tile {
     uint4 x[2][STREAMS];
     float dz[2][8];
-    int token[2];
-    const float *record[2];
+    int row;
+    const float *record;        /* of token row; that of row + 8 lies 8 further */
     bool valid[2];
 };
 
 /* x and dz of the tile's columns; adds to dweight. */
 __device__ __forceinline__ void take_tile(const gradient_args &a, const uint4 *slots, const float *records, int row, int column,
-                                          const float (&weight)[8], tile *in, float (&dweight)[8])
+                                          const float *weight, tile *in, float (&dweight)[8])
 {
+    in->row = row;
+    in->record = records + (int)threadIdx.x % WARP / 4 * RECORD;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        int t = min(row + half * 8, a.tokens - 1);
-        const float *record = records + ((int)threadIdx.x % WARP / 4 + half * 8) * RECORD;
+        const float *record = in->record + half * 8 * RECORD;
         float4 pre = *(const float4 *)(record + RECORD_PRE);
         float rrms = record[RECORD_NORM_RRMS];
         float pull = record[RECORD_NORM_PULL];
         float of_stream[STREAMS] = {pre.x, pre.y, pre.z, pre.w};
         float z[8] = {};
         float value[8];
-        float factor;
 
-        in->token[half] = t;
-        in->record[half] = record;
         in->valid[half] = column < a.hidden && row + half * 8 < a.tokens;
-        factor = in->valid[half] ? rrms : 0;
 #pragma unroll
         for (int j = 0; j < STREAMS; j++) {
             in->x[half][j] = slots[(half * (STREAMS + 1) + j) * WARP];
@@ -147,9 +202,15 @@ __device__ __forceinline__ void take_tile(const gradient_args &a, const uint4 *s
         }
         unpack(slots[(half * (STREAMS + 1) + STREAMS) * WARP], value);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            dweight[i] = fmaf(value[i] * factor, z[i], dweight[i]);
-            in->dz[half][i] = rrms * (value[i] * weight[i]) - pull * z[i];
+        for (int i = 0; i < 8; i += 4) {
+            float4 w = *(const float4 *)(weight + i);
+            float of_column[4] = {w.x, w.y, w.z, w.w};
+
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                dweight[i + k] = fmaf(value[i + k] * rrms, z[i + k], dweight[i + k]);
+                in->dz[half][i + k] = rrms * (value[i + k] * of_column[k]) - pull * z[i + k];
+            }
         }
     }
 }
@@ -159,9 +220,9 @@ __device__ __forceinline__ uint32_t word_of(const uint4 &raw, int i)
     return i == 0 ? raw.x : i == 1 ? raw.y : i == 2 ? raw.z : raw.w;
 }
 
-/* du of the tile's tokens as the operand of the sum over tokens, in two parts; `left` tokens of the tile are there. */
+/* du of the tile's tokens as the operand of the sum over tokens, in two parts. */
 template <int KIND>
-__device__ __forceinline__ void load_du_by_token(const float *records, int left, int j, uint32_t (&upper)[shape<KIND>::steps][2],
+__device__ __forceinline__ void load_du_by_token(const float *records, int j, uint32_t (&upper)[shape<KIND>::steps][2],
                                                  uint32_t (&rest)[shape<KIND>::steps][2])
 {
     typedef shape<KIND> S;
@@ -175,8 +236,8 @@ __device__ __forceinline__ void load_du_by_token(const float *records, int left,
         for (int half = 0; half < 2; half++) {
             int t = lane % 4 * 2 + half * 8;
             const float *du = records + t * RECORD + RECORD_DU + j * S::projections + i * 8 + lane / 4;
-            float low = there && t < left ? du[0] : 0;
-            float high = there && t + 1 < left ? du[RECORD] : 0;
+            float low = there ? du[0] : 0;
+            float high = there ? du[RECORD] : 0;
 
             split_pair(low, high, &upper[i][half], &rest[i][half]);
         }
@@ -185,7 +246,7 @@ __device__ __forceinline__ void load_du_by_token(const float *records, int left,
 
 /* dfn += x^T du of the tile's tokens: [held][16 of the strip's columns][8 coefficients]. */
 template <int KIND>
-__device__ __forceinline__ void add_weight_gradient(const tile &in, const float *records, int left,
+__device__ __forceinline__ void add_weight_gradient(const tile &in, const float *records,
                                                     float (&dfn)[shape<KIND>::held][2][shape<KIND>::steps][4])
 {
     typedef shape<KIND> S;
@@ -194,7 +255,7 @@ __device__ __forceinline__ void add_weight_gradient(const tile &in, const float 
 #pragma unroll
     for (int j = 0; j < STREAMS; j++) {
         if (j < S::rows) {
-            load_du_by_token<KIND>(records, left, j, upper, rest);
+            load_du_by_token<KIND>(records, j, upper, rest);
         }
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -225,7 +286,7 @@ __device__ __forceinline__ void load_du(const tile &in, int j, float (&du)[shape
 
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float2 *from = (const float2 *)(in.record[half] + RECORD_DU + j * S::projections) + quarter * S::steps;
+        const float2 *from = (const float2 *)(in.record + half * 8 * RECORD + RECORD_DU + j * S::projections) + quarter * S::steps;
 
 #pragma unroll
         for (int i = 0; i < S::steps; i++) {
@@ -237,9 +298,9 @@ __device__ __forceinline__ void load_du(const tile &in, int j, float (&du)[shape
     }
 }
 
-/* dx of stream j. */
+/* dx of stream j, which takes x's place. */
 template <int KIND>
-__device__ __forceinline__ void write_stream(const gradient_args &a, const tile &in, const float2 *fn, const uint4 *of_g,
+__device__ __forceinline__ void write_stream(const gradient_args &a, tile *in, const float2 *fn, const uint4 *of_g,
                                              const float (&du)[shape<KIND>::steps][4], int j, int column)
 {
     typedef shape<KIND> S;
@@ -256,17 +317,18 @@ __device__ __forceinline__ void write_stream(const gradient_args &a, const tile 
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        int t = in.token[half];
-        float4 row = *(const float4 *)(in.record[half] + RECORD_COMB + j * STREAMS);
+        const float *record = in->record + half * 8 * RECORD;
+        size_t t = (size_t)(in->row + half * 8);
+        float4 row = *(const float4 *)(record + RECORD_COMB + j * STREAMS);
         float comb[STREAMS] = {row.x, row.y, row.z, row.w};
-        float pre = in.record[half][RECORD_PRE + j];
-        float pull = in.record[half][RECORD_PULL + j];
+        float pre = record[RECORD_PRE + j];
+        float pull = record[RECORD_PULL + j];
         float sum[8], value[8];
 
-        unpack(in.x[half][j], value);
+        unpack(in->x[half][j], value);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            sum[i] = fmaf(pre, in.dz[half][i], spread[i / 2][half * 2 + i % 2]);
+            sum[i] = fmaf(pre, in->dz[half][i], spread[i / 2][half * 2 + i % 2]);
             sum[i] = fmaf(-pull, value[i], sum[i]);
         }
 #pragma unroll
@@ -277,15 +339,92 @@ __device__ __forceinline__ void write_stream(const gradient_args &a, const tile 
                 sum[i] = fmaf(comb[k], value[i], sum[i]);
             }
         }
-        if (in.valid[half]) {
-            store_chunk<bf16, 8>((bf16 *)a.dx + ((size_t)t * STREAMS + (size_t)j) * (size_t)a.hidden + column, sum);
+        pack(sum, &in->x[half][j]);
+        if (in->valid[half]) {
+            *(uint4 *)((bf16 *)a.dx + (t * STREAMS + (size_t)j) * (size_t)a.hidden + column) = in->x[half][j];
         }
     }
 }
 
-/* The warp's sums over its tokens, by way of its copies' place, so that whole lines go out. */
+/* Of a token, the gradient of the merge in front: dy, and the dots of the warp's columns into `part` [TILE][GRADIENT_DOTS].
+ * `in` has dx. */
+__device__ __forceinline__ void merge_token(const gradient_args &a, const tile &in, const uint4 *in_front, const float *posts,
+                                            int half, int column, float *part)
+{
+    int row = (int)threadIdx.x % WARP / 4 + half * 8;
+    float4 of_token = *(const float4 *)(posts + row * STREAMS);
+    float post[STREAMS] = {of_token.x, of_token.y, of_token.z, of_token.w};
+    float grad[STREAMS][8], value[8], sum[8];
+    float dot[GRADIENT_DOTS] = {};
+
+    unpack(in_front[(half * (STREAMS + 1) + STREAMS) * WARP], value);
+#pragma unroll
+    for (int k = 0; k < STREAMS; k++) {
+        unpack(in.x[half][k], grad[k]);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            sum[i] = k == 0 ? post[0] * grad[0][i] : fmaf(post[k], grad[k][i], sum[i]);
+            dot[k] = fmaf(grad[k][i], value[i], dot[k]);
+        }
+    }
+    if (in.valid[half]) {
+        store_chunk<bf16, 8>((bf16 *)a.merge.dy + (size_t)(in.row + half * 8) * (size_t)a.hidden + column, sum);
+    }
+#pragma unroll
+    for (int j = 0; j < STREAMS; j++) {
+        unpack(in_front[(half * (STREAMS + 1) + j) * WARP], value);
+#pragma unroll
+        for (int k = 0; k < STREAMS; k++) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                dot[STREAMS + j * STREAMS + k] = fmaf(value[i], grad[k][i], dot[STREAMS + j * STREAMS + k]);
+            }
+        }
+    }
+    exchange_half<GRADIENT_DOTS / 2, 2>(dot);
+    exchange_half<GRADIENT_DOTS / 4, 1>(dot);   /* lane q of a token's four keeps the sums of dots 5 q to 5 q + 4 */
+#pragma unroll
+    for (int i = 0; i < GRADIENT_DOTS / 4; i++) {
+        part[row * GRADIENT_DOTS + (int)threadIdx.x % 4 * (GRADIENT_DOTS / 4) + i] = dot[i];
+    }
+}
+
+__device__ __forceinline__ void merge_tile(const gradient_args &a, const tile &in, const uint4 *in_front, const float *posts,
+                                           int column, float *part)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        merge_token(a, in, in_front, posts, half, column, part);
+    }
+}
+
+__device__ __forceinline__ float4 add(float4 a, float4 b)
+{
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+/* The slice's part of the dots of tile `i`, if there is one: the sums over the warps' [WARPS][TILE][GRADIENT_DOTS], neighbours first. */
+__device__ __forceinline__ void write_dots(const gradient_args &a, const float *parts, int i)
+{
+    int t = i * TILE + (int)threadIdx.x / (GRADIENT_DOTS / 4);
+    int piece = (int)threadIdx.x % (GRADIENT_DOTS / 4);
+    float *slice = a.dot_parts + (size_t)blockIdx.x * GRADIENT_DOTS * (size_t)a.tokens;
+    float *target = slice + (size_t)(piece == 0 ? t : a.tokens + t * STREAMS + piece - 1) * STREAMS;
+    float4 sum[WARPS];
+
+    if ((int)threadIdx.x >= TILE * GRADIENT_DOTS / 4 || t >= a.tokens) {
+        return;
+    }
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        sum[w] = *(const float4 *)(parts + w * TILE * GRADIENT_DOTS + threadIdx.x * 4);
+    }
+    *(float4 *)target = add(add(add(sum[0], sum[1]), add(sum[2], sum[3])), add(add(sum[4], sum[5]), add(sum[6], sum[7])));
+}
+
+/* The warp's sums over its tokens, by way of where its share of fn was, so that whole lines go out. */
 template <int KIND>
-__device__ __forceinline__ void write_parts(const gradient_args &a, int begin, float *room,
+__device__ __forceinline__ void write_parts(const gradient_args &a, int begin, float *rows,
                                             const float (&dfn)[shape<KIND>::held][2][shape<KIND>::steps][4], float (&dweight)[8])
 {
     typedef shape<KIND> S;
@@ -304,7 +443,7 @@ __device__ __forceinline__ void write_parts(const gradient_args &a, int begin, f
                     int p = i * 8 + lane % 4 * 2 + k % 2;
 
                     if (p < S::projections) {
-                        room[(p * S::held + j) * STRIP + lane / 8 * 8 + (2 * h + k / 2) * 2 + lane / 4 % 2] = dfn[j][h][i][k];
+                        rows[(p * S::held + j) * STRIP + lane / 8 * 8 + (2 * h + k / 2) * 2 + lane / 4 % 2] = dfn[j][h][i][k];
                     }
                 }
             }
@@ -316,7 +455,7 @@ __device__ __forceinline__ void write_parts(const gradient_args &a, int begin, f
         int column = begin + lane % 8 * 4;
 
         if (column < a.hidden) {
-            *(float4 *)(part + (size_t)row * (size_t)a.hidden + column) = *(const float4 *)(room + row * STRIP + lane % 8 * 4);
+            *(float4 *)(part + (size_t)row * (size_t)a.hidden + column) = *(const float4 *)(rows + row * STRIP + lane % 8 * 4);
         }
     }
 #pragma unroll
@@ -333,72 +472,91 @@ __device__ __forceinline__ void write_parts(const gradient_args &a, int begin, f
 }
 
 /* Grid (slices of columns, groups of tokens); groups go backwards, the last states read before are still in the L2 cache. */
-template <int KIND> __global__ void __launch_bounds__(THREADS, 1) state_gradient_kernel(gradient_args a)
+template <int KIND, bool JOINED> __global__ void __launch_bounds__(THREADS, 1) state_gradient_kernel(gradient_args a)
 {
     typedef shape<KIND> S;
-    extern __shared__ uint4 shared[];   /* [WARPS][SLOTS][WARP], [WARPS] fragments of fn, two tiles' records */
+    typedef room<KIND, JOINED> R;
+    extern __shared__ uint4 shared[];
     int warp = (int)threadIdx.x / WARP;
     int lane = (int)threadIdx.x % WARP;
     int begin = (int)blockIdx.x * SLICE + warp * STRIP;
     int column = begin + lane % 4 * 8;
-    uint4 *slots = shared + warp * SLOTS * WARP + lane;
-    float2 *fn = (float2 *)(shared + WARPS * SLOTS * WARP) + warp * S::fragments;
-    float *records = (float *)((float2 *)(shared + WARPS * SLOTS * WARP) + WARPS * S::fragments);
-    int first = (a.tokens + TILE - 1) / TILE - 1 - (int)blockIdx.y;
+    uint4 *slots = shared + warp * R::slots * WARP + lane;
+    float2 *share = (float2 *)(shared + R::fn) + warp * S::fragments;        /* of fn */
+    const float2 *fn = share + lane * S::steps;
+    uint4 *kept = shared + R::kept;
+    float *weight = (float *)(shared + R::weight);
+    float *dots = (float *)(shared + R::dots);
+    int i = (a.tokens + TILE - 1) / TILE - 1 - (int)blockIdx.y;
     float dfn[S::held][2][S::steps][4] = {};
     float dweight[8] = {};
-    float weight[8] = {};
-    int turn = 0;
+    int turn = 0;               /* where `kept` is of this tile */
 
-    start_tile(a, slots, first * TILE + lane / 4, column, 0);
-    start_records(a, records, first * TILE);
-    hold_weights<KIND>(a, fn, begin);
-    if (column < a.hidden) {
-        load_full<8>(a.weight + column, weight);
+    start_mix<JOINED>(a, slots, kept, i, column);
+    start_g(a, slots, i, column);
+    if (JOINED) {
+        start_front(a, slots, i, column);
     }
-    fn += lane * S::steps;
-    for (int i = first; i >= 0; i -= (int)gridDim.y, turn ^= 1) {
-        const uint4 *of_g = slots + (2 * (STREAMS + 1) + turn * 2 * STREAMS) * WARP;
-        const float *of_tile = records + turn * TILE * RECORD;
-        int row = i * TILE + lane / 4;
+    hold_weights<KIND>(a, share, weight);
+    weight += warp * STRIP + lane % 4 * 8;
+    for (; i >= 0; i -= (int)gridDim.y, turn = KEPT / 4 - turn) {
+        const float *of_tile = (const float *)(kept + turn);
+        int next = i - (int)gridDim.y;
         float du[S::steps][4];
         tile in;
 
-        asm volatile("cp.async.wait_group 0;" ::: "memory");
+        await_group<JOINED>();
         __syncthreads();
-        take_tile(a, slots, of_tile, row, column, weight, &in, dweight);
-        if (i >= (int)gridDim.y) {
-            start_tile(a, slots, row - (int)gridDim.y * TILE, column, turn ^ 1);
-            start_records(a, records + (turn ^ 1) * TILE * RECORD, (i - (int)gridDim.y) * TILE);
+        if (JOINED) {
+            write_dots(a, dots, i + (int)gridDim.y);
         }
-        add_weight_gradient<KIND>(in, of_tile, a.tokens - i * TILE, dfn);
+        take_tile(a, slots, of_tile, i * TILE + lane / 4, column, weight, &in, dweight);
+        start_mix<JOINED>(a, slots, kept + KEPT / 4 - turn, next, column);
+        add_weight_gradient<KIND>(in, of_tile, dfn);
+        await_group<JOINED>();
 #pragma unroll
         for (int j = 0; j < STREAMS; j++) {
             if (j < S::rows) {
                 load_du<KIND>(in, j, du);
             }
-            write_stream<KIND>(a, in, fn, of_g, du, j, column);
+            write_stream<KIND>(a, &in, fn, slots + SLOTS_OF_G * WARP, du, j, column);
+            __syncwarp();               /* keeps the streams' work apart: registers would not hold more of it at once */
+        }
+        start_g(a, slots, next, column);
+        if (JOINED) {
+            await_group<JOINED>();
+            __syncthreads();            /* the dots of the tile before are read */
+            merge_tile(a, in, slots + SLOTS_IN_FRONT * WARP, of_tile + TILE * RECORD, column, dots + warp * TILE * GRADIENT_DOTS);
+            start_front(a, slots, next, column);
         }
     }
-    write_parts<KIND>(a, begin, (float *)(shared + warp * SLOTS * WARP), dfn, dweight);
+    if (JOINED) {
+        __syncthreads();
+        write_dots(a, dots, i + (int)gridDim.y);
+    }
+    write_parts<KIND>(a, begin, (float *)share, dfn, dweight);
 }
 
-template <int KIND> mhp_status launch(cudaStream_t stream, gradient_args *a)
+template <int KIND, bool JOINED> mhp_status launch(cudaStream_t stream, gradient_args *a)
 {
-    int bytes = (int)sizeof(uint4) * WARPS * SLOTS * WARP + (int)sizeof(float2) * WARPS * shape<KIND>::fragments +
-                (int)sizeof(float) * 2 * TILE * RECORD;
+    constexpr int bytes = room<KIND, JOINED>::bytes;
     dim3 grid;
 
     a->groups = gradient_groups(a->tokens, a->hidden, true);
     grid = dim3((unsigned)ceil_div(a->hidden, SLICE), (unsigned)a->groups);
-    cudaFuncSetAttribute(state_gradient_kernel<KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    state_gradient_kernel<KIND><<<grid, THREADS, (size_t)bytes, stream>>>(*a);
-    return mhp_cuda_launched("state_gradient");
+    cudaFuncSetAttribute(state_gradient_kernel<KIND, JOINED>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    state_gradient_kernel<KIND, JOINED><<<grid, THREADS, (size_t)bytes, stream>>>(*a);
+    return mhp_cuda_launched(JOINED ? "state_gradient joined" : "state_gradient");
+}
+
+template <int KIND> mhp_status launch_kind(cudaStream_t stream, gradient_args *a)
+{
+    return a->merge.dy ? launch<KIND, true>(stream, a) : launch<KIND, false>(stream, a);
 }
 
 }
 
 mhp_status state_gradient_tensor(cudaStream_t stream, int kind, gradient_args *a)
 {
-    return kind == GRADIENT_HC ? launch<GRADIENT_HC>(stream, a) : launch<GRADIENT_MHC>(stream, a);
+    return kind == GRADIENT_HC ? launch_kind<GRADIENT_HC>(stream, a) : launch_kind<GRADIENT_MHC>(stream, a);
 }

@@ -34,6 +34,7 @@ static mhp_kernels plain;    /* the kernels that the timed ones call */
     X(merge_mix)                                                                                   \
     X(merge_gradient)                                                                              \
     X(mix_gradient)                                                                                \
+    X(mix_merge_gradient)                                                                          \
     X(readout)                                                                                     \
     X(readout_gradient)                                                                            \
     X(rotary)                                                                                      \

@@ -33,8 +33,8 @@ fails() {
     grep -qF -- "$words" <<<"$text" || { echo "expected \"$words\" in: $text" >&2; exit 1; }
 }
 
-check 29
-check 29 --streams 2 --dtype f64 --tokens 128 --hidden 128
+check 34
+check 34 --streams 2 --dtype f64 --tokens 128 --hidden 128
 fails "no kernels of bf16 on cpu: expected f32 or f64" kernels --device cpu --dtype bf16
 fails '--dtype is "f16": expected f32, f64 or bf16' kernels --dtype f16
 fails '--device is "tpu": expected cpu or cuda' kernels --device tpu
