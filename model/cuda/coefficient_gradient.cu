@@ -21,41 +21,42 @@ template <int N, int KIND> struct dots {
     static constexpr int second = power_of_two(N);
 };
 
-/* What a token's gradient needs beside its dots. The last warp loads all of it before it stores anything: a load behind a store, which
- * might be of the same place, would wait for the one in front. */
-template <int N, int KIND> struct token_inputs {
+/* What a token's gradient needs beside its dots. The last warp fetches all of it into shared memory, a token in every lane, before it
+ * stores anything: a load behind a store, which might be of the same place, would wait for the one in front, and at the end of the
+ * block nobody else has work. */
+template <int N, int KIND> struct fetched {
     static constexpr int projections = KIND == GRADIENT_HEAD ? N : N * (N + 2);
     static constexpr int rows = KIND == GRADIENT_HC ? N : 1;
-    float u[projections], pre[N], dpost[N], comb[N * N], dcomb[N * N], rrms[rows], norm_rrms;
-    float base[2 * N], scale[3];
+    static constexpr int u = 0, pre = u + projections, dpost = pre + N, dcomb = dpost + N, rrms = dcomb + N * N, norm_rrms = rrms + rows;
+    static constexpr int count = norm_rrms + 1;     /* floats of a lane, WARP apart */
 };
 
-template <int N, int KIND> __device__ __forceinline__ void load_inputs(const gradient_args &a, size_t t, token_inputs<N, KIND> *in)
+/* Into this lane's floats from `to` on. */
+template <int COUNT> __device__ __forceinline__ void fetch(const float *from, float *to)
 {
-    typedef token_inputs<N, KIND> I;
-    bool whole = KIND != GRADIENT_HEAD;
+    float value[COUNT];
 
-    load_factors<I::projections>(a.projection + t * I::projections, in->u);
-    load_factors<N>(a.pre + t * N, in->pre);
+    load_factors<COUNT>(from, value);
 #pragma unroll
-    for (int i = 0; i < I::rows; i++) {
-        in->rrms[i] = a.rrms[t * I::rows + i];
+    for (int i = 0; i < COUNT; i++) {
+        to[i * WARP] = value[i];
     }
+}
+
+template <int N, int KIND> __device__ __forceinline__ void fetch_token(const gradient_args &a, size_t t, float *in)
+{
+    typedef fetched<N, KIND> F;
+
+    fetch<F::projections>(a.projection + t * F::projections, in + F::u * WARP);
+    fetch<N>(a.pre + t * N, in + F::pre * WARP);
 #pragma unroll
-    for (int i = 0; i < 2 * N; i++) {
-        in->base[i] = KIND == GRADIENT_MHC || (!whole && i < N) ? a.base[i] : 0;
+    for (int i = 0; i < F::rows; i++) {
+        in[(F::rrms + i) * WARP] = a.rrms[t * F::rows + i];
     }
-#pragma unroll
-    for (int i = 0; i < 3; i++) {
-        in->scale[i] = whole || i == 0 ? a.scale[i] : 0;
-    }
-    if (whole) {
-        load_factors<N>(a.dpost + t * N, in->dpost);
-        load_factors<N * N>(a.dcomb + t * (N * N), in->dcomb);
-        in->norm_rrms = a.norm_rrms[t];
-        if (a.records) {
-            load_factors<N * N>(a.comb + t * (N * N), in->comb);
-        }
+    if (KIND != GRADIENT_HEAD) {
+        fetch<N>(a.dpost + t * N, in + F::dpost * WARP);
+        fetch<N * N>(a.dcomb + t * (N * N), in + F::dcomb * WARP);
+        in[F::norm_rrms * WARP] = a.norm_rrms[t];
     }
 }
 
@@ -114,13 +115,14 @@ __device__ __forceinline__ void dot_columns(const gradient_args &a, int t, float
 
 /* dpre of token t from the warps' dots; keeps the norm's factor. */
 template <int N, int KIND>
-__device__ __forceinline__ void pre_gradient(const gradient_args &a, int t, const token_inputs<N, KIND> &in, bool valid, const float *part,
-                                             int warps, float (&dpre)[N])
+__device__ __forceinline__ void pre_gradient(const gradient_args &a, int t, bool valid, const float *in, const float *part, int warps,
+                                             float (&dpre)[N])
 {
     typedef dots<N, KIND> D;
+    typedef fetched<N, KIND> F;
     float second[N];
     float along = 0;
-    float factor;
+    float rrms, factor;
 
 #pragma unroll
     for (int j = 0; j < N; j++) {
@@ -134,31 +136,39 @@ __device__ __forceinline__ void pre_gradient(const gradient_args &a, int t, cons
     if (KIND != GRADIENT_HEAD) {
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            along += in.pre[j] * dpre[j];
+            along += in[(F::pre + j) * WARP] * dpre[j];
         }
-        factor = in.norm_rrms * in.norm_rrms * in.norm_rrms * along / (float)a.hidden;
+        rrms = in[F::norm_rrms * WARP];
+        factor = rrms * rrms * rrms * along / (float)a.hidden;
         if (valid) {
             a.norm_pull[(size_t)t * a.norm_stride] = factor;
         }
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            dpre[j] = in.norm_rrms * dpre[j] - factor * second[j];
+            dpre[j] = rrms * dpre[j] - factor * second[j];
         }
     }
 }
 
 /* dcomb to the gradient of its logits, in place. */
-template <int N, int KIND> __device__ __forceinline__ void comb_gradient(const gradient_args &a, float *history, token_inputs<N, KIND> *in)
+template <int N> __device__ __forceinline__ void comb_gradient(const gradient_args &a, float *in, float *history)
 {
-    float m[N * N];
+    typedef fetched<N, GRADIENT_MHC> F;
+    float rrms = in[F::rrms * WARP];
+    float m[N * N], dh[N * N];
 
 #pragma unroll
     for (int i = 0; i < N * N; i++) {
-        m[i] = in->scale[2] * (in->u[2 * N + i] * in->rrms[0]) + a.base[2 * N + i];
+        m[i] = a.scale[2] * (in[(F::u + 2 * N + i) * WARP] * rrms) + a.base[2 * N + i];
+        dh[i] = in[(F::dcomb + i) * WARP];
     }
     softmax_rows<N>(m);
     sinkhorn<N>(m, a.iterations, a.hc_epsilon, history);
-    sinkhorn_gradient<N>(m, in->dcomb, a.iterations, a.hc_epsilon, history);
+    sinkhorn_gradient<N>(m, dh, a.iterations, a.hc_epsilon, history);
+#pragma unroll
+    for (int i = 0; i < N * N; i++) {
+        in[(F::dcomb + i) * WARP] = dh[i];
+    }
 }
 
 /* One lane's logit gradient: into du, the sums of the block and of the scale's group. Lanes without a token bring 0. */
@@ -182,30 +192,37 @@ __device__ __forceinline__ void finish_logit(const gradient_args &a, int t, bool
 
 /* mhc and the readout: dh of pre and post by their sigmoids, comb's is given. */
 template <int N, int KIND>
-__device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool valid, const token_inputs<N, KIND> &in,
-                                             const float (&dpre)[N], float *target)
+__device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool valid, const float *in, const float (&dpre)[N],
+                                             float *target)
 {
-    float rrms = in.rrms[0];
-    float dscale[3] = {};
+    typedef fetched<N, KIND> F;
+    constexpr int scales = KIND == GRADIENT_MHC ? 3 : 1;
+    float rrms = in[F::rrms * WARP];
+    float scale[scales], base[(scales + 1) / 2 * N], dscale[scales] = {};
     float along = 0;
 
 #pragma unroll
-    for (int j = 0; j < N; j++) {
-        float s = sigmoid(in.scale[0] * (in.u[j] * rrms) + in.base[j]);
-
-        finish_logit(a, t, valid, j, in.scale[0], in.u[j], rrms, dpre[j] * s * (1 - s), &dscale[0], &along, target);
+    for (int i = 0; i < scales; i++) {
+        scale[i] = a.scale[i];
     }
-    if constexpr (KIND == GRADIENT_MHC) {
 #pragma unroll
-        for (int j = 0; j < N; j++) {
-            float s = sigmoid(in.scale[1] * (in.u[N + j] * rrms) + in.base[N + j]);
+    for (int i = 0; i < (scales + 1) / 2 * N; i++) {
+        base[i] = a.base[i];
+    }
+#pragma unroll
+    for (int p = 0; p < F::projections; p++) {
+        int group = p / N < scales ? p / N : scales - 1;
+        float u = in[(F::u + p) * WARP];
+        float dh;
 
-            finish_logit(a, t, valid, N + j, in.scale[1], in.u[N + j], rrms, in.dpost[j] * 2 * s * (1 - s), &dscale[1], &along, target);
+        if (p < 2 * N) {
+            float s = sigmoid(scale[group] * (u * rrms) + base[p < (scales + 1) / 2 * N ? p : 0]);
+
+            dh = (p < N ? dpre[p % N] : in[(F::dpost + p % N) * WARP] * 2) * s * (1 - s);
+        } else {
+            dh = in[(F::dcomb + p - 2 * N) * WARP];
         }
-#pragma unroll
-        for (int i = 0; i < N * N; i++) {
-            finish_logit(a, t, valid, 2 * N + i, in.scale[2], in.u[2 * N + i], rrms, in.dcomb[i], &dscale[2], &along, target);
-        }
+        finish_logit(a, t, valid, p, scale[group], u, rrms, dh, &dscale[group], &along, target);
     }
     if (valid) {
         float pull = along * rrms * rrms * rrms / (float)(N * a.hidden);
@@ -215,7 +232,7 @@ __device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool
         }
     }
 #pragma unroll
-    for (int group = 0; group < (KIND == GRADIENT_MHC ? 3 : 1); group++) {
+    for (int group = 0; group < scales; group++) {
         float total = warp_sum(dscale[group]);
 
         if (threadIdx.x % WARP == 0) {
@@ -226,29 +243,31 @@ __device__ __forceinline__ void finish_token(const gradient_args &a, int t, bool
 
 /* hc: through tanh, a stream at a time. u = atanh(t) r; where t is 1 to rounding the gradient is 0. */
 template <int N>
-__device__ __forceinline__ void finish_hc_token(const gradient_args &a, int t, bool valid, const token_inputs<N, GRADIENT_HC> &in,
-                                                const float (&dpre)[N], float *target)
+__device__ __forceinline__ void finish_hc_token(const gradient_args &a, int t, bool valid, const float *in, const float (&dpre)[N],
+                                                float *target)
 {
+    typedef fetched<N, GRADIENT_HC> F;
+    float scale[3] = {a.scale[0], a.scale[1], a.scale[2]};
     float dscale[3] = {0, 0, 0};
 
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        float rrms = in.rrms[j];
+        float rrms = in[(F::rrms + j) * WARP];
         float along = 0;
 
 #pragma unroll
         for (int p = 0; p < N + 2; p++) {
             int group = p < 2 ? p : 2;
             int base = p < 2 ? p * N + j : 2 * N + j * N + p - 2;
-            float y = in.u[j * (N + 2) + p];
-            float d = p == 0 ? dpre[j] : p == 1 ? in.dpost[j] : in.dcomb[j * N + (p < 2 ? 0 : p - 2)];
+            float y = in[(F::u + j * (N + 2) + p) * WARP];
+            float d = p == 0 ? dpre[j] : in[(p == 1 ? F::dpost + j : F::dcomb + j * N + p - 2) * WARP];
             float slope = 1 - y * y;
             float total;
 
             d = valid ? d : 0;
             total = warp_sum(d);
             dscale[group] += d * y;
-            d *= in.scale[group] * slope * rrms;
+            d *= scale[group] * slope * rrms;
             along += slope > 0 ? d * atanhf(y) : 0;
             if (valid) {
                 a.du[(size_t)t * a.du_stride + j * (N + 2) + p] = d;
@@ -272,27 +291,30 @@ __device__ __forceinline__ void finish_hc_token(const gradient_args &a, int t, b
 }
 
 /* The record's copies of what the state kernel would else gather. */
-template <int N, int KIND>
-__device__ __forceinline__ void keep_coefficients(const gradient_args &a, size_t t, const token_inputs<N, KIND> &in)
+template <int N> __device__ __forceinline__ void keep_coefficients(const gradient_args &a, size_t t)
 {
     float *record = a.du + t * RECORD;
+    float comb[N * N], pre[N];
+    float rrms = a.norm_rrms[t];
 
+    load_factors<N * N>(a.comb + t * N * N, comb);
+    load_factors<N>(a.pre + t * N, pre);
 #pragma unroll
     for (int i = 0; i < N * N; i++) {
-        record[RECORD_COMB + i] = in.comb[i];
+        record[RECORD_COMB + i] = comb[i];
     }
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        record[RECORD_PRE + j] = in.pre[j];
+        record[RECORD_PRE + j] = pre[j];
     }
-    record[RECORD_NORM_RRMS] = in.norm_rrms;
+    record[RECORD_NORM_RRMS] = rrms;
 }
 
 template <typename T, int N, int KIND>
 __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradient_args a, int block_tokens)
 {
     typedef dots<N, KIND> D;
-    extern __shared__ float shared[];   /* [block_tokens][warps][count], then Sinkhorn's history */
+    extern __shared__ float shared[];   /* [block_tokens][warps][count], what is fetched, Sinkhorn's history */
     int threads = (int)blockDim.x - WARP;
     int warps = threads / WARP;
     int first = (int)blockIdx.x;
@@ -301,7 +323,7 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
     int lane = (int)threadIdx.x - threads;
     int within = max(0, min(lane, count - 1));
     int token = first + within * step;
-    token_inputs<N, KIND> in = {};
+    float *in = shared + block_tokens * warps * D::count + lane;
 
     if (lane < 0) {
         for (int t = 0; t < count; t++) {
@@ -315,12 +337,12 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
             }
         }
     } else {
-        load_inputs<N, KIND>(a, (size_t)token, &in);
+        fetch_token<N, KIND>(a, (size_t)token, in);
         if (a.records && lane < count) {
-            keep_coefficients<N, KIND>(a, (size_t)token, in);
+            keep_coefficients<N>(a, (size_t)token);
         }
         if constexpr (KIND == GRADIENT_MHC) {
-            comb_gradient<N, KIND>(a, shared + block_tokens * warps * D::count + lane, &in);
+            comb_gradient<N>(a, in, in + fetched<N, KIND>::count * WARP);
         }
     }
     __syncthreads();
@@ -328,7 +350,7 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
         float *target = a.small_parts + (size_t)blockIdx.x * (size_t)(a.bases + 3);
         float dpre[N];
 
-        pre_gradient<N, KIND>(a, token, in, lane < count, shared + within * warps * D::count, warps, dpre);
+        pre_gradient<N, KIND>(a, token, lane < count, in, shared + within * warps * D::count, warps, dpre);
         if constexpr (KIND == GRADIENT_HC) {
             finish_hc_token<N>(a, token, lane < count, in, dpre, target);
         } else {
@@ -342,12 +364,13 @@ template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gr
     int threads = row_threads(a->hidden, width_of<T, N>::value) + WARP;
     int of_token = (threads / WARP - 1) * dots<N, KIND>::count;
     int history = KIND == GRADIENT_MHC ? (2 * a->iterations - 1) * N * WARP : 0;
-    int bytes = (int)sizeof(float) * (of_token * WARP + history);
+    int kept = fetched<N, KIND>::count * WARP + history;
+    int bytes = (int)sizeof(float) * (of_token * WARP + kept);
     int rows;
 
     cudaFuncSetAttribute(coefficient_gradient_kernel<T, N, KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     rows = block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes);
-    bytes = (int)sizeof(float) * (of_token * rows + history);
+    bytes = (int)sizeof(float) * (of_token * rows + kept);
     a->blocks = ceil_div(a->tokens, rows);
     coefficient_gradient_kernel<T, N, KIND><<<(unsigned)a->blocks, (unsigned)threads, (size_t)bytes, stream>>>(*a, rows);
     return mhp_cuda_launched("coefficient_gradient");

@@ -5,7 +5,7 @@
 
 namespace {
 
-enum { SUM_THREADS = 1024, SUMS_MAX = 6, AHEAD = 8 };      /* AHEAD: parts that a thread asks for at once */
+enum { SUM_THREADS = 256, SUMS_MAX = 6 };
 
 struct part_sums {
     part_sum sum[SUMS_MAX];
@@ -42,6 +42,7 @@ __device__ __forceinline__ void load_part(const float *from, float (&part)[1])
 template <int LANES, int WIDTH> __device__ __forceinline__ void sum_columns(const part_sum &s, int block, float *room)
 {
     constexpr int turns = SUM_THREADS / LANES;
+    constexpr int AHEAD = WIDTH > 1 ? 4 : 8;                                    /* parts that a thread asks for at once */
     constexpr int columns = LANES * WIDTH;                                      /* of the block */
     constexpr int own = columns > SUM_THREADS ? columns / SUM_THREADS : 1;      /* of a thread, in the end */
     int begin = block * columns;
@@ -92,7 +93,7 @@ template <int LANES, int WIDTH> __device__ __forceinline__ void sum_columns(cons
     }
 }
 
-__global__ void __launch_bounds__(SUM_THREADS, 1) sum_parts_kernel(const __grid_constant__ part_sums all)
+__global__ void __launch_bounds__(SUM_THREADS, 6) sum_parts_kernel(const __grid_constant__ part_sums all)
 {
     __shared__ __align__(16) float room[SUM_THREADS * 4];
     int which = 0;
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(SUM_THREADS, 1) sum_parts_kernel(const __grid_
     switch (shape_of(s).lanes) {
     case SUM_THREADS: sum_columns<SUM_THREADS, 4>(s, block, room); break;
     case SUM_THREADS / 4: sum_columns<SUM_THREADS / 4, 4>(s, block, room); break;
-    default: sum_columns<WARP, 1>(s, block, room); break;
+    default: sum_columns<SUM_THREADS / WARP, 1>(s, block, room); break;
     }
 }
 
