@@ -77,7 +77,8 @@ __device__ __forceinline__ void gather(const mix_args &a, int first, int count)
 
 #pragma unroll 4
         for (int slice = 0; slice < a.parts.slices && piece <= PROJECTIONS / 4; slice++) {
-            float4 part = *(const float4 *)(part_of(a.parts, slice, token) + piece * 4);
+            const float *from = part_of(a.parts, slice, token) + piece * 4;
+            float4 part = piece < PROJECTIONS / 4 ? *(const float4 *)from : make_float4(*from, 0, 0, 0);
 
             sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
         }
