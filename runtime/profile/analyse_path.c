@@ -12,11 +12,13 @@ typedef struct walk {
     double time_us; /* everything behind it is on the path */
 } walk;
 
-/* Appends what lies before the present moment, and goes there. */
+/* Appends what lies before the present moment, and goes there; not beyond the begin of the step, which the host's clock gives: a card's
+ * first mark may stand a little before it. */
 static mhp_status go_back(walk *w, mhp_path_part part, int index, double to_us)
 {
     mhp_step_analysis *analysis = w->analysis;
 
+    to_us = fmax(to_us, 0);
     if (to_us < w->time_us) {
         if (analysis->path_count == w->capacity) {
             w->capacity = w->capacity ? 2 * w->capacity : 256;
@@ -75,7 +77,7 @@ static mhp_status cross_wait(walk *w, int index)
     }
     transfer = &w->analysis->timeline.transfers[last];
     MHP_RETURN_IF_ERROR(go_back(w, MHP_PATH_OF_OTHER, -1, fmin(transfer->arrived_us, w->time_us)));
-    MHP_RETURN_IF_ERROR(go_back(w, MHP_PATH_OF_TRANSFER, last, fmin(fmax(transfer->setoff_us, 0), w->time_us)));
+    MHP_RETURN_IF_ERROR(go_back(w, MHP_PATH_OF_TRANSFER, last, fmin(transfer->setoff_us, w->time_us)));
     w->rank = transfer->made_us >= transfer->posted_us ? transfer->source : transfer->target;
     return MHP_OK;
 }

@@ -181,6 +181,28 @@ static void the_critical_path_follows_what_was_awaited(void **state)
     release(ranks, 2);
 }
 
+/* As on a card whose clock is mapped a little early. */
+static void the_path_is_the_step_where_a_stream_seems_to_begin_before_it(void **state)
+{
+    sample_rank ranks[2];
+    mhp_trace traces[2];
+    mhp_trace_set set = {traces, 2};
+    mhp_analysis analysis;
+
+    (void)state;
+    make_two(&cases[1], (sample_clock){0, 0}, ranks);
+    ranks[0].trace.spans[1].start_ns = sample_ns(&ranks[0], -3);
+    traces[0] = ranks[0].trace;
+    traces[1] = ranks[1].trace;
+    assert_ok(mhp_analyse(&set, &analysis));
+    assert_near(analysis.steps[0].timeline.ranks[0].spans[0].start_us, -3, "the first span");
+    assert_near(analysis.mean_path.length_us, analysis.mean_step_us, "the path");
+    assert_near(analysis.steps[0].path[0].start_us, 0, "its begin");
+    assert_near(analysis.mean_path.other_us, 100 + 1000, "head and tail");
+    mhp_analysis_release(&analysis);
+    release(ranks, 2);
+}
+
 /* Readings that are off by more than messages take: no message may arrive before it is made. */
 static void no_message_takes_negative_time(void **state)
 {
@@ -379,6 +401,7 @@ int main(void)
         cmocka_unit_test(known_cases_give_exactly_their_figures),
         cmocka_unit_test(what_lanes_do_while_compute_waits_is_compute),
         cmocka_unit_test(the_critical_path_follows_what_was_awaited),
+        cmocka_unit_test(the_path_is_the_step_where_a_stream_seems_to_begin_before_it),
         cmocka_unit_test(no_message_takes_negative_time),
         cmocka_unit_test(a_message_that_nobody_made_is_refused),
         cmocka_unit_test(collectives_begin_with_the_last_member),
