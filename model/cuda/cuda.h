@@ -36,6 +36,13 @@ mhp_status mhp_cuda_launched(const char *kernel);
 /* Multiprocessors of the card in use; those of an H100 where there is none. */
 int mhp_cuda_processors(void);
 
+/* Bytes of shared memory that a block of the card in use may have; those of an H100 where there is none. Kernels of four streams in bf16
+ * need what that has: on a card with less, as of compute capability 8.0, the general ones serve. */
+enum { MHP_CUDA_SHARED_OF_H100 = 227 << 10 };
+int mhp_cuda_shared_bytes(void);
+/* As if it were no more than `bytes`; 0 takes that back. For tests of what smaller cards get, while no other thread submits. */
+void mhp_cuda_limit_shared(int bytes);
+
 /* Whether kernels contain the wait that lets them begin before the kernel in front is done: what is loaded was compiled for compute
  * capability 9.0 or later. `kernel` is one of this build's, which are compiled alike. */
 bool mhp_cuda_begins_early(const void *kernel);

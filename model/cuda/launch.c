@@ -32,6 +32,31 @@ int mhp_cuda_processors(void)
     return count;
 }
 
+static _Atomic int shared_limit;        /* 0: none */
+
+int mhp_cuda_shared_bytes(void)
+{
+    static _Atomic int known;           /* cards of one host are alike; writing it twice writes the same */
+    int bytes = known;
+    int device;
+
+    if (bytes == 0) {
+        if (cudaGetDevice(&device) != cudaSuccess ||
+            cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) {
+            (void)cudaGetLastError();
+            bytes = MHP_CUDA_SHARED_OF_H100;    /* a plan made where there is no card */
+        } else {
+            known = bytes;
+        }
+    }
+    return shared_limit > 0 && shared_limit < bytes ? shared_limit : bytes;
+}
+
+void mhp_cuda_limit_shared(int bytes)
+{
+    shared_limit = bytes;
+}
+
 bool mhp_cuda_begins_early(const void *kernel)
 {
     static _Atomic int known;           /* the virtual architecture's number; writing it twice writes the same */

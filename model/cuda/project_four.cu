@@ -39,6 +39,8 @@ struct shared_layout {
     float part[TEAMS][TEAM][TOKENS][SLOT];
 };
 
+static_assert(sizeof(shared_layout) <= MHP_CUDA_SHARED_OF_H100, "a block has no more");
+
 struct project_args {
     state_parts parts;
     const float *fn;            /* [PROJECTIONS, width] */

@@ -540,6 +540,7 @@ template <int KIND, bool JOINED> __global__ void __launch_bounds__(THREADS, 1) s
 template <int KIND, bool JOINED> mhp_status launch(cudaStream_t stream, gradient_args *a)
 {
     constexpr int bytes = room<KIND, JOINED>::bytes;
+    static_assert(bytes <= MHP_CUDA_SHARED_OF_H100, "a block has no more");
     dim3 grid;
 
     a->groups = gradient_groups(a->tokens, a->hidden, true);

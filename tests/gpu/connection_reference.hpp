@@ -41,6 +41,7 @@ struct config {
     bool half;                  /* real is BF16 */
     int tokens, hidden, streams, iterations;
     double logit_std;
+    int shared = 0;             /* bytes of shared memory that a block may have at most; 0: what the card gives */
 };
 
 inline std::string name_of(const config &c)
@@ -48,8 +49,8 @@ inline std::string name_of(const config &c)
     static const char *kinds[] = {"residual", "hc", "mhc"};
     char text[128];
 
-    snprintf(text, sizeof text, "%s %s T %d C %d n %d std %g", kinds[c.kind], c.half ? "bf16" : "f32", c.tokens, c.hidden, c.streams,
-             c.logit_std);
+    snprintf(text, sizeof text, "%s %s T %d C %d n %d std %g%s", kinds[c.kind], c.half ? "bf16" : "f32", c.tokens, c.hidden, c.streams,
+             c.logit_std, c.shared > 0 ? ", little shared memory" : "");
     return text;
 }
 

@@ -10,6 +10,8 @@
 
 #include "tests/gpu/connection_reference.hpp"
 
+enum { SHARED_OF_A100 = 163 << 10 };
+
 /* ---- cases ---- */
 
 struct kept {                   /* what mix writes */
@@ -497,6 +499,7 @@ static void test(const config &c)
 {
     int before = failures;
 
+    mhp_cuda_limit_shared(c.shared);
     if (c.kind == MHP_CONNECTION_RESIDUAL) {
         test_residual(c);
     } else {
@@ -563,6 +566,9 @@ int main(int argc, char **argv)
             cases.push_back({MHP_CONNECTION_RESIDUAL, half == 1, small ? 7 : 131, hidden, 1, 1, 1});
         }
         cases.push_back({MHP_CONNECTION_RESIDUAL, half == 1, small ? 19 : 4099, small ? 64 : 2560, 1, 1, 1});
+    }
+    for (mhp_connection_kind kind : {MHP_CONNECTION_MHC, MHP_CONNECTION_HC}) {
+        cases.push_back({kind, true, 37, 328, 4, 20, 1, SHARED_OF_A100});       /* the general kernels */
     }
     test_limits();
     if (!small) {
