@@ -161,11 +161,11 @@ static void lanes_have_what_messages_wait_for(world *w)
     record(w, &schedule, NULL);
     if (w->rank == 0) {
         read_traces(w, &set);
-        for (int m = 0; m < MICROBATCHES; m++) {    /* a join more than functions; the first in slices */
+        for (int m = 0; m < MICROBATCHES; m++) {    /* a join more than functions; of states the first in slices */
             CHECK(count_groups(&set.ranks[1], MHP_PASS_FORWARD, 1, m, &lane) == 2 + 3 + SLICES - 1 && lane == MHP_LANE_COMPUTE);
             CHECK(count_groups(&set.ranks[1], MHP_PASS_FORWARD, 2, m, &lane) == 2 + 3 && lane == MHP_LANE_STATE);
-            CHECK(count_groups(&set.ranks[1], MHP_PASS_INPUT_GRADIENT, 1, m, &lane) == 2 * 3 && lane == MHP_LANE_GRADIENT);
-            CHECK(count_groups(&set.ranks[1], MHP_PASS_INPUT_GRADIENT, 2, m, &lane) == 2 * 3 && lane != MHP_LANE_GRADIENT);
+            CHECK(count_groups(&set.ranks[1], MHP_PASS_INPUT_GRADIENT, 1, m, &lane) == 2 + 3 && lane == MHP_LANE_GRADIENT);
+            CHECK(count_groups(&set.ranks[1], MHP_PASS_INPUT_GRADIENT, 2, m, &lane) == 2 + 3 && lane != MHP_LANE_GRADIENT);
         }
         check_figures(w, &set);
         mhp_trace_set_release(&set);
