@@ -122,7 +122,7 @@ static inline bool stage_rebuilds_states(const mhp_stage *stage)
            (stage->params.recompute == MHP_RECOMPUTE_CONNECTIONS && stage_has_streams(stage));
 }
 
-/* Whether coefficients and norms' factors, which are few, stay where the mixes and states that they make are thrown away, so that
+/* Whether coefficients and norms' factors, which are few, stay where the states that they make are thrown away, so that
  * these come back without a sum over a state. */
 static inline bool stage_keeps_coefficients(const mhp_stage *stage)
 {

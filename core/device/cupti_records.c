@@ -285,10 +285,14 @@ static void stop(mhp_records *records)
  * there soon is none left. A CUPTI that does not know the attribute has no others. */
 static void share_buffers(const mhp_records *records)
 {
+#if CUDA_VERSION >= 12030           /* whose headers name it */
     uint8_t per_thread = 0;
     size_t bytes = sizeof per_thread;
 
     (void)records->api.set_attribute(CUPTI_ACTIVITY_ATTR_PER_THREAD_ACTIVITY_BUFFER, &bytes, &per_thread);
+#else
+    (void)records;
+#endif
 }
 
 static CUptiResult start(mhp_records *records, const char **call_out)

@@ -8,7 +8,8 @@
 
 namespace {
 
-enum { BLOCKS_MAX = 32 };       /* that a multiprocessor runs at once */
+/* Blocks that a multiprocessor runs at once; tokens that shared memory must take of a block. */
+enum { BLOCKS_MAX = 32, ROWS_LEAST = 4 };
 
 constexpr int power_of_two(int n)
 {
@@ -365,11 +366,17 @@ template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gr
     int of_token = (threads / WARP - 1) * dots<N, KIND>::count;
     int history = KIND == GRADIENT_MHC ? (2 * a->iterations - 1) * N * WARP : 0;
     int kept = fetched<N, KIND>::count * WARP + history;
-    int bytes = (int)sizeof(float) * (of_token * WARP + kept);
+    int most = min_of(WARP, (mhp_cuda_shared_bytes() / (int)sizeof(float) - kept) / of_token);     /* tokens that fit */
+    int bytes = (int)sizeof(float) * (of_token * most + kept);
     int rows;
 
+    if (most < ROWS_LEAST) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "the gradient of %d streams with %d Sinkhorn iterations, hidden size %d: a block has %d "
+                             "bytes of shared memory on this card, expected fewer streams or iterations", N, a->iterations, a->hidden,
+                             mhp_cuda_shared_bytes());
+    }
     cudaFuncSetAttribute(coefficient_gradient_kernel<T, N, KIND>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    rows = block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes);
+    rows = min_of(most, block_tokens(coefficient_gradient_kernel<T, N, KIND>, a->tokens, threads, (size_t)bytes));
     bytes = (int)sizeof(float) * (of_token * rows + kept);
     a->blocks = ceil_div(a->tokens, rows);
     coefficient_gradient_kernel<T, N, KIND><<<(unsigned)a->blocks, (unsigned)threads, (size_t)bytes, stream>>>(*a, rows);
@@ -379,7 +386,7 @@ template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gr
 /* Blocks of a launch, at most. */
 int blocks_bound(int tokens)
 {
-    return max_of(min_of(tokens, mhp_cuda_processors() * BLOCKS_MAX), ceil_div(tokens, WARP));
+    return max_of(min_of(tokens, mhp_cuda_processors() * BLOCKS_MAX), ceil_div(tokens, ROWS_LEAST));
 }
 
 }

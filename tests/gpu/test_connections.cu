@@ -548,6 +548,7 @@ int main(int argc, char **argv)
             cases.push_back({kind, half == 1, 130, 1920, 2, 20, 1});
             cases.push_back({kind, half == 1, 130, 2560, 3, 7, 1});
             cases.push_back({kind, half == 1, 7, 7168, 8, 20, 1});
+            cases.push_back({kind, half == 1, 137, 2560, 8, 100, 1});      /* little shared memory is left for tokens */
             cases.push_back({kind, half == 1, 7, 16384, 4, 1, 1});
             cases.push_back({kind, half == 1, half ? 4099 : 1100, 2560, 4, 20, 1});
             cases.push_back({kind, half == 1, 1, 7168, 4, 20, 3});
