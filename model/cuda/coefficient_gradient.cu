@@ -22,9 +22,9 @@ template <int N, int KIND> struct dots {
     static constexpr int second = power_of_two(N);
 };
 
-/* What a token's gradient needs beside its dots. The last warp fetches all of it into shared memory, a token in every lane, before it
- * stores anything: a load behind a store, which might be of the same place, would wait for the one in front, and at the end of the
- * block nobody else has work. */
+/* What a token's gradient needs beside its dots. The last warp fetches what is the token's own into shared memory, a token in every
+ * lane, before it stores the results: a load behind a store, which might be of the same place, would wait for the one in front, and at
+ * the end of the block nobody else has work. */
 template <int N, int KIND> struct fetched {
     static constexpr int projections = KIND == GRADIENT_HEAD ? N : N * (N + 2);
     static constexpr int rows = KIND == GRADIENT_HC ? N : 1;

@@ -13,7 +13,7 @@
 
 #define FULL_WARP 0xffffffffu
 
-enum { WARP = 32, HIDDEN_MAX = 16384, SINKHORN_ITERATIONS_MAX = 100 };
+enum { WARP = 32, HIDDEN_MAX = 16384, SINKHORN_ITERATIONS_MAX = 100, ROW_THREADS_MAX = 512 };
 
 typedef __nv_bfloat16 bf16;
 
@@ -214,6 +214,15 @@ template <int COUNT> __device__ __forceinline__ float warp_sums(float (&value)[C
     return value[0];
 }
 
+/* Starts copying 16 bytes into shared memory. */
+__device__ __forceinline__ void copy16(void *to, const void *from, bool valid)
+{
+    int bytes = valid ? 16 : 0;         /* the rest is filled with 0 */
+
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes)
+                 : "memory");
+}
+
 /* Waits for `threads` threads of the block that come to barrier `id` (0 is __syncthreads's). */
 __device__ __forceinline__ void barrier(int id, int threads)
 {
@@ -409,7 +418,7 @@ static inline int row_threads(int hidden, int width)
     int best = WARP;
     int best_cost = 1 << 30;
 
-    for (int threads = WARP; threads <= 512; threads += WARP) {
+    for (int threads = WARP; threads <= ROW_THREADS_MAX; threads += WARP) {
         int rounds = ceil_div(chunks, threads);
         int cost = rounds * threads - chunks + (rounds == 2 ? 0 : rounds == 1 ? chunks / 8 : chunks * (rounds - 2) / 2);
 

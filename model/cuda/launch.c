@@ -13,42 +13,39 @@ mhp_status mhp_cuda_launched(const char *kernel)
     return MHP_OK;
 }
 
+/* An attribute of the card in use, of which there is one answer for a process: cards of one host are alike, and writing it twice writes
+ * the same. `of_h100` where there is none, as for a plan. */
+static int attribute_of_card(enum cudaDeviceAttr attribute, _Atomic int *known, int of_h100)
+{
+    int value = *known;
+    int device;
+
+    if (value == 0) {
+        if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, attribute, device) != cudaSuccess) {
+            (void)cudaGetLastError();
+            return of_h100;
+        }
+        *known = value;
+    }
+    return value;
+}
+
 enum { PROCESSORS_OF_H100 = 132 };
 
 int mhp_cuda_processors(void)
 {
-    static _Atomic int processors;      /* cards of one host are alike; writing it twice writes the same */
-    int count = processors;
-    int device;
+    static _Atomic int known;
 
-    if (count == 0) {
-        if (cudaGetDevice(&device) != cudaSuccess ||
-            cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
-            (void)cudaGetLastError();
-            return PROCESSORS_OF_H100;      /* a plan made where there is no card */
-        }
-        processors = count;
-    }
-    return count;
+    return attribute_of_card(cudaDevAttrMultiProcessorCount, &known, PROCESSORS_OF_H100);
 }
 
 static _Atomic int shared_limit;        /* 0: none */
 
 int mhp_cuda_shared_bytes(void)
 {
-    static _Atomic int known;           /* cards of one host are alike; writing it twice writes the same */
-    int bytes = known;
-    int device;
+    static _Atomic int known;
+    int bytes = attribute_of_card(cudaDevAttrMaxSharedMemoryPerBlockOptin, &known, MHP_CUDA_SHARED_OF_H100);
 
-    if (bytes == 0) {
-        if (cudaGetDevice(&device) != cudaSuccess ||
-            cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) {
-            (void)cudaGetLastError();
-            bytes = MHP_CUDA_SHARED_OF_H100;    /* a plan made where there is no card */
-        } else {
-            known = bytes;
-        }
-    }
     return shared_limit > 0 && shared_limit < bytes ? shared_limit : bytes;
 }
 

@@ -6,7 +6,7 @@
 
 namespace {
 
-enum { BLOCK_TOKENS = 6 };
+enum { BLOCK_TOKENS = 6, SHARED_UNASKED = 48 << 10 };
 
 template <typename T, int N> struct dots {
     static constexpr int count = N * (N + 1);           /* dpost | dcomb */
@@ -152,14 +152,13 @@ template <typename T, int N> mhp_status launch_merge_gradient(cudaStream_t strea
     typedef dots<T, N> D;
     int threads = row_threads(args->hidden, width_of<T, N>::value);
     int parts = D::sliced ? ceil_div(args->hidden, D::columns) : threads / WARP;
-    int rows = BLOCK_TOKENS;
-    size_t bytes = sizeof(float) * (size_t)(rows * parts * D::groups * WARP);
+    size_t bytes = sizeof(float) * (size_t)(BLOCK_TOKENS * parts * D::groups * WARP);
 
-    if (bytes > 48 * 1024) {
-        rows = max_of(1, rows * 40 * 1024 / (int)bytes);
-        bytes = sizeof(float) * (size_t)(rows * parts * D::groups * WARP);
-    }
-    merge_gradient_kernel<T, N><<<(unsigned)ceil_div(args->tokens, rows), (unsigned)threads, bytes, stream>>>(*args, rows, parts);
+    static_assert(sizeof(float) * BLOCK_TOKENS * D::groups * WARP * (D::sliced ? HIDDEN_MAX / D::columns : ROW_THREADS_MAX / WARP) <=
+                      SHARED_UNASKED,
+                  "a launch has no more without asking");
+    merge_gradient_kernel<T, N><<<(unsigned)ceil_div(args->tokens, BLOCK_TOKENS), (unsigned)threads, bytes, stream>>>(
+        *args, (int)BLOCK_TOKENS, parts);
     return mhp_cuda_launched("merge_gradient");
 }
 

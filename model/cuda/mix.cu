@@ -7,7 +7,7 @@
 namespace {
 
 enum { MHC, HC, HEAD };         /* whose coefficients */
-enum { HELD = 2, MERGE_TOKENS = 1 };    /* chunks of a row in a thread's registers; tokens of a merging block */
+enum { HELD = 2 };              /* chunks of a row in a thread's registers */
 
 struct mix_args {
     projection p;
@@ -369,40 +369,27 @@ template <typename T> mhp_status mix(void *native, const void *argument)
     return is_four<T>(args) ? mix_four((cudaStream_t)native, NULL, args) : mix_of<T>((cudaStream_t)native, args);
 }
 
-/* x_next, a block for K tokens; a thread asks for its columns of all of them at once. */
-template <typename T, int N, int K> __global__ void __launch_bounds__(512) merge_kernel(const __grid_constant__ mhp_merge_args a)
+/* x_next, a block for a token. */
+template <typename T, int N> __global__ void __launch_bounds__(512) merge_kernel(const __grid_constant__ mhp_merge_args a)
 {
     constexpr int V = width_of<T, N>::value;
     typedef typename chunk<T, V>::type raw;
     size_t hidden = (size_t)a.hidden;
-    int first = (int)blockIdx.x * K;
+    size_t t = blockIdx.x;
 
     await_previous();
     for (int column = (int)threadIdx.x * V; column < a.hidden; column += (int)blockDim.x * V) {
-        raw x[K][N], y[K];
+        raw x[N], y;
 
 #pragma unroll
-        for (int k = 0; k < K; k++) {
-            size_t t = (size_t)min(first + k, a.tokens - 1);
-
-#pragma unroll
-            for (int j = 0; j < N; j++) {
-                x[k][j] = load_once<T, V>((const T *)a.x + (t * N + (size_t)j) * hidden + column);
-            }
-            y[k] = load_once<T, V>((const T *)a.y + t * hidden + column);
+        for (int j = 0; j < N; j++) {
+            x[j] = load_once<T, V>((const T *)a.x + (t * N + (size_t)j) * hidden + column);
         }
+        y = load_once<T, V>((const T *)a.y + t * hidden + column);
+        merge_chunk<T, N, V>(x, y, (const float *)a.comb + t * (N * N), (const float *)a.post + t * N, x);
 #pragma unroll
-        for (int k = 0; k < K; k++) {
-            size_t t = (size_t)(first + k);
-
-            if (first + k >= a.tokens) {
-                break;
-            }
-            merge_chunk<T, N, V>(x[k], y[k], (const float *)a.comb + t * (N * N), (const float *)a.post + t * N, x[k]);
-#pragma unroll
-            for (int j = 0; j < N; j++) {
-                *(raw *)((T *)a.x_next + (t * N + (size_t)j) * hidden + column) = x[k][j];
-            }
+        for (int j = 0; j < N; j++) {
+            *(raw *)((T *)a.x_next + (t * N + (size_t)j) * hidden + column) = x[j];
         }
     }
 }
@@ -411,7 +398,7 @@ template <typename T, int N> mhp_status launch_merge(cudaStream_t stream, const 
 {
     int threads = row_threads(args->hidden, width_of<T, N>::value);
 
-    launch_behind(merge_kernel<T, N, MERGE_TOKENS>, dim3((unsigned)ceil_div(args->tokens, MERGE_TOKENS)), threads, 0, stream, *args);
+    launch_behind(merge_kernel<T, N>, dim3((unsigned)args->tokens), threads, 0, stream, *args);
     return mhp_cuda_launched("merge");
 }
 

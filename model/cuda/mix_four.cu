@@ -69,7 +69,6 @@ __device__ __forceinline__ void make_pre(const mix_args &a, int token, const pre
 /* The whole projections of `count` tokens, all slices' parts in order, and 1/rms; both are kept for the gradient. */
 __device__ __forceinline__ void gather(const mix_args &a, int first, int count)
 {
-
     for (int i = (int)threadIdx.x; i < count * GATHER_LANES; i += (int)blockDim.x) {
         int token = first + i / GATHER_LANES;
         int piece = i % GATHER_LANES;
@@ -179,8 +178,8 @@ __device__ __forceinline__ void norm_chunks(const mix_args &a, int token, const 
     }
 }
 
-/* The first blocks run Sinkhorn, each for as many tokens as a quarter of its threads; nobody waits for it. The others mix T tokens each; a thread has C chunks of
- * each, blockDim.x chunks apart. */
+/* The first blocks run Sinkhorn, each for as many tokens as a quarter of its threads; nobody waits for it. The others mix T tokens
+ * each; a thread has C chunks of each, blockDim.x chunks apart. */
 template <int T, int C> __global__ void __launch_bounds__(MIX_THREADS_MAX, C < 4 ? 2 : 1) mix_kernel(const __grid_constant__ mix_args a)
 {
     __shared__ float squares[T][MIX_THREADS_MAX / WARP];

@@ -86,14 +86,6 @@ __device__ __forceinline__ place place_of(const walk &w, int i)
             slice * SLICE + warp % TEAM * COLUMNS + (int)threadIdx.x % LANES * CHUNK};
 }
 
-__device__ __forceinline__ void copy16(void *to, const void *from, bool valid)
-{
-    int bytes = valid ? 16 : 0;         /* the rest is filled with 0 */
-
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes)
-                 : "memory");
-}
-
 /* Four 8 x 8 matrices of bf16; this lane's row of them lies at `from`. */
 __device__ __forceinline__ void load_matrices(const void *from, uint32_t (&out)[4])
 {

@@ -1,7 +1,7 @@
 /* Device memory for what a kernel needs between its blocks or launches: products' workspace, partial sums, tickets.
  * One piece per stream, taken at the stream's first use (before step 0, as the libraries warm up) and kept until the process ends:
- * the kernels of a stream run one after the other, so they use it in turn. Between tasks nothing there
- * lasts but the tickets; within one, mix of four streams hands its sums from one kernel to the next. */
+ * the kernels of a stream run one after the other, so they use it in turn. Between tasks nothing there lasts but
+ * the tickets; within one, mix of four streams hands its sums from one kernel to the next. */
 #ifndef MHP_MODEL_CUDA_SCRATCH_H
 #define MHP_MODEL_CUDA_SCRATCH_H
 

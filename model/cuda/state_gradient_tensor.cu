@@ -81,14 +81,6 @@ template <int KIND> __device__ __forceinline__ void hold_weights(const gradient_
     weight[threadIdx.x] = own < a.hidden ? __ldg(a.weight + own) : 0;
 }
 
-__device__ __forceinline__ void copy_async(uint4 *to, const void *from, bool valid)
-{
-    unsigned target = (unsigned)__cvta_generic_to_shared(to);
-    int bytes = valid ? 16 : 0;         /* the rest is filled with 0 */
-
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(from), "r"(bytes) : "memory");
-}
-
 /* Starts a tile's copies of an array of streams, and of one without them, into this thread's slots, WARP apart: [2][STREAMS (+ 1)]. */
 template <bool ROW>
 __device__ __forceinline__ void start_rows(const gradient_args &a, uint4 *slots, const void *streams, const void *row, int tile,
@@ -105,10 +97,10 @@ __device__ __forceinline__ void start_rows(const gradient_args &a, uint4 *slots,
 
 #pragma unroll
         for (int j = 0; j < STREAMS; j++) {
-            copy_async(slots + (half * width + j) * WARP, (const bf16 *)streams + (t * STREAMS + (size_t)j) * hidden + within, valid);
+            copy16(slots + (half * width + j) * WARP, (const bf16 *)streams + (t * STREAMS + (size_t)j) * hidden + within, valid);
         }
         if (ROW) {
-            copy_async(slots + (half * width + STREAMS) * WARP, (const bf16 *)row + t * hidden + within, valid);
+            copy16(slots + (half * width + STREAMS) * WARP, (const bf16 *)row + t * hidden + within, valid);
         }
     }
 }
@@ -126,9 +118,9 @@ template <bool JOINED> __device__ __forceinline__ void start_records(const gradi
     int token = first + i - TILE * RECORD_PIECES;       /* whose post is copied */
 
     if (i < TILE * RECORD_PIECES) {
-        copy_async(kept + i, a.du + (size_t)at * 4, at < a.tokens * RECORD_PIECES);
+        copy16(kept + i, a.du + (size_t)at * 4, at < a.tokens * RECORD_PIECES);
     } else if (JOINED && i < TILE * (RECORD_PIECES + 1)) {
-        copy_async(kept + i, (const float *)a.merge.post + (size_t)min(token, a.tokens - 1) * STREAMS, token < a.tokens);
+        copy16(kept + i, (const float *)a.merge.post + (size_t)min(token, a.tokens - 1) * STREAMS, token < a.tokens);
     }
 }
 

@@ -162,11 +162,15 @@ static void find_kernels(const mhp_trace_set *set, const mhp_clocks *clocks, con
 
     for (size_t i = 0; i < list->count; i++) {
         const mhp_record *record = &list->items[i];
-        kernel found = {rank, record->stream, mhp_timeline_us(set, clocks, timeline, rank, record->start_ns),
-                        mhp_timeline_us(set, clocks, timeline, rank, record->end_ns)};
+        double start_us;
 
-        if (passes_messages(list, record) && found.start_us >= timed->begin_us && found.start_us < timed->end_us) {
-            pairs->kernels[pairs->kernel_count++] = found;
+        if (!passes_messages(list, record)) {
+            continue;
+        }
+        start_us = mhp_timeline_us(set, clocks, timeline, rank, record->start_ns);
+        if (start_us >= timed->begin_us && start_us < timed->end_us) {
+            pairs->kernels[pairs->kernel_count++] =
+                (kernel){rank, record->stream, start_us, mhp_timeline_us(set, clocks, timeline, rank, record->end_ns)};
         }
     }
 }
