@@ -289,7 +289,7 @@ static void write_row(const bench *b, const row *r, const figures *f)
     put(t, 3, gib(r->bytes.allocated));
     put(t, 3, gib(r->bytes.card));
     put(t, 6, r->joules / r->tokens);
-    put(t, 1, row_seconds(r));
+    put(t, 3, row_seconds(r));
     fprintf(t, "\n");
     printf("%-28s %9.3f ms forward and backward, %9.3f ms with the optimizer, %9.0f tokens/s, hidden %5.1f %%, bubble %4.1f %%; "
            "%.1f s\n", r->name, r->passes_s * 1e3, r->step_s * 1e3, r->tokens / r->passes_s, 100 * f->hidden, 100 * f->bubble,
@@ -306,7 +306,7 @@ static void write_failure(const bench *b, const row *r)
     for (char *c = text; *c; c++) {
         *c = isspace((unsigned char)*c) ? ' ' : *c;
     }
-    fprintf(b->table, "%s\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t%.1f\t%s\n", r->name, row_seconds(r), text);
+    fprintf(b->table, "%s\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t%.3f\t%s\n", r->name, row_seconds(r), text);
     printf("%-28s failed: %s; %.1f s\n", r->name, text, row_seconds(r));
     fflush(stdout);
 }
