@@ -14,8 +14,9 @@ typedef struct mhp_comm mhp_comm;
 
 /* Joins the world on the device's comm thread. Every rank; outside mpirun the world has one rank. */
 mhp_status mhp_comm_open(mhp_device *device, mhp_comm **comm_out);
-/* Leaves it in order. Every rank, after all channels and groups are closed. NULL is allowed. */
-void mhp_comm_close(mhp_comm *comm);
+/* Leaves it in order. Every rank, after all channels and groups are closed. NULL is allowed. False if a library's threads did not come to
+ * their end (NCCL's, while they wait for other ranks): then the process is to end by _exit, with the device as it is. */
+bool mhp_comm_close(mhp_comm *comm);
 /* Numbers the ranks of the world anew: this process becomes rank `rank` of 0 .. size - 1, each of which one process takes. Every rank, right
  * after the opening: before the transport is chosen and whatever else keeps a rank's number. Blocks. MHP_ERR_INVALID if two want the same. */
 mhp_status mhp_comm_renumber(mhp_comm *comm, int rank);
@@ -41,6 +42,9 @@ mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_ou
 
 /* Whether an agreement ended with an error: then every rank knows of it, and the world can be left in order. */
 bool mhp_comm_agreed_failure(const mhp_comm *comm);
+/* Whether what uses the world may be released behind `status`: not after an error that the ranks did not agree on, for messages may be
+ * under way that nobody completes, with channels, events and memory in use. Then all of it stays until the process ends. */
+bool mhp_comm_may_release(const mhp_comm *comm, mhp_status status);
 /* Every rank has dealt with the failure that all agreed on, and the world goes on. */
 void mhp_comm_forget_failure(mhp_comm *comm);
 

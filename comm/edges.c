@@ -197,17 +197,18 @@ int mhp_edges_look(mhp_edges *edges, mhp_comm *comm)
     return count;
 }
 
-void mhp_edges_close(mhp_edges *edges)
+bool mhp_edges_close(mhp_edges *edges)
 {
+    bool all_left;
+
     if (!edges) {
-        return;
+        return true;
     }
-    if (mhp_transport_nccl()) {
-        mhp_transport_nccl()->leave();
-    }
+    all_left = !mhp_transport_nccl() || mhp_transport_nccl()->leave();
     mhp_node_close(edges->node);
     pthread_mutex_destroy(&edges->lock);
     mhp_free(edges->topology.reaches);
     mhp_free(edges->topology.ranks);
     mhp_free(edges);
+    return all_left;
 }

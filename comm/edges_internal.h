@@ -6,8 +6,8 @@
 
 typedef struct mhp_edges mhp_edges;
 
-/* NULL is allowed. */
-void mhp_edges_close(mhp_edges *edges);
+/* NULL is allowed. False as of mhp_comm_close. */
+bool mhp_edges_close(mhp_edges *edges);
 /* NULL if no edge is ipc's. */
 mhp_node *mhp_comm_node(const mhp_comm *comm);
 

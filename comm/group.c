@@ -7,6 +7,7 @@
 #include "core/memory.h"
 
 struct mhp_group {
+    mhp_comm *comm;
     const mhp_collectives *transport;   /* NULL in a group of one */
     void *state;
     mhp_stream *order;                  /* of events, in a group of one */
@@ -51,6 +52,7 @@ mhp_status mhp_group_open(mhp_comm *comm, const char *name, int id, const int *m
 
     assert(member_count > 0);
     MHP_TRY(out, mhp_calloc(&group, 1, sizeof *group));
+    group->comm = comm;
     group->size = member_count;
     group->index = params.index = index_of(mhp_comm_rank(comm), members, member_count);
     MHP_TRY(out, mhp_event_create(mhp_comm_device(comm), &group->event));
@@ -78,6 +80,11 @@ void mhp_group_close(mhp_group *group)
     mhp_stream_destroy(group->order);
     mhp_event_destroy(group->event);
     mhp_free(group);
+}
+
+bool mhp_group_may_release(const mhp_group *group, mhp_status status)
+{
+    return mhp_comm_may_release(group->comm, status);
 }
 
 int mhp_group_size(const mhp_group *group)

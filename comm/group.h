@@ -15,6 +15,8 @@ typedef enum mhp_reduce_op { MHP_REDUCE_SUM, MHP_REDUCE_MAX, MHP_REDUCE_MIN } mh
  * member is allowed: its operations only keep the order. `id` is unique in the world. */
 mhp_status mhp_group_open(mhp_comm *comm, const char *name, int id, const int *members, int member_count, mhp_group **group_out);
 void mhp_group_close(mhp_group *group);
+/* mhp_comm_may_release, for what the group's calls use. */
+bool mhp_group_may_release(const mhp_group *group, mhp_status status);
 int mhp_group_size(const mhp_group *group);
 int mhp_group_index(const mhp_group *group);    /* this rank's place among the members */
 /* "ipc", "nccl" or "mpi"; "none" in a group of one. */

@@ -8,8 +8,9 @@ typedef struct mhp_transport {
     const char *name;
     mhp_status (*open)(mhp_comm *comm, const mhp_channel_params *params, void **state_out);
     void (*close)(void *state);
-    /* Waits for what closing left under way; when all channels and groups are closed. NULL: nothing. */
-    void (*leave)(void);
+    /* Waits for what closing left under way, some seconds at most; when all channels and groups are closed. False if some of it is left.
+     * NULL: nothing. */
+    bool (*leave)(void);
     /* MHP_IN_PROGRESS: not yet, ask again. NULL: there is nothing to wait for. The last call comes before the first message. */
     mhp_status (*connect)(void *state);
     /* `params.parts` is at least 1 wherever a transport sees it. */

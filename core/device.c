@@ -146,6 +146,12 @@ mhp_status mhp_stream_host_call(mhp_stream *stream, mhp_task_fn call, const void
     return stream->device->ops->host_call(stream, call, argument, bytes);
 }
 
+mhp_status mhp_stream_call_always(mhp_stream *stream, mhp_call_fn call, const void *argument, size_t bytes)
+{
+    assert(bytes <= MHP_TASK_ARGUMENT_MAX);
+    return stream->device->ops->call_always(stream, call, argument, bytes);
+}
+
 mhp_status mhp_stream_copy(mhp_stream *stream, void *target, const void *source, size_t bytes)
 {
     return stream->device->ops->copy(stream, target, source, bytes);

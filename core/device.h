@@ -98,6 +98,10 @@ mhp_status mhp_stream_submit(mhp_stream *stream, mhp_task_fn task, const void *a
 /* Appends a function that runs on the host in stream order (on a comm stream: on the comm thread). It calls nothing of this header but
  * mhp_event_signal, mhp_time_ns, mhp_stream_busy_ns and the byte counts, on a CPU also mhp_event_time_ns. */
 mhp_status mhp_stream_host_call(mhp_stream *stream, mhp_task_fn call, const void *argument, size_t bytes);
+/* A host call that is made in any case, exactly once: `status` is the stream's error, or MHP_OK. On a comm stream, for what has to
+ * complete an event that was armed: nobody else would. */
+typedef mhp_status (*mhp_call_fn)(mhp_status status, const void *argument);
+mhp_status mhp_stream_call_always(mhp_stream *stream, mhp_call_fn call, const void *argument, size_t bytes);
 /* Appends a copy between any two of host and device memory; on a comm stream of a CUDA device between host memory alone. Host memory
  * that mhp_device_alloc_host did not give may block the host meanwhile. */
 mhp_status mhp_stream_copy(mhp_stream *stream, void *target, const void *source, size_t bytes);

@@ -81,7 +81,9 @@ static mhp_status meter_whole_steps(const bench *b, row *r, mhp_trainer *trainer
     MHP_TRY(out, mhp_run_energy_total(energy, &total));
     r->joules = mhp_joules_sum(&total.run) / b->params->repetitions;
 out:
-    mhp_run_energy_close(energy);
+    if (mhp_comm_may_release(b->session->comm, status)) {
+        mhp_run_energy_close(energy);
+    }
     return status;
 }
 
@@ -161,7 +163,9 @@ static mhp_status run_trainer(const bench *b, row *r)
     MHP_TRY(out, time_steps(b, r, trainer));
     MHP_TRY(out, measure_bytes(b, trainer, &r->bytes));
 out:
-    mhp_trainer_destroy(trainer);
+    if (mhp_comm_may_release(b->session->comm, status)) {
+        mhp_trainer_destroy(trainer);
+    }
     return status;
 }
 
@@ -389,6 +393,7 @@ static mhp_status try_row(const bench *b, row *r)
     return mhp_comm_agree(comm, b->session->root ? report_row(b, r) : MHP_OK, NULL);
 }
 
+/* A row whose error the ranks did not agree on stays: messages and kernels may be under way that use its configuration. */
 static mhp_status run_row(const bench *b, row *r)
 {
     mhp_comm *comm = b->session->comm;
@@ -398,7 +403,10 @@ static mhp_status run_row(const bench *b, row *r)
     mhp_signals_limit(b->params->row_seconds, "a row of the bench took longer than --row-seconds");
     status = try_row(b, r);
     mhp_signals_limit(0, NULL);
-    if (status != MHP_OK && mhp_comm_agreed_failure(comm)) {
+    if (!mhp_comm_may_release(comm, status)) {
+        return status;
+    }
+    if (status != MHP_OK) {
         mhp_comm_forget_failure(comm);
         if (b->table) {
             write_failure(b, r);
@@ -410,7 +418,16 @@ static mhp_status run_row(const bench *b, row *r)
     }
     mhp_free(r->directory);
     mhp_config_release(&r->config);
+    mhp_free(r);
     return status;
+}
+
+static mhp_status create_row(const bench *b, const char *name, row **row_out)
+{
+    MHP_RETURN_IF_ERROR(mhp_calloc(row_out, 1, sizeof **row_out));
+    (*row_out)->name = name;
+    (*row_out)->overrides = *b->params->overrides;
+    return MHP_OK;
 }
 
 static mhp_status check_name(const bench *b, const char *name, int line)
@@ -424,26 +441,39 @@ static mhp_status check_name(const bench *b, const char *name, int line)
     return MHP_OK;
 }
 
+/* The settings of a line behind its name, which stay where they are. */
+static mhp_status add_settings(const bench *b, row *r, int line, char **rest)
+{
+    for (char *word = strtok_r(NULL, " \t\r", rest); word; word = strtok_r(NULL, " \t\r", rest)) {
+        if (r->overrides.count == MHP_OVERRIDES_MAX) {
+            return mhp_error_set(MHP_ERR_LIMIT, "%s:%d: expected at most %d settings", b->params->rows, line, MHP_OVERRIDES_MAX);
+        }
+        r->overrides.items[r->overrides.count++] = word;
+    }
+    return MHP_OK;
+}
+
 /* One line of the file: a name and overrides, which stay in `text`. */
 static mhp_status run_line(const bench *b, char *text, int line)
 {
-    row r = {.overrides = *b->params->overrides};
-    char *rest = NULL;
+    mhp_comm *comm = b->session->comm;
+    row *r = NULL;
+    char *name, *rest = NULL;
+    mhp_status status;
 
     text[strcspn(text, "#")] = '\0';
-    r.name = strtok_r(text, " \t\r", &rest);
-    if (!r.name) {
+    name = strtok_r(text, " \t\r", &rest);
+    if (!name) {
         return MHP_OK;
     }
-    MHP_RETURN_IF_ERROR(mhp_comm_agree(b->session->comm, check_name(b, r.name, line), NULL));
-    for (char *word = strtok_r(NULL, " \t\r", &rest); word; word = strtok_r(NULL, " \t\r", &rest)) {
-        if (r.overrides.count == MHP_OVERRIDES_MAX) {
-            return mhp_comm_agree(b->session->comm, mhp_error_set(MHP_ERR_LIMIT, "%s:%d: expected at most %d settings", b->params->rows, line,
-                                                                  MHP_OVERRIDES_MAX), NULL);
-        }
-        r.overrides.items[r.overrides.count++] = word;
+    MHP_RETURN_IF_ERROR(mhp_comm_agree(comm, check_name(b, name, line), NULL));
+    MHP_RETURN_IF_ERROR(mhp_comm_agree(comm, create_row(b, name, &r), NULL));
+    status = mhp_comm_agree(comm, add_settings(b, r, line, &rest), NULL);
+    if (status < 0) {
+        mhp_free(r);
+        return status;
     }
-    return run_row(b, &r);
+    return run_row(b, r);
 }
 
 static mhp_status run_rows(const bench *b)
@@ -454,9 +484,10 @@ static mhp_status run_rows(const bench *b)
     int line = 0;
 
     if (!b->params->rows) {
-        row r = {.name = "row", .overrides = *b->params->overrides};
+        row *r = NULL;
 
-        return run_row(b, &r);
+        MHP_RETURN_IF_ERROR(mhp_comm_agree(b->session->comm, create_row(b, "row", &r), NULL));
+        return run_row(b, r);
     }
     MHP_TRY(out, mhp_comm_agree(b->session->comm, mhp_file_read_all(b->params->rows, ROWS_BYTES_MAX, &text, &size), NULL));
     for (char *at = text; at && status == MHP_OK;) {

@@ -134,7 +134,9 @@ static mhp_status share_lines(cluster *x, mhp_line_report *lines, size_t count)
                                       MHP_REDUCE_SUM, NULL, done));
     MHP_TRY(out, mhp_event_synchronize(done, 0));
 out:
-    mhp_event_destroy(done);
+    if (mhp_comm_may_release(x->session.comm, status)) {
+        mhp_event_destroy(done);
+    }
     return status;
 }
 
@@ -153,7 +155,9 @@ static mhp_status measure_clocks(cluster *x)
         x->facts[r].clock_error_s = lines[r].clock_error_s;
     }
 out:
-    mhp_free(lines);
+    if (mhp_comm_may_release(x->session.comm, status)) {
+        mhp_free(lines);
+    }
     return status;
 }
 
@@ -372,16 +376,19 @@ int mhp_doctor_cluster(const char *path, const mhp_overrides *overrides)
 {
     cluster x = {0};
     mhp_status status;
-    int code;
+    int exit_status;
 
     MHP_TRY(out, mhp_session_join(&x.session, path, overrides));
     MHP_TRY(out, examine(&x, path != NULL));
     MHP_TRY(out, mhp_comm_agree(x.session.comm, x.session.root ? print_report(&x) : MHP_OK, NULL));
 out:
-    mhp_group_close(x.world);
-    code = mhp_session_close(&x.session, status);
+    if (x.world && mhp_group_may_release(x.world, status)) {
+        mhp_group_close(x.world);
+    }
+    x.session.exit_status = x.differs ? MHP_EXIT_ERROR : 0;
+    exit_status = mhp_session_close(&x.session, status);
     mhp_edges_release(&x.edges);
     mhp_free(x.lines);
     mhp_free(x.facts);
-    return code == 0 && x.differs ? MHP_EXIT_ERROR : code;
+    return exit_status;
 }

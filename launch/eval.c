@@ -81,7 +81,7 @@ static mhp_status evaluate(mhp_session *session, const char *directory)
         printf("held-out loss %.6f nats a token (perplexity %.3f)\n", loss, exp(loss));
     }
 out:
-    mhp_run_destroy(run);
+    mhp_run_end(run, status);
     return status;
 }
 
@@ -92,10 +92,7 @@ int mhp_command_eval(int argc, char **argv)
     mhp_status status;
 
     mhp_parse_arguments(&parser, "eval", argc, argv, &given);
-    status = mhp_session_open(&session, given.path, &given.overrides);
-    if (status == MHP_OK) {
-        status = mhp_session_watch(&session, NULL);
-    }
+    status = mhp_session_open_watched(&session, given.path, &given.overrides, false);
     if (status == MHP_OK) {
         status = evaluate(&session, given.model);
     }

@@ -221,8 +221,10 @@ mhp_status mhp_line_measure(mhp_comm *comm, int measuring, int peer, mhp_line_wh
     MHP_TRY(out, open_pair(comm, &x, LARGE_BYTES, 2, &x.large));
     MHP_TRY(out, measures ? measure(&x, what, report_out) : serve(&x));
 out:
-    close_pair(&x, &x.large);
-    close_pair(&x, &x.small);
-    mhp_stream_destroy(x.stream);
+    if (mhp_comm_may_release(comm, status)) {
+        close_pair(&x, &x.large);
+        close_pair(&x, &x.small);
+        mhp_stream_destroy(x.stream);
+    }
     return status;
 }

@@ -7,6 +7,8 @@
 #include "core/memory.h"
 #include "launch/signals.h"
 
+enum { LEAVE_SECONDS = 60 };    /* without a configuration */
+
 /* Of all ranks' warnings rank 0's are printed: what matters to all, all meet. */
 static void print_log(void *context, mhp_log_level level, const char *text)
 {
@@ -61,7 +63,7 @@ static mhp_status meet(mhp_session *session, const mhp_config *config)
     return MHP_OK;
 }
 
-mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_overrides *overrides)
+static mhp_status join(mhp_session *session, const char *path, const mhp_overrides *overrides)
 {
     mhp_status status = prepare(session, path, overrides);
     mhp_device_params messenger = {.kind = MHP_DEVICE_CPU, .threads = 1};
@@ -79,16 +81,28 @@ mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_ov
         mhp_error_set(status, "%s", text);
     }
     MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, status, NULL));
-    MHP_RETURN_IF_ERROR(meet(session, path ? &session->config : NULL));
+    return meet(session, path ? &session->config : NULL);
+}
+
+mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_overrides *overrides)
+{
+    MHP_RETURN_IF_ERROR(join(session, path, overrides));
     mhp_signals_limit_start(0);
     return MHP_OK;
 }
 
-mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides)
+static mhp_status join_alike(mhp_session *session, const char *path, const mhp_overrides *overrides)
 {
-    MHP_RETURN_IF_ERROR(mhp_session_join(session, path, overrides));
+    MHP_RETURN_IF_ERROR(join(session, path, overrides));
     MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, mhp_rank_cards_check(session->ranks, mhp_comm_size(session->comm)), NULL));
     return mhp_comm_choose_transport(session->comm, (mhp_transport_kind)session->config.parallel.transport);
+}
+
+mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_overrides *overrides)
+{
+    MHP_RETURN_IF_ERROR(join_alike(session, path, overrides));
+    mhp_signals_limit_start(0);
+    return MHP_OK;
 }
 
 /* ---- the watch ---- */
@@ -106,21 +120,20 @@ static void end_process(void *context, int exit_status)
     _exit(exit_status);
 }
 
-mhp_status mhp_session_watch(mhp_session *session, const char *directory)
+mhp_status mhp_session_open_watched(mhp_session *session, const char *path, const mhp_overrides *overrides, bool records)
 {
     const mhp_config *config = &session->config;
-    mhp_watchdog_params params = {
-        .comm = session->comm,
-        .watch = &config->watch,
-        .directory = directory,
-        .report = print_watch,
-        .end = end_process,
-    };
-    mhp_status status = mhp_faults_create(&config->fault, mhp_comm_rank(session->comm), &session->faults);
+    mhp_watchdog_params params = {.watch = &config->watch, .report = print_watch, .end = end_process};
+    mhp_status status;
 
+    MHP_RETURN_IF_ERROR(join_alike(session, path, overrides));
+    status = mhp_faults_create(&config->fault, mhp_comm_rank(session->comm), &session->faults);
     MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, status, NULL));
+    params.comm = session->comm;
+    params.directory = records ? config->log.dir : NULL;
     MHP_RETURN_IF_ERROR(mhp_watchdog_open(&params, &session->watchdog));
     mhp_signals_tell(session->watchdog);
+    mhp_signals_limit_start(0);         /* from here on the watchdog has a limit for the start */
     return MHP_OK;
 }
 
@@ -171,16 +184,35 @@ static void end_on_error(mhp_session *session, mhp_status status)
     }
 }
 
+/* False if the process must end as it is, for threads of a library are left behind. */
+static bool leave(mhp_session *session, bool is_news)
+{
+    int64_t limit_s = session->config.watch.silence_seconds;
+
+    fflush(stdout);
+    mhp_signals_limit_leave(limit_s > 0 ? limit_s : LEAVE_SECONDS, session->comm ? mhp_comm_rank(session->comm) : 0,
+                            is_news && session->root);
+    end_watch(session);
+    return mhp_comm_close(session->comm);
+}
+
 int mhp_session_close(mhp_session *session, mhp_status status)
 {
+    int exit_status;
+
+    if (status == MHP_OK && session->watchdog) {        /* who comes late to the end is the watchdog's */
+        status = mhp_comm_agree(session->comm, MHP_OK, NULL);
+    }
     if (status < 0) {
         end_on_error(session, status);
     }
+    exit_status = status < 0 ? MHP_EXIT_ERROR : session->exit_status;
     mhp_log_set_sink(NULL, NULL, MHP_LOG_WARN);
-    end_watch(session);
-    mhp_comm_close(session->comm);
+    if (!leave(session, exit_status == 0)) {
+        _exit(exit_status);
+    }
     mhp_device_close(session->device);
     mhp_config_release(&session->config);
     mhp_free(session->ranks);
-    return status < 0 ? MHP_EXIT_ERROR : 0;
+    return exit_status;
 }

@@ -17,6 +17,7 @@ typedef struct mhp_session {
     bool root; /* world rank 0: the one that prints */
     mhp_seat seat;      /* of this process */
     mhp_rank_card *ranks; /* [size of the world]: who is where */
+    int exit_status;    /* the command's, of what the process ends with if nothing failed */
 } mhp_session;
 
 /* Reads the configuration, binds the process, opens the device, joins the world and takes its rank in it. Every rank
@@ -28,13 +29,14 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
  * configuration stays empty, and the device is the CPU. */
 mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_overrides *overrides);
 
-/* Behind open, for what takes long: watches it, answers signals if they are installed, and injects the configured faults. Flight
- * recorders go into `directory`, or nowhere if that is NULL. Every rank gets the same status. */
-mhp_status mhp_session_watch(mhp_session *session, const char *directory);
+/* The same as open for what takes long: watches it, answers signals if they are installed, and injects the configured faults. Flight
+ * recorders go into the run's folder if it `records`, else nowhere. */
+mhp_status mhp_session_open_watched(mhp_session *session, const char *path, const mhp_overrides *overrides, bool records);
 
 /* Leaves the world and returns the exit status. An error that all ranks agreed on is printed once; one
  * of this rank alone is printed, told to the others, and ends the process here, for the others may
- * wait for messages that never come. */
+ * wait for messages that never come. Then what uses the world is to be there still: mhp_comm_may_release.
+ * From here on the process has watch.silence_seconds to end in order; then it ends with a line. */
 int mhp_session_close(mhp_session *session, mhp_status status);
 
 #endif

@@ -3,14 +3,35 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { TERMINATED_STATUS = 128 + SIGTERM };
+#include "launch/command.h"
+
+/* How much longer others wait than the first rank, which is to print the one line and to end the launch with it. */
+enum { TERMINATED_STATUS = 128 + SIGTERM, BACKSTOP_SECONDS = 2 };
 
 static _Atomic(mhp_watchdog *) told;
 static atomic_int told_before;      /* somebody was told at some time */
 static atomic_int inside;           /* handlers that are running */
+
+static const char *volatile limit_text, *volatile terminated_text;
+
+static void put(const char *text)
+{
+    (void)!write(STDERR_FILENO, text, strlen(text));
+}
+
+/* Nothing for NULL. */
+static void put_error(const char *text)
+{
+    if (text) {
+        put("mhcpipe: error: ");
+        put(text);
+        put("\n");
+    }
+}
 
 static void take_signal(int number)
 {
@@ -22,7 +43,8 @@ static void take_signal(int number)
         mhp_watchdog_ask(watchdog, number == SIGUSR1   ? MHP_REQUEST_DUMP
                                    : number == SIGUSR2 ? MHP_REQUEST_PREEMPT
                                                        : MHP_REQUEST_TERMINATE);
-    } else if (!atomic_load(&told_before) && number != SIGUSR1) {
+    } else if (number == SIGTERM || (number == SIGUSR2 && !atomic_load(&told_before))) {
+        put_error(terminated_text);
         _exit(number == SIGUSR2 ? MHP_EXIT_PREEMPTED : TERMINATED_STATUS);
     }
     atomic_fetch_sub(&inside, 1);
@@ -48,19 +70,10 @@ void mhp_signals_tell(mhp_watchdog *watchdog)
     }
 }
 
-static const char *volatile limit_text;
-
-static void put(const char *text)
-{
-    (void)!write(STDERR_FILENO, text, strlen(text));
-}
-
 static void give_up(int number)
 {
     (void)number;
-    put("mhcpipe: error: ");
-    put(limit_text);
-    put("\n");
+    put_error(limit_text);
     _exit(MHP_EXIT_FAILED);
 }
 
@@ -72,10 +85,19 @@ void mhp_signals_limit(int64_t seconds, const char *text)
     limit_text = text;
     sigemptyset(&action.sa_mask);
     sigaction(SIGALRM, &action, NULL);
-    alarm((unsigned)seconds);
+    alarm((unsigned)(seconds > 0 && mhp_launched_rank() > 0 ? seconds + BACKSTOP_SECONDS : seconds));
 }
 
 void mhp_signals_limit_start(int64_t seconds)
 {
     mhp_signals_limit(seconds, "the launcher and MPI did not bring the ranks together within watch.start_seconds");
+}
+
+void mhp_signals_limit_leave(int64_t seconds, int rank, bool is_news)
+{
+    static char text[128];
+
+    snprintf(text, sizeof text, "rank %d: the ranks did not leave within %lld s", rank, (long long)seconds);
+    terminated_text = is_news ? "terminated while the ranks left: one of them may have died" : NULL;
+    mhp_signals_limit(seconds, text);
 }

@@ -278,7 +278,7 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
     }
 out:
     mhp_progress_end(progress);
-    mhp_run_destroy(run);
+    mhp_run_end(run, status);
     return status;
 }
 
@@ -289,23 +289,19 @@ int mhp_command_train(int argc, char **argv)
     mhp_progress progress = {0};
     bool stopped = false;
     mhp_status status;
-    int exit_status;
 
     mhp_parse_arguments(&parser, "train", argc, argv, &given);
     if (given.dry_run) {
         return dry_run(&given);
     }
     mhp_signals_install();
-    status = mhp_session_open(&session, given.path, &given.overrides);
-    if (status == MHP_OK) {
-        status = mhp_session_watch(&session, session.config.log.dir);
-    }
+    status = mhp_session_open_watched(&session, given.path, &given.overrides, true);
     if (status == MHP_OK) {
         progress.terminal = mhp_stdout_is_terminal();
         progress.total = session.config.train.steps;
         progress.line_every = session.config.log.every;
         status = train(&session, given.resume, &progress, &stopped);
     }
-    exit_status = mhp_session_close(&session, status);
-    return exit_status == 0 && stopped ? MHP_EXIT_PREEMPTED : exit_status;
+    session.exit_status = stopped ? MHP_EXIT_PREEMPTED : 0;
+    return mhp_session_close(&session, status);
 }

@@ -204,7 +204,9 @@ mhp_status mhp_run_energy_open(const mhp_run_energy_params *params, mhp_run_ener
     *energy_out = energy;
     energy = NULL;
 out:
-    mhp_run_energy_close(energy);
+    if (mhp_group_may_release(params->world, status)) {
+        mhp_run_energy_close(energy);
+    }
     return status;
 }
 

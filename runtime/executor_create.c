@@ -204,7 +204,9 @@ mhp_status mhp_executor_create(const mhp_executor_params *params, mhp_executor *
     *executor_out = executor;
     executor = NULL;
 out:
-    mhp_executor_destroy(executor);
+    if (mhp_comm_may_release(params->store->params.comm, status)) {
+        mhp_executor_destroy(executor);
+    }
     return status;
 }
 

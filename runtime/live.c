@@ -203,21 +203,28 @@ out:
     return status;
 }
 
+void mhp_live_end(mhp_live *live, mhp_live_phase phase)
+{
+    if (!live || !live->started) {
+        return;
+    }
+    pthread_mutex_lock(&live->lock);
+    live->stopping = true;
+    live->state.phase = (int32_t)phase;
+    atomic_store(&live->action, 0);
+    pthread_cond_signal(&live->wake);
+    pthread_mutex_unlock(&live->lock);
+    pthread_join(live->thread, NULL);
+    live->started = false;
+    copy_state(live);
+}
+
 void mhp_live_close(mhp_live *live, mhp_live_phase phase)
 {
     if (!live) {
         return;
     }
-    if (live->started) {
-        pthread_mutex_lock(&live->lock);
-        live->stopping = true;
-        live->state.phase = (int32_t)phase;
-        atomic_store(&live->action, 0);
-        pthread_cond_signal(&live->wake);
-        pthread_mutex_unlock(&live->lock);
-        pthread_join(live->thread, NULL);
-        copy_state(live);
-    }
+    mhp_live_end(live, phase);
     if (live->file) {
         munmap(live->file, MHP_LIVE_BYTES);
     }

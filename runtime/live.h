@@ -52,7 +52,8 @@ typedef struct mhp_live_params {
 mhp_status mhp_live_prepare(const char *directory);
 /* Makes the file and starts its thread. */
 mhp_status mhp_live_open(const mhp_live_params *params, mhp_live **live_out);
-/* The last state; the file stays. NULL is allowed, as in all below. */
+/* The last state; the file stays. NULL is allowed, as in all below. What was submitted may still use the rest, until close releases it. */
+void mhp_live_end(mhp_live *live, mhp_live_phase phase);
 void mhp_live_close(mhp_live *live, mhp_live_phase phase);
 
 /* Appends to `compute` the note that it comes to an action. Messages are not noted. */

@@ -70,7 +70,6 @@ static mhp_status begin_gathering(gathering_state *gathering, mhp_store *store)
 
 static void end_gathering(gathering_state *gathering)
 {
-    mhp_safetensors_abandon(gathering->writer);
     mhp_stream_destroy(gathering->stream);
     mhp_event_destroy(gathering->arrived);
     mhp_device_free_host(gathering->store->device, gathering->image);
@@ -213,7 +212,10 @@ mhp_status mhp_model_save(mhp_store *store, const char *directory)
     }
     MHP_TRY(out, agree(store, finish_model(&gathering, directory)));
 out:
-    end_gathering(&gathering);
+    mhp_safetensors_abandon(gathering.writer);
+    if (mhp_comm_may_release(store->params.comm, status)) {
+        end_gathering(&gathering);
+    }
     return status;
 }
 

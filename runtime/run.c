@@ -140,7 +140,9 @@ mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out)
     *run_out = run;
     run = NULL;
 out:
-    mhp_run_destroy(run);
+    if (mhp_comm_may_release(params->trainer.comm, status)) {
+        mhp_run_destroy(run);
+    }
     return status;
 }
 
@@ -156,6 +158,15 @@ void mhp_run_destroy(mhp_run *run)
     mhp_trainer_destroy(run->trainer);
     mhp_dataset_close(run->dataset);
     mhp_free(run);
+}
+
+void mhp_run_end(mhp_run *run, mhp_status status)
+{
+    if (run && !mhp_comm_may_release(run->params.trainer.comm, status)) {
+        mhp_telemetry_fail(run->telemetry);
+    } else {
+        mhp_run_destroy(run);
+    }
 }
 
 mhp_trainer *mhp_run_trainer(mhp_run *run)

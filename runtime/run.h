@@ -34,9 +34,13 @@ typedef struct mhp_run_result {
 
 typedef struct mhp_run mhp_run;
 
-/* Opens data and trainer, and loads or initializes the parameters. Every rank; all get the same status. NULL is allowed in destroy. */
+/* Opens data and trainer, and loads or initializes the parameters. Every rank; all get the same status. */
 mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out);
+/* Of these NULL is allowed. For a run that came to its end, on every rank. */
 void mhp_run_destroy(mhp_run *run);
+/* The same behind any status: where the ranks did not agree on it, messages may be under way, and the run is said to have failed in its
+ * live file and else left as it is, for a process that is about to end. */
+void mhp_run_end(mhp_run *run, mhp_status status);
 mhp_trainer *mhp_run_trainer(mhp_run *run);
 /* The checkpoint that the run goes on from, NULL for none; and its state. */
 const char *mhp_run_resumed_from(const mhp_run *run, const mhp_checkpoint_state **state_out);

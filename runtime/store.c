@@ -139,7 +139,9 @@ mhp_status mhp_store_create(const mhp_store_params *params, mhp_store **store_ou
     *store_out = store;
     store = NULL;
 out:
-    mhp_store_destroy(store);
+    if (mhp_comm_may_release(params->comm, status)) {
+        mhp_store_destroy(store);
+    }
     return status;
 }
 

@@ -113,7 +113,9 @@ mhp_status mhp_telemetry_open(const mhp_telemetry_params *params, mhp_telemetry 
     *telemetry_out = telemetry;
     telemetry = NULL;
 out:
-    mhp_telemetry_close(telemetry);
+    if (mhp_comm_may_release(params->comm, status)) {
+        mhp_telemetry_close(telemetry);
+    }
     return status;
 }
 
@@ -130,6 +132,13 @@ void mhp_telemetry_close(mhp_telemetry *telemetry)
     mhp_tensorboard_close(telemetry->tensorboard);
     mhp_run_energy_close(telemetry->energy);
     mhp_free(telemetry);
+}
+
+void mhp_telemetry_fail(mhp_telemetry *telemetry)
+{
+    if (telemetry) {
+        mhp_live_end(telemetry->live, MHP_LIVE_FAILED);
+    }
 }
 
 /* ---- steps ---- */

@@ -20,6 +20,8 @@ typedef struct mhp_telemetry_params {
 mhp_status mhp_telemetry_open(const mhp_telemetry_params *params, mhp_telemetry **telemetry_out);
 /* Before the trainer goes. Without a summary before it, the live files say that the run failed. NULL is allowed. */
 void mhp_telemetry_close(mhp_telemetry *telemetry);
+/* Says in the live files that the run failed, and leaves everything as it is. NULL is allowed. */
+void mhp_telemetry_fail(mhp_telemetry *telemetry);
 
 /* A step begins; it is done; an evaluation begins. Every rank. */
 void mhp_telemetry_begin(mhp_telemetry *telemetry);

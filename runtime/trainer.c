@@ -207,7 +207,9 @@ mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **tr
     *trainer_out = trainer;
     trainer = NULL;
 out:
-    mhp_trainer_destroy(trainer);
+    if (mhp_comm_may_release(params->comm, status)) {
+        mhp_trainer_destroy(trainer);
+    }
     return status;
 }
 

@@ -57,7 +57,8 @@ typedef struct mhp_step_report {
     int losses_count;
 } mhp_step_report;
 
-/* Parameters are undefined until mhp_store_initialize or a load. NULL is allowed in destroy. */
+/* Parameters are undefined until mhp_store_initialize or a load. NULL is allowed in destroy, which comes behind an error only if
+ * mhp_comm_may_release says so; create leaves behind what it must. */
 mhp_status mhp_trainer_create(const mhp_trainer_params *params, mhp_trainer **trainer_out);
 void mhp_trainer_destroy(mhp_trainer *trainer);
 

@@ -16,6 +16,7 @@ typedef struct step_statistics {
     double *host;
     mhp_statistics_layout at;
     double *own;                    /* host: [OWN_COUNT], this rank's */
+    int64_t targets;                /* of a step, summed over replicas; here, for a sum that was given up may still be written */
     mhp_event *filled, *summed;
 } step_statistics;
 

@@ -29,15 +29,16 @@ mhp_executor_inputs trainer_inputs(const mhp_trainer *trainer, int64_t step, con
 /* Adds a small number over the world; blocks. */
 static mhp_status sum_over_replicas(mhp_trainer *trainer, int64_t *value)
 {
-    int64_t sum = trainer->store->pipeline_rank == 0 ? *value : 0;
+    step_statistics *statistics = &trainer->statistics;
 
     if (trainer_replicas(trainer) == 1) {
         return MHP_OK;
     }
-    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, &sum, 1, MHP_DTYPE_I64, MHP_REDUCE_SUM, NULL,
-                                             trainer->statistics.summed));
-    MHP_RETURN_IF_ERROR(mhp_event_synchronize(trainer->statistics.summed, 0));
-    *value = sum;
+    statistics->targets = trainer->store->pipeline_rank == 0 ? *value : 0;
+    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, &statistics->targets, 1, MHP_DTYPE_I64, MHP_REDUCE_SUM, NULL,
+                                             statistics->summed));
+    MHP_RETURN_IF_ERROR(mhp_event_synchronize(statistics->summed, 0));
+    *value = statistics->targets;
     return MHP_OK;
 }
 

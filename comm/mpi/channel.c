@@ -59,28 +59,27 @@ static mhp_status post_part(const transfer_call *call, mhp_mpi_operation *operat
     return part.bytes > 0 ? mhp_mpi_enqueue(channel->comm, &channel->lane, &job) : MHP_OK;
 }
 
-/* A send is one operation from its first part to its last, for MPI may be done with parts in any order; a receive is one a part. */
-static mhp_status post_transfer(void *native, const void *argument)
+/* A send is one operation from its first part to its last, for MPI may be done with parts in any order; a receive is one a part. A stream
+ * that fails between two parts ends the operation that the first one began. */
+static mhp_status post_transfer(mhp_status status, const void *argument)
 {
     const transfer_call *call = argument;
     mpi_channel *channel = call->channel;
     mhp_mpi_operation *received = NULL;
     mhp_mpi_operation **operation = call->receives ? &received : &channel->sending;
     bool first = call->part == 0, last = call->part + 1 == channel->params.parts;
-    mhp_status status;
 
-    (void)native;
     if (call->receives || first) {
-        MHP_RETURN_IF_ERROR(mhp_mpi_begin(channel->comm, channel->name, call->done, operation));
+        MHP_RETURN_IF_ERROR(mhp_mpi_begin(channel->comm, status, channel->name, call->done, operation));
         (*operation)->receives = call->receives;
         (*operation)->wait_ns = last ? &channel->wait_ns : NULL;
     } else if (!*operation) {
-        return MHP_OK;
+        return status;
     }
     if (first && atomic_load(&channel->corrupted) == atomic_load(&channel->messages) + 1) {
         call->buffer[0] ^= 1;
     }
-    status = post_part(call, *operation);
+    status = status < 0 ? status : post_part(call, *operation);
     if (call->receives || last || status < 0) {
         mhp_mpi_launch(channel->comm, *operation, status);
         *operation = NULL;
@@ -92,16 +91,18 @@ static mhp_status post_transfer(void *native, const void *argument)
     return MHP_OK;
 }
 
-/* The arm of `done`, where the call is the first for it, comes behind the wait: `after` may be the same event. */
+/* The arm of `done`, where the call is the first for it, comes behind the wait: `after` may be the same event. A stream that says that it
+ * has failed takes the call all the same, which ends what the parts before began. */
 static mhp_status transfer(mpi_channel *channel, const transfer_call *call, mhp_event *after)
 {
-    if (after) {
-        MHP_RETURN_IF_ERROR(mhp_stream_wait(channel->stream, after));
-    }
+    mhp_status waited = after ? mhp_stream_wait(channel->stream, after) : MHP_OK;
+    mhp_status called;
+
     if (call->receives || call->part == 0) {
         MHP_RETURN_IF_ERROR(mhp_event_arm(call->done));
     }
-    return mhp_stream_host_call(channel->stream, post_transfer, call, sizeof *call);
+    called = mhp_stream_call_always(channel->stream, post_transfer, call, sizeof *call);
+    return waited < 0 ? waited : called;
 }
 
 static mhp_status copy_part(mpi_channel *channel, mhp_stream *copies, char *target, const char *source, int part)
@@ -193,6 +194,12 @@ static void mpi_close(void *state)
 {
     mpi_channel *channel = state;
 
+    if (channel->stream) {
+        (void)mhp_stream_synchronize(channel->stream);
+    }
+    if (!mhp_mpi_lane_settle(channel->comm, &channel->lane)) {
+        return;
+    }
     mhp_stream_destroy(channel->stream);
     mhp_staging_close(&channel->staging);
     for (int i = 0; i < MHP_STAGING_BUFFERS; i++) {

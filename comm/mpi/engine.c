@@ -26,12 +26,16 @@ mhp_status mhp_mpi_check(int code, const char *what)
     return mhp_error_set(MHP_ERR_COMM, "%s: MPI: %.*s", what, length, text);
 }
 
-mhp_status mhp_mpi_begin(mhp_comm *comm, const char *name, mhp_event *done, mhp_mpi_operation **operation_out)
+mhp_status mhp_mpi_begin(mhp_comm *comm, mhp_status status, const char *name, mhp_event *done, mhp_mpi_operation **operation_out)
 {
     mhp_mpi_operation *operation;
 
-    if (comm->free_count == 0) {
-        return mhp_error_set(MHP_ERR_LIMIT, "%s: more than %d operations under way", name, MHP_MPI_REQUESTS_MAX);
+    if (status >= 0 && comm->free_count == 0) {
+        status = mhp_error_set(MHP_ERR_LIMIT, "%s: more than %d operations under way", name, MHP_MPI_REQUESTS_MAX);
+    }
+    if (status < 0) {
+        mhp_event_signal(done, status);
+        return status;
     }
     operation = comm->free_operations[--comm->free_count];
     *operation = (mhp_mpi_operation){.name = name, .done = done, .start_ns = mhp_time_ns()};
@@ -330,19 +334,22 @@ out:
     return status;
 }
 
-void mhp_comm_close(mhp_comm *comm)
+bool mhp_comm_close(mhp_comm *comm)
 {
+    bool all_left;
+
     if (!comm) {
-        return;
+        return true;
     }
     (void)mhp_stream_synchronize(comm->stream);
     (void)mhp_device_set_progress(comm->device, NULL, NULL);
     (void)mhp_mpi_call(comm, leave_world, &comm, sizeof comm);
-    mhp_edges_close(comm->edges);       /* the comm thread is past its last look at them */
+    all_left = mhp_edges_close(comm->edges);    /* the comm thread is past its last look at them */
     mhp_stream_destroy(comm->stream);
     mhp_event_destroy(comm->event);
     mhp_free(comm->failure_requests);
     mhp_free(comm);
+    return all_left;
 }
 
 typedef struct renumber_call {
@@ -388,34 +395,27 @@ mhp_device *mhp_comm_device(mhp_comm *comm)
     return comm->device;
 }
 
-typedef struct verdict {
-    int status, rank;
-} verdict;
-
 typedef struct agreement_call {
     mhp_comm *comm;
-    const verdict *own;             /* [2] */
-    verdict *worst;                 /* [2] */
-    char *text;                     /* [MHP_ERROR_TEXT_MAX]: broadcast from `root`, or NULL for the first round */
+    bool tells;                     /* the second round: the text is broadcast from `root` */
     int root;
 } agreement_call;
 
 /* First round: the lowest status and who has it. Second: its text. */
-static mhp_status post_agreement(void *native, const void *argument)
+static mhp_status post_agreement(mhp_status status, const void *argument)
 {
     const agreement_call *call = argument;
-    mhp_status status = MHP_OK;
+    mhp_mpi_verdict *verdict = &call->comm->verdict;
     mhp_mpi_operation *operation = NULL;
     MPI_Request *request;
 
-    (void)native;
-    MHP_RETURN_IF_ERROR(mhp_mpi_begin(call->comm, "agreement", call->comm->event, &operation));
+    MHP_RETURN_IF_ERROR(mhp_mpi_begin(call->comm, status, "agreement", call->comm->event, &operation));
     MHP_TRY(out, mhp_mpi_room(call->comm, operation, &request));
-    if (call->text) {
-        MHP_TRY(out, mhp_mpi_check(MPI_Ibcast(call->text, MHP_ERROR_TEXT_MAX, MPI_CHAR, call->root, call->comm->agreement, request),
+    if (call->tells) {
+        MHP_TRY(out, mhp_mpi_check(MPI_Ibcast(verdict->text, MHP_ERROR_TEXT_MAX, MPI_CHAR, call->root, call->comm->agreement, request),
                                    "agreement"));
     } else {
-        MHP_TRY(out, mhp_mpi_check(MPI_Iallreduce(call->own, call->worst, 2, MPI_2INT, MPI_MINLOC, call->comm->agreement, request),
+        MHP_TRY(out, mhp_mpi_check(MPI_Iallreduce(verdict->own, verdict->worst, 2, MPI_2INT, MPI_MINLOC, call->comm->agreement, request),
                                    "agreement"));
     }
     mhp_mpi_added(call->comm, operation, 0);
@@ -427,21 +427,21 @@ out:
 static mhp_status run_agreement(mhp_comm *comm, const agreement_call *call)
 {
     MHP_RETURN_IF_ERROR(mhp_event_arm(comm->event));
-    MHP_RETURN_IF_ERROR(mhp_stream_host_call(comm->stream, post_agreement, call, sizeof *call));
+    MHP_RETURN_IF_ERROR(mhp_stream_call_always(comm->stream, post_agreement, call, sizeof *call));
     return mhp_event_synchronize(comm->event, 0);
 }
 
 mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_out)
 {
     int own_status = status < 0 ? status : 0;
-    verdict own[] = {{own_status, comm->rank}, {-own_status, comm->rank}};     /* least: the worst; 0 if anybody is well */
-    verdict worst[] = {own[0], own[1]};
-    char text[MHP_ERROR_TEXT_MAX] = "";
-    agreement_call call = {.comm = comm, .own = own, .worst = worst};
+    mhp_mpi_verdict *verdict = &comm->verdict;
+    const mhp_ranked_status own[] = {{own_status, comm->rank}, {-own_status, comm->rank}};     /* least: the worst; 0 if anybody is well */
+    const mhp_ranked_status *worst = verdict->worst;
+    agreement_call call = {.comm = comm};
 
-    if (status < 0) {
-        snprintf(text, sizeof text, "%s", mhp_error_text());
-    }
+    memcpy(verdict->own, own, sizeof own);
+    memcpy(verdict->worst, own, sizeof own);
+    snprintf(verdict->text, sizeof verdict->text, "%s", status < 0 ? mhp_error_text() : "");
     if (failed_rank_out) {
         *failed_rank_out = -1;
     }
@@ -454,21 +454,26 @@ mhp_status mhp_comm_agree(mhp_comm *comm, mhp_status status, int *failed_rank_ou
     if (failed_rank_out) {
         *failed_rank_out = worst[0].rank;
     }
-    call.text = text;
+    call.tells = true;
     call.root = worst[0].rank;
     if (comm->size > 1) {
         MHP_RETURN_IF_ERROR(run_agreement(comm, &call));
     }
     comm->agreed_failure = true;
     if (worst[1].status > 0) {
-        return mhp_error_set((mhp_status)worst[0].status, "%s", text);
+        return mhp_error_set((mhp_status)worst[0].status, "%s", verdict->text);
     }
-    return mhp_error_set((mhp_status)worst[0].status, "rank %d: %s", worst[0].rank, text);
+    return mhp_error_set((mhp_status)worst[0].status, "rank %d: %s", worst[0].rank, verdict->text);
 }
 
 bool mhp_comm_agreed_failure(const mhp_comm *comm)
 {
     return comm->agreed_failure;
+}
+
+bool mhp_comm_may_release(const mhp_comm *comm, mhp_status status)
+{
+    return status >= 0 || comm->agreed_failure;
 }
 
 void mhp_comm_forget_failure(mhp_comm *comm)

@@ -44,9 +44,20 @@ typedef struct mhp_mpi_lane {
     int under_way;                  /* requests */
 } mhp_mpi_lane;
 
+typedef struct mhp_ranked_status {
+    int status, rank;               /* MPI_2INT */
+} mhp_ranked_status;
+
+/* An agreement's memory. It is not the caller's, who may be gone when an agreement that was given up goes on. */
+typedef struct mhp_mpi_verdict {
+    mhp_ranked_status own[2], worst[2];
+    char text[MHP_ERROR_TEXT_MAX];
+} mhp_mpi_verdict;
+
 struct mhp_comm {
     mhp_device *device;
     bool agreed_failure;
+    mhp_mpi_verdict verdict;
     struct mhp_edges *_Atomic edges;        /* NULL: everything goes over MPI */
     mhp_stream *stream;             /* set-up and agreement */
     mhp_event *event;               /* of calls on `stream` */
@@ -85,8 +96,9 @@ mhp_status mhp_mpi_check(int code, const char *what);
 /* Runs `call` on the comm thread and waits for it. */
 mhp_status mhp_mpi_call(mhp_comm *comm, mhp_task_fn call, const void *argument, size_t bytes);
 
-/* A fresh operation; requests are added to it by mhp_mpi_add, then mhp_mpi_launch lets it complete. */
-mhp_status mhp_mpi_begin(mhp_comm *comm, const char *name, mhp_event *done, mhp_mpi_operation **operation_out);
+/* A fresh operation, for a call of mhp_stream_call_always; requests are added to it by mhp_mpi_room and mhp_mpi_added, then mhp_mpi_launch
+ * lets it complete. On an error, or where `status`, the stream's, is one, `done` completes with it: it is armed, and nobody else would. */
+mhp_status mhp_mpi_begin(mhp_comm *comm, mhp_status status, const char *name, mhp_event *done, mhp_mpi_operation **operation_out);
 /* Room for one more request; the caller fills it by an MPI call and then calls mhp_mpi_added. */
 mhp_status mhp_mpi_room(mhp_comm *comm, mhp_mpi_operation *operation, MPI_Request **request_out);
 void mhp_mpi_added(mhp_comm *comm, mhp_mpi_operation *operation, int expected_bytes);

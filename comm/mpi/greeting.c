@@ -2,17 +2,15 @@
 
 #include "comm/mpi/engine.h"
 
-static mhp_status post_greeting(void *native, const void *argument)
+static mhp_status post_greeting(mhp_status status, const void *argument)
 {
     const mhp_mpi_greeting *greeting = argument;
     mhp_comm *comm = greeting->comm;
-    mhp_status status = MHP_OK;
     mhp_mpi_operation *operation = NULL;
     MPI_Request *request;
     int code;
 
-    (void)native;
-    MHP_RETURN_IF_ERROR(mhp_mpi_begin(comm, greeting->name, greeting->done, &operation));
+    MHP_RETURN_IF_ERROR(mhp_mpi_begin(comm, status, greeting->name, greeting->done, &operation));
     operation->receives = greeting->target == comm->rank;
     MHP_TRY(out, mhp_mpi_room(comm, operation, &request));
     code = operation->receives
@@ -28,5 +26,5 @@ out:
 mhp_status mhp_mpi_greet(const mhp_mpi_greeting *greeting)
 {
     MHP_RETURN_IF_ERROR(mhp_event_arm(greeting->done));
-    return mhp_stream_host_call(greeting->comm->stream, post_greeting, greeting, sizeof *greeting);
+    return mhp_stream_call_always(greeting->comm->stream, post_greeting, greeting, sizeof *greeting);
 }

@@ -93,16 +93,14 @@ static mhp_status post_range(const group_call *call, mhp_mpi_operation *operatio
     return mhp_mpi_enqueue(call->group->comm, &call->group->lane, &job);
 }
 
-static mhp_status post_group(void *native, const void *argument)
+static mhp_status post_group(mhp_status status, const void *argument)
 {
     const group_call *call = argument;
     mpi_group *group = call->group;
-    mhp_status status = MHP_OK;
     mhp_mpi_operation *operation = NULL;
     int members = call->member == EVERY_MEMBER ? group->size : 1;
 
-    (void)native;
-    MHP_RETURN_IF_ERROR(mhp_mpi_begin(group->comm, group->name, call->what.done, &operation));
+    MHP_RETURN_IF_ERROR(mhp_mpi_begin(group->comm, status, group->name, call->what.done, &operation));
     for (int i = 0; i < members; i++) {
         size_t offset = (size_t)i * (size_t)call->what.count * mhp_dtype_bytes(call->what.dtype);
 
@@ -120,7 +118,7 @@ static mhp_status post(const group_call *call, mhp_event *after)
         MHP_RETURN_IF_ERROR(mhp_stream_wait(call->group->stream, after));
     }
     MHP_RETURN_IF_ERROR(mhp_event_arm(call->what.done));
-    return mhp_stream_host_call(call->group->stream, post_group, call, sizeof *call);
+    return mhp_stream_call_always(call->group->stream, post_group, call, sizeof *call);
 }
 
 /* ---- by way of the host ---- */
@@ -283,6 +281,12 @@ static void mpi_close(void *state)
     mpi_group *group = state;
 
     if (group->stream) {
+        (void)mhp_stream_synchronize(group->stream);
+    }
+    if (!mhp_mpi_lane_settle(group->comm, &group->lane)) {
+        return;
+    }
+    if (group->stream) {
         (void)mhp_stream_host_call(group->stream, free_communicator, &group, sizeof group);
     }
     mhp_stream_destroy(group->stream);
@@ -337,15 +341,14 @@ static int post_gather_piece(const mhp_mpi_job *job, char *data, int count, MPI_
 }
 
 /* In one piece, behind what the lane holds: every member's calls must come in one order. */
-static mhp_status post_gather(void *native, const void *argument)
+static mhp_status post_gather(mhp_status status, const void *argument)
 {
     const gather_call *call = argument;
     mpi_group *group = call->group;
     mhp_mpi_operation *operation = NULL;
     mhp_mpi_job job = {.post = post_gather_piece, .data = call->all, .unit_bytes = 1, .left = call->bytes, .piece = call->bytes};
 
-    (void)native;
-    MHP_RETURN_IF_ERROR(mhp_mpi_begin(group->comm, group->name, group->event, &operation));
+    MHP_RETURN_IF_ERROR(mhp_mpi_begin(group->comm, status, group->name, group->event, &operation));
     job.operation = operation;
     memcpy(job.argument, call, sizeof *call);
     mhp_mpi_launch(group->comm, operation, mhp_mpi_enqueue(group->comm, &group->lane, &job));
@@ -358,7 +361,7 @@ mhp_status mhp_mpi_group_gather(void *state, const void *own, size_t bytes, void
     gather_call call = {group, own, all, (int)bytes};
 
     MHP_RETURN_IF_ERROR(mhp_event_arm(group->event));
-    MHP_RETURN_IF_ERROR(mhp_stream_host_call(group->stream, post_gather, &call, sizeof call));
+    MHP_RETURN_IF_ERROR(mhp_stream_call_always(group->stream, post_gather, &call, sizeof call));
     return mhp_event_synchronize(group->event, 0);
 }
 

@@ -1,6 +1,8 @@
 #include "comm/mpi/lane.h"
 
-enum { LANE_REQUESTS_MAX = 16 };
+#include <time.h>
+
+enum { LANE_REQUESTS_MAX = 16, SETTLE_PAUSE_NS = 50000 };
 
 static int64_t smaller(int64_t a, int64_t b)
 {
@@ -73,4 +75,35 @@ mhp_status mhp_mpi_enqueue(mhp_comm *comm, mhp_mpi_lane *lane, const mhp_mpi_job
     lane->tail = queued;
     mhp_mpi_lane_advance(comm, lane);
     return MHP_OK;
+}
+
+typedef struct look_call {
+    const mhp_mpi_lane *lane;
+    bool *idle_out;
+} look_call;
+
+static mhp_status look(void *native, const void *argument)
+{
+    const look_call *call = argument;
+
+    (void)native;
+    *call->idle_out = !call->lane->head && call->lane->under_way == 0;
+    return MHP_OK;
+}
+
+bool mhp_mpi_lane_settle(mhp_comm *comm, const mhp_mpi_lane *lane)
+{
+    const struct timespec pause = {0, SETTLE_PAUSE_NS};
+    bool idle = false;
+    look_call call = {lane, &idle};
+
+    for (;;) {
+        if (mhp_mpi_call(comm, look, &call, sizeof call) < 0) {
+            return false;
+        }
+        if (idle) {
+            return true;
+        }
+        nanosleep(&pause, NULL);
+    }
 }

@@ -2,7 +2,8 @@
  *
  * MPI tells nothing of a request until it is complete, and needs many polls for a large one. That pieces complete tells the comm thread
  * that data flows, so that it polls at once again; and that few are posted keeps the table of requests small. Both ends cut alike and post
- * in the order of their jobs, so that the n-th piece of one meets the n-th of the other. All of it is the comm thread's. */
+ * in the order of their jobs, so that the n-th piece of one meets the n-th of the other. All of it is the comm thread's but for
+ * settling. */
 #ifndef MHP_COMM_MPI_LANE_H
 #define MHP_COMM_MPI_LANE_H
 
@@ -18,5 +19,8 @@ enum {
 mhp_status mhp_mpi_enqueue(mhp_comm *comm, mhp_mpi_lane *lane, const mhp_mpi_job *job);
 /* Posts what may be after a request of the lane is complete. */
 void mhp_mpi_lane_advance(mhp_comm *comm, mhp_mpi_lane *lane);
+/* On the host thread, before the lane's channel or group is released: waits until nothing of it is under way. False if the world was given
+ * up meanwhile: then MPI may yet use what the lane's requests name, and all of it must stay. */
+bool mhp_mpi_lane_settle(mhp_comm *comm, const mhp_mpi_lane *lane);
 
 #endif

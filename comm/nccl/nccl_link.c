@@ -10,7 +10,7 @@
 enum { CTAS_MIN = 1, CTAS_MAX = 4, POLL_PAUSE_NS = 10000 };
 
 /* Of a process that leaves: a lost peer never comes to end a communicator, one that lives may be slow to. */
-enum { LEAVE_LOST_S = 10, LEAVE_S = 120 };
+enum { LEAVE_LOST_S = 5, LEAVE_S = 10 };
 
 static mhp_nccl_api found_api;
 static const mhp_nccl_api *found;
@@ -121,16 +121,19 @@ static void end_apart(ncclComm_t comm, ncclResult_t (*end)(ncclComm_t comm), boo
 }
 
 /* A thread that is still amid NCCL when the process takes its libraries down would crash it. */
-void mhp_nccl_leave(void)
+bool mhp_nccl_leave(void)
 {
     struct timespec until;
+    bool all_ended;
 
     clock_gettime(CLOCK_REALTIME, &until);
     pthread_mutex_lock(&endings_lock);
     until.tv_sec += any_lost ? LEAVE_LOST_S : LEAVE_S;
     while (endings > 0 && pthread_cond_timedwait(&endings_done, &endings_lock, &until) == 0) {
     }
+    all_ended = endings == 0;
     pthread_mutex_unlock(&endings_lock);
+    return all_ended;
 }
 
 /* On the comm thread: an error of NCCL's own threads fails the device, and a failed device ends the communicator, so that its kernels

@@ -57,8 +57,8 @@ mhp_status mhp_nccl_link_start(mhp_nccl_link *link, mhp_nccl_call call, cudaStre
 mhp_status mhp_nccl_link_run(mhp_nccl_link *link, mhp_nccl_call call, cudaStream_t stream, const void *argument);
 /* Nothing is under way, or the device is poisoned. Also after half an init, and on zeros. */
 void mhp_nccl_link_close(mhp_nccl_link *link);
-/* Waits until the communicators of closed links are gone, on all their ranks; some seconds at most where a rank was lost, else
- * minutes. */
-void mhp_nccl_leave(void);
+/* Waits until the communicators of closed links are gone, on all their ranks, some seconds at most. False if some are left: the process
+ * must then end by _exit. */
+bool mhp_nccl_leave(void);
 
 #endif

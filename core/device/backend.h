@@ -38,6 +38,7 @@ typedef struct mhp_device_ops {
     void (*stream_destroy)(mhp_stream *stream);
     mhp_status (*submit)(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes);
     mhp_status (*host_call)(mhp_stream *stream, mhp_task_fn call, const void *argument, size_t bytes);
+    mhp_status (*call_always)(mhp_stream *stream, mhp_call_fn call, const void *argument, size_t bytes);
     mhp_status (*copy)(mhp_stream *stream, void *target, const void *source, size_t bytes);
     mhp_status (*zero)(mhp_stream *stream, void *target, size_t bytes);
     mhp_status (*wait)(mhp_stream *stream, mhp_event *event);

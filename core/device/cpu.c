@@ -127,6 +127,7 @@ const mhp_device_ops mhp_device_cpu_ops = {
     .stream_destroy = mhp_host_stream_destroy,
     .submit = mhp_host_submit,
     .host_call = mhp_host_submit,
+    .call_always = mhp_host_call_always,
     .copy = mhp_host_copy,
     .zero = mhp_host_zero,
     .wait = mhp_host_stream_wait,

@@ -367,6 +367,7 @@ static const mhp_device_ops cuda_ops = {
     .stream_destroy = mhp_cuda_stream_destroy,
     .submit = mhp_cuda_submit,
     .host_call = mhp_cuda_host_call,
+    .call_always = mhp_host_call_always,
     .copy = mhp_cuda_copy,
     .zero = mhp_cuda_zero,
     .wait = mhp_cuda_wait,

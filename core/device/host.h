@@ -10,11 +10,12 @@
 
 enum { NAME_MAX_BYTES = 64, QUEUE_ITEMS_DEFAULT = 1024 };
 
-typedef enum item_kind { ITEM_TASK, ITEM_WAIT, ITEM_RECORD } item_kind;
+typedef enum item_kind { ITEM_TASK, ITEM_CALL, ITEM_WAIT, ITEM_RECORD } item_kind;
 
 typedef struct queue_item {
     item_kind kind;
-    mhp_task_fn task;
+    mhp_task_fn task;                   /* of a task */
+    mhp_call_fn call;                   /* of a call, which is made on a failed stream too */
     mhp_event *event;                   /* NULL in a wait for a word alone */
     uint64_t generation;                /* of the event: what is waited for, or what is completed */
     mhp_word *word;                     /* waited for instead of the event if not NULL */
@@ -133,6 +134,7 @@ mhp_status mhp_host_stream_create(mhp_device *base, mhp_stream_kind kind, int pr
                                   mhp_stream **stream_out);
 void mhp_host_stream_destroy(mhp_stream *base);
 mhp_status mhp_host_submit(mhp_stream *stream, mhp_task_fn task, const void *argument, size_t bytes);
+mhp_status mhp_host_call_always(mhp_stream *stream, mhp_call_fn call, const void *argument, size_t bytes);
 mhp_status mhp_host_copy(mhp_stream *stream, void *target, const void *source, size_t bytes);
 mhp_status mhp_host_zero(mhp_stream *stream, void *target, size_t bytes);
 mhp_status mhp_host_stream_wait(mhp_stream *stream, mhp_event *event);

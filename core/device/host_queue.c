@@ -1,4 +1,5 @@
 /* Queues that threads of the host serve: submitting, waiting, draining. */
+#include <assert.h>
 #include <string.h>
 
 #include "core/device/host.h"
@@ -88,6 +89,7 @@ static mhp_status append(host_stream *stream, const queue_item *head, const void
     item = &stream->items[(stream->head + stream->count) % stream->capacity];
     item->kind = head->kind;
     item->task = head->task;
+    item->call = head->call;
     item->event = head->event;
     item->word = head->word;
     item->value = head->value;
@@ -119,6 +121,7 @@ static void head_of(queue_item *item, item_kind kind, mhp_event *event)
 {
     item->kind = kind;
     item->task = NULL;
+    item->call = NULL;
     item->event = event;
     item->word = NULL;
     item->value = 0;
@@ -131,6 +134,17 @@ mhp_status mhp_host_submit(mhp_stream *stream, mhp_task_fn task, const void *arg
     head_of(&item, ITEM_TASK, NULL);
     item.task = task;
     return append(host_stream_of(stream), &item, argument, bytes, false);
+}
+
+mhp_status mhp_host_call_always(mhp_stream *base, mhp_call_fn call, const void *argument, size_t bytes)
+{
+    host_stream *stream = host_stream_of(base);
+    queue_item item;
+
+    assert(stream->kind == MHP_STREAM_COMM);
+    head_of(&item, ITEM_CALL, NULL);
+    item.call = call;
+    return append(stream, &item, argument, bytes, false);
 }
 
 typedef struct word_arguments {

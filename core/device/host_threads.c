@@ -85,12 +85,12 @@ static void hold_back(host_device *device)
     }
 }
 
-/* Runs the head task with the lock released. */
-static void run_task(host_stream *stream, queue_item *item)
+/* Runs the head, a task or a call, with the lock released. */
+static void run_head(host_stream *stream, queue_item *item)
 {
     host_device *device = stream->device;
     uint64_t start_ns;
-    mhp_status status;
+    mhp_status status = stream->status;
 
     stream->running = true;
     if (device->base.kind == MHP_DEVICE_TEST) {
@@ -98,7 +98,7 @@ static void run_task(host_stream *stream, queue_item *item)
     }
     pthread_mutex_unlock(&device->lock);
     start_ns = mhp_time_ns();
-    status = item->task(NULL, item->argument);
+    status = item->kind == ITEM_CALL ? item->call(status, item->argument) : item->task(NULL, item->argument);
     start_ns = mhp_time_ns() - start_ns;
     pthread_mutex_lock(&device->lock);
     stream->busy_ns += start_ns;
@@ -120,8 +120,11 @@ static void serve(host_stream *stream)
     switch (item->kind) {
     case ITEM_TASK:
         if (stream->status == MHP_OK) {
-            run_task(stream, item);
+            run_head(stream, item);
         }
+        break;
+    case ITEM_CALL:
+        run_head(stream, item);
         break;
     case ITEM_WAIT:
         if (stream->status == MHP_OK && item->event) {

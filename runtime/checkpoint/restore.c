@@ -211,6 +211,7 @@ static mhp_status share_path(mhp_store *store, const candidates *list, size_t in
 {
     mhp_status status = MHP_OK;
     mhp_event *arrived = NULL;
+    char *told = NULL;
 
     if (store->world_rank == ROOT) {
         snprintf(path, PATH_MAX, "%s", index < list->count ? list->paths[index] : "");
@@ -218,11 +219,17 @@ static mhp_status share_path(mhp_store *store, const candidates *list, size_t in
     if (store->world_size == 1) {
         return MHP_OK;
     }
+    MHP_TRY(out, mhp_calloc(&told, PATH_MAX, 1));
+    memcpy(told, path, PATH_MAX);
     MHP_TRY(out, mhp_event_create(store->device, &arrived));
-    MHP_TRY(out, mhp_group_broadcast(store->world, path, PATH_MAX, ROOT, NULL, arrived));
+    MHP_TRY(out, mhp_group_broadcast(store->world, told, PATH_MAX, ROOT, NULL, arrived));
     MHP_TRY(out, mhp_event_synchronize(arrived, 0));
+    memcpy(path, told, PATH_MAX);
 out:
-    mhp_event_destroy(arrived);
+    if (mhp_comm_may_release(store->params.comm, status)) {
+        mhp_event_destroy(arrived);
+        mhp_free(told);
+    }
     return status;
 }
 
