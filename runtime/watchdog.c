@@ -13,7 +13,7 @@
 
 enum { TICK_MS = 100, FAILURES_NS = 400000000, PATH_LENGTH_MAX = MHP_WATCHDOG_PATH_MAX - 64 };
 
-static const double beat_s = 0.09, stopped_s = 2, told_s = 1;
+static const double beat_s = 0.09, stopped_s = 2, told_s = 1, other_reports_s = 1;
 
 double mhp_watchdog_seconds(uint64_t then_ns)
 {
@@ -257,7 +257,15 @@ bool mhp_watchdog_fail(mhp_watchdog *watchdog, bool agreed)
 
 bool mhp_watchdog_gave_up(mhp_watchdog *watchdog, double patience_s)
 {
-    return watchdog && await(&watchdog->gave_up, patience_s);
+    const struct timespec pause = {0, 2000000};
+
+    if (!watchdog || !await(&watchdog->gave_up, patience_s)) {
+        return false;
+    }
+    while (watchdog->other_reports && mhp_watchdog_seconds(watchdog->ended_ns) < other_reports_s) {
+        nanosleep(&pause, NULL);
+    }
+    return true;
 }
 
 bool mhp_watchdog_wants_stop(const mhp_watchdog *watchdog)

@@ -42,7 +42,8 @@ void mhp_watchdog_saved(mhp_watchdog *watchdog, double seconds);
  * others what they do not know, so that they end. Takes a second at most. Returns whether this rank is to report the failure: of several
  * that fail at once the lowest, and rank 0 for all that agreed. Once; not NULL. */
 bool mhp_watchdog_fail(mhp_watchdog *watchdog, bool agreed);
-/* Whether the watchdog gave the run up, for a cause that is reported already; waits `patience_s` for it at most. */
+/* Whether the watchdog gave the run up, for a cause that is reported already; waits `patience_s` for it at most. Where
+ * another rank is about to report its failure, returns when it had the time for that: the launcher may end all with the first that ends. */
 bool mhp_watchdog_gave_up(mhp_watchdog *watchdog, double patience_s);
 /* Whether somebody asked for the run to stop behind this step with a checkpoint. Any thread. */
 bool mhp_watchdog_wants_stop(const mhp_watchdog *watchdog);

@@ -43,6 +43,7 @@ struct mhp_watchdog {
     atomic_int lowest_failed;       /* of the ranks that said that they failed by themselves, this one too; INT_MAX: none */
     atomic_int failed, failure_told;        /* this rank by itself: asked to tell; told and dumped */
     bool failure_agreed;            /* final when `failed` is set, as the text */
+    bool other_reports;             /* final when `gave_up` is set: the cause is another rank's failure, which that one is about to report */
     bool failure_is_late;           /* final when `failure_told` is set: the run had ended for another cause, which is reported */
     char failure[MHP_WATCHDOG_TEXT_MAX];
 };

@@ -7,7 +7,9 @@
 
 enum { ROOT = MHP_WATCHDOG_ROOT, TEXT_BYTES = MHP_WATCHDOG_TEXT_MAX, ORDER_MAX = 5 };
 
-static const double grace_s = 0.5, own_grace_s = 5;         /* after which a process is ended that does not end by itself */
+/* After which a process is ended that does not end by itself: where the cause is reported, where another rank is about to report it (and
+ * the launcher would end that one with the first that ends), and where it is this rank's own. */
+static const double grace_s = 0.5, other_grace_s = 2, own_grace_s = 5;
 static const double silent_s = 1.5, backstop_s = 5, link_s = 3;
 static const double second_request_s = 1, dump_again_s = 1, term_wait_s = 0.25;
 
@@ -292,6 +294,7 @@ static void take_failure(mhp_watchdog *watchdog, const char *said)
         mhp_liveness_tell(watchdog->liveness, WORD_FAILED, said);
     }
     snprintf(text, sizeof text, "rank %d: %s", failed, said + strcspn(said, " ") + 1);
+    watchdog->other_reports = watchdog->ended_ns == 0;
     give_up(watchdog, text, false);
 }
 
@@ -404,10 +407,18 @@ void mhp_watchdog_take_requests(mhp_watchdog *watchdog)
 
 /* ---- all of it ---- */
 
+static double grace_of(mhp_watchdog *watchdog)
+{
+    if (atomic_load(&watchdog->failed)) {
+        return own_grace_s;
+    }
+    return watchdog->other_reports ? other_grace_s : grace_s;
+}
+
 void mhp_watchdog_check(mhp_watchdog *watchdog)
 {
     if (watchdog->ended_ns != 0) {
-        if (mhp_watchdog_seconds(watchdog->ended_ns) >= (atomic_load(&watchdog->failed) ? own_grace_s : grace_s)) {
+        if (mhp_watchdog_seconds(watchdog->ended_ns) >= grace_of(watchdog)) {
             end(watchdog, MHP_EXIT_FAILED);
         }
         return;
