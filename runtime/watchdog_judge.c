@@ -412,7 +412,10 @@ static double grace_of(mhp_watchdog *watchdog)
     if (atomic_load(&watchdog->failed)) {
         return own_grace_s;
     }
-    return watchdog->other_reports ? other_grace_s : grace_s;
+    if (watchdog->other_reports) {      /* a launcher that terminates the rest has seen the end of a rank that has reported */
+        return watchdog->terminate_ns != 0 ? 0 : other_grace_s;
+    }
+    return grace_s;
 }
 
 void mhp_watchdog_check(mhp_watchdog *watchdog)
