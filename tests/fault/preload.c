@@ -1,0 +1,64 @@
+/* Preloaded before MPI: a rank hangs or dies in one of its calls. MHP_TEST_RANK: which rank; MHP_TEST_CALL: "finalize", or "allgather-N" for
+ * its N-th MPI_Iallgather; MHP_TEST_END: "hang" or "kill". */
+#include <dlfcn.h>
+#include <mpi.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int is(const char *variable, const char *value)
+{
+    const char *text = getenv(variable);
+
+    return text && strcmp(text, value) == 0;
+}
+
+static void come_to(const char *call)
+{
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+
+    if (!rank || !is("MHP_TEST_RANK", rank) || !is("MHP_TEST_CALL", call)) {
+        return;
+    }
+    if (is("MHP_TEST_END", "kill")) {
+        kill(getpid(), SIGKILL);
+    }
+    for (;;) {
+        pause();
+    }
+}
+
+static void find(const char *name, void *function_out)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+
+    if (!found) {
+        fprintf(stderr, "no %s behind the preloaded library\n", name);
+        abort();
+    }
+    memcpy(function_out, &found, sizeof found);
+}
+
+int MPI_Finalize(void)
+{
+    int (*next)(void);
+
+    come_to("finalize");
+    find("MPI_Finalize", &next);
+    return next();
+}
+
+int MPI_Iallgather(const void *own, int own_count, MPI_Datatype own_type, void *all, int count, MPI_Datatype type, MPI_Comm comm,
+                   MPI_Request *request)
+{
+    static int calls;           /* the comm thread's */
+    int (*next)(const void *, int, MPI_Datatype, void *, int, MPI_Datatype, MPI_Comm, MPI_Request *);
+    char call[32];
+
+    snprintf(call, sizeof call, "allgather-%d", ++calls);
+    come_to(call);
+    find("MPI_Iallgather", &next);
+    return next(own, own_count, own_type, all, count, type, comm, request);
+}
