@@ -166,7 +166,8 @@ const mhp_option mhp_watch_options[] = {
     SECONDS(start_seconds, "1800", "longest time from the first connection between ranks to the first step"),
     SECONDS(step_seconds, "600", "longest time of a step, and of a batch of an evaluation"),
     SECONDS(save_seconds, "1800", "longest time that a step waits for a checkpoint"),
-    SECONDS(silence_seconds, "60", "longest time without a sign of life of a rank; a warning names it at a quarter of it"),
+    SECONDS(silence_seconds, "60", "longest time without a sign of life of a rank, and of the ranks' leaving at the end; a warning names "
+                                   "a silent one at a quarter of it"),
     SECONDS(term_seconds, "2", "what a launcher leaves between SIGTERM and SIGKILL: 2 of Open MPI, KillWait of Slurm"),
     {.key = NULL},
 };

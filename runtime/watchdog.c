@@ -238,21 +238,35 @@ static bool await(atomic_int *flag, double patience_s)
     return atomic_load(flag);
 }
 
-bool mhp_watchdog_fail(mhp_watchdog *watchdog, bool agreed)
+/* Whether this rank is to report: of several ranks that fail at once the lowest does. */
+static bool reports_failure(mhp_watchdog *watchdog, bool agreed)
 {
     const struct timespec wait = {0, FAILURES_NS};
+
+    if (await(&watchdog->failure_told, told_s) && watchdog->failure_is_late) {
+        return false;
+    }
+    if (agreed || watchdog->rank == MHP_WATCHDOG_ROOT) {
+        return watchdog->rank == MHP_WATCHDOG_ROOT;
+    }
+    nanosleep(&wait, NULL);
+    return watchdog->rank <= atomic_load(&watchdog->lowest_failed);
+}
+
+bool mhp_watchdog_fail(mhp_watchdog *watchdog, bool agreed)
+{
+    const struct timespec wait = {0, 2 * FAILURES_NS};
+    bool reports;
 
     snprintf(watchdog->failure, sizeof watchdog->failure, "%.*s", MHP_WATCHDOG_TEXT_MAX - 1, mhp_error_text());
     watchdog->failure_agreed = agreed;
     atomic_store(&watchdog->failed, 1);
     wake(watchdog);
-    if (await(&watchdog->failure_told, told_s) && watchdog->failure_is_late) {
-        return false;
+    reports = reports_failure(watchdog, agreed);
+    if (!reports && !agreed) {
+        nanosleep(&wait, NULL);         /* the one that reports has the time for it: the launcher may end all with the first that ends */
     }
-    if (!agreed && watchdog->rank != MHP_WATCHDOG_ROOT) {
-        nanosleep(&wait, NULL);         /* of several ranks that fail at once the lowest reports */
-    }
-    return watchdog->rank == MHP_WATCHDOG_ROOT || (!agreed && watchdog->rank <= atomic_load(&watchdog->lowest_failed));
+    return reports;
 }
 
 bool mhp_watchdog_gave_up(mhp_watchdog *watchdog, double patience_s)

@@ -39,7 +39,7 @@ mhp_flight *mhp_watchdog_flight(mhp_watchdog *watchdog);        /* NULL for NULL
 /* A checkpoint took that long from its begin to its end: what the next one is expected to take. */
 void mhp_watchdog_saved(mhp_watchdog *watchdog, double seconds);
 /* This rank failed with the calling thread's error text, or all ranks agreed on a failure: writes the flight recorder, and tells the
- * others what they do not know, so that they end. Takes a second at most. Returns whether this rank is to report the failure: of several
+ * others what they do not know, so that they end. Takes two seconds at most. Returns whether this rank is to report the failure: of several
  * that fail at once the lowest, and rank 0 for all that agreed. Once; not NULL. */
 bool mhp_watchdog_fail(mhp_watchdog *watchdog, bool agreed);
 /* Whether the watchdog gave the run up, for a cause that is reported already; waits `patience_s` for it at most. Where

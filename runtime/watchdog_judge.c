@@ -294,8 +294,10 @@ static void take_failure(mhp_watchdog *watchdog, const char *said)
         mhp_liveness_tell(watchdog->liveness, WORD_FAILED, said);
     }
     snprintf(text, sizeof text, "rank %d: %s", failed, said + strcspn(said, " ") + 1);
-    watchdog->other_reports = watchdog->ended_ns == 0;
-    give_up(watchdog, text, false);
+    if (watchdog->ended_ns == 0) {
+        watchdog->other_reports = true;
+        give_up(watchdog, text, false);
+    }
 }
 
 void mhp_watchdog_take_word(void *context, int rank, int kind, const char *text)

@@ -444,6 +444,43 @@ static void ranks_agree_on_the_worst(world *w)
     CHECK(mhp_comm_agreed_failure(w->comm));
 }
 
+/* ---- failures; the last case ---- */
+
+/* What a part of a message has to wait for ends in an error: whoever waits for the message hears of it, also where a part is gone. Nobody
+ * receives. */
+static void a_send_that_fails_completes_its_event(world *w)
+{
+    enum { PARTS = 2 };
+    mhp_channel_params params = {.name = "failing", .source = 0, .target = 1, .slot_bytes = 128, .slot_count = 1, .slot_stride = 128,
+                                 .parts = PARTS, .part_bytes = 64};
+    mhp_event *bad = make_event(w), *done = make_event(w);
+    char *memory;
+
+    if (w->rank > 0 || w->size == 1 || w->ipc || !mhp_device_is_host_memory(w->device)) {
+        return;
+    }
+    CHECK_OK(mhp_device_alloc(w->device, params.slot_bytes, (void **)&memory));
+    for (int part = 0; part < PARTS; part++) {
+        mhp_event *after[PARTS] = {NULL};
+        mhp_channel *channel;
+
+        params.id = w->channels + part;
+        after[part] = bad;
+        CHECK_OK(mhp_channel_open(w->comm, &params, &channel));
+        CHECK_OK(mhp_event_arm(bad));
+        CHECK_OK(mhp_channel_send_parts(channel, memory, 0, after, done));
+        CHECK(mhp_event_query(done) == MHP_IN_PROGRESS);
+        mhp_error_set(MHP_ERR_NOT_FINITE, "what was to be sent is bad");
+        mhp_event_signal(bad, MHP_ERR_NOT_FINITE);
+        CHECK(mhp_event_synchronize(done, PATIENCE_S * 1000000000ull) == MHP_ERR_NOT_FINITE);
+        CHECK(strcmp(mhp_error_text(), "what was to be sent is bad") == 0);
+        mhp_channel_close(channel);
+    }
+    mhp_device_free(w->device, memory);
+    mhp_event_destroy(done);
+    mhp_event_destroy(bad);
+}
+
 /* Every later case runs in the world that this one leaves: the processes in reverse. */
 static void ranks_are_numbered_anew(world *w)
 {
@@ -476,7 +513,7 @@ int main(int argc, char **argv)
         channels_keep_their_order,        messages_travel_while_compute_runs, sends_wait_for_their_event,
         waiting_does_not_spin,            groups_reduce_every_type,           groups_scatter_gather_and_broadcast,
         groups_keep_their_order,          groups_of_some_ranks_do_not_meet,   clocks_are_read_within_their_error,
-        ranks_agree_on_the_worst,
+        ranks_agree_on_the_worst,         a_send_that_fails_completes_its_event,
     };
     const char *kind = argc > 1 ? argv[1] : "cpu";
     mhp_device_params params = {.kind = MHP_DEVICE_CPU, .threads = 1, .seed = 3};

@@ -278,6 +278,48 @@ static void an_error_of_a_signal_travels(void **state)
     mhp_device_close(device);
 }
 
+typedef struct completion {
+    mhp_event *event;
+    int *calls;
+} completion;
+
+static mhp_status complete_event(mhp_status status, const void *argument)
+{
+    const completion *call = argument;
+
+    (*call->calls)++;
+    mhp_event_signal(call->event, status);
+    return status;
+}
+
+/* On a stream that is well and on one that waits for what fails. */
+static void a_call_that_completes_an_event_is_made_always(void **state)
+{
+    mhp_device *device = open_device(kind_under_test, 0, 0);
+    mhp_stream *stream = make_stream(device, MHP_STREAM_COMM, MHP_PRIORITY_NORMAL);
+    mhp_event *gate = make_event(device), *done = make_event(device);
+    int calls = 0;
+    completion call = {done, &calls};
+
+    (void)state;
+    assert_int_equal(mhp_event_arm(done), MHP_OK);
+    assert_int_equal(mhp_stream_call_always(stream, complete_event, &call, sizeof call), MHP_OK);
+    assert_int_equal(mhp_event_synchronize(done, 10ull * SECOND_NS), MHP_OK);
+    assert_int_equal(mhp_event_arm(gate), MHP_OK);
+    assert_int_equal(mhp_stream_wait(stream, gate), MHP_OK);
+    assert_int_equal(mhp_event_arm(done), MHP_OK);
+    assert_int_equal(mhp_stream_call_always(stream, complete_event, &call, sizeof call), MHP_OK);
+    mhp_error_set(MHP_ERR_COMM, "channel a: cut");
+    mhp_event_signal(gate, MHP_ERR_COMM);
+    assert_int_equal(mhp_event_synchronize(done, 10ull * SECOND_NS), MHP_ERR_COMM);
+    assert_string_equal(mhp_error_text(), "channel a: cut");
+    assert_int_equal(mhp_stream_synchronize(stream), MHP_ERR_COMM);
+    assert_int_equal(calls, 2);
+    mhp_event_destroy(done);
+    mhp_event_destroy(gate);
+    mhp_device_close(device);
+}
+
 static void poison_wakes_who_waits(void **state)
 {
     mhp_device *device = open_device(kind_under_test, 0, 0);
@@ -566,6 +608,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_error_sticks_and_travels_with_events),
         cmocka_unit_test(an_error_of_a_host_call_sticks),
         cmocka_unit_test(an_error_of_a_signal_travels),
+        cmocka_unit_test(a_call_that_completes_an_event_is_made_always),
         cmocka_unit_test(poison_wakes_who_waits),
         cmocka_unit_test(memory_is_aligned_and_counted),
         cmocka_unit_test(copies_and_fills_run_in_stream_order),
