@@ -222,10 +222,33 @@ static void report_gains(const mhp_trainer *trainer, mhp_step_report *report)
     }
 }
 
-static void report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp_step_report *report)
+/* What each rank measured of itself. */
+static void report_own(mhp_trainer *trainer, mhp_step_report *report)
 {
     const step_statistics *statistics = &trainer->statistics;
     int world = trainer->store->world_size;
+
+    report->own_bubble = 1 - statistics->host[statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank + OWN_BUSY];
+    report->bubble = 1;
+    report->meters = trainer->energy;
+    report->rank_energy = trainer->rank_energy;
+    report->world_size = world;
+    for (int rank = 0; rank < world; rank++) {
+        const double *own = statistics->host + statistics->at.own + OWN_COUNT * (size_t)rank;
+
+        report->bubble -= own[OWN_BUSY] / world;
+        report->bytes_peak = fmax(report->bytes_peak, own[OWN_BYTES]);
+        report->stop = report->stop || own[OWN_STOP] != 0;
+        for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
+            trainer->rank_energy[rank].of[k] = own[OWN_ENERGY + k];
+            report->energy.of[k] += own[OWN_ENERGY + k];
+        }
+    }
+}
+
+static void report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp_step_report *report)
+{
+    const step_statistics *statistics = &trainer->statistics;
 
     memset(report, 0, sizeof *report);
     report->step = step;
@@ -240,18 +263,8 @@ static void report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp
     report->losses = statistics->host + statistics->at.loss;
     report->losses_count = trainer_replicas(trainer) * trainer_microbatches(trainer);
     report_gains(trainer, report);
-    report->own_bubble = 1 - statistics->host[statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank + OWN_BUSY];
-    report->bubble = 1;
-    for (int rank = 0; rank < world; rank++) {
-        const double *own = statistics->host + statistics->at.own + OWN_COUNT * (size_t)rank;
-
-        report->bubble -= own[OWN_BUSY] / world;
-        report->bytes_peak = fmax(report->bytes_peak, own[OWN_BYTES]);
-        report->stop = report->stop || own[OWN_STOP] != 0;
-        for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
-            report->energy.of[k] += own[OWN_ENERGY + k];
-        }
-    }
+    report->recorded = mhp_recorder_has_step(trainer->recorder, step);
+    report_own(trainer, report);
 }
 
 static void explain_fault(const mhp_trainer *trainer, mhp_step_report *report)

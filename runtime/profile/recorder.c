@@ -455,6 +455,11 @@ mhp_status mhp_recorder_end_step(mhp_recorder *recorder)
     return recorder->steps_done == recorder->trace.step_count ? finish(recorder) : MHP_OK;
 }
 
+bool mhp_recorder_has_step(const mhp_recorder *recorder, int64_t step)
+{
+    return recorder && recorder->begun && step >= recorder->first_step && step < recorder->first_step + recorder->trace.step_count;
+}
+
 /* ---- inside a step ---- */
 
 void mhp_recorder_pause(mhp_recorder *recorder)

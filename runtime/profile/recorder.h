@@ -42,6 +42,9 @@ mhp_status mhp_recorder_ready(mhp_recorder *recorder);
 mhp_status mhp_recorder_begin_step(mhp_recorder *recorder, int64_t step, uint64_t start_ns);
 mhp_status mhp_recorder_end_step(mhp_recorder *recorder);
 
+/* Whether the trace has this step, or will have it; known from the step's begin on. */
+bool mhp_recorder_has_step(const mhp_recorder *recorder, int64_t step);
+
 /* What is submitted between these two, inside a step, is not recorded; the next mark tells how long it took. */
 void mhp_recorder_pause(mhp_recorder *recorder);
 void mhp_recorder_resume(mhp_recorder *recorder);

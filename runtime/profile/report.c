@@ -281,6 +281,7 @@ mhp_status mhp_profile_report_table(const mhp_profile_report *report, FILE *stre
     write_head(report, stream);
     write_ranks(report->analysis, stream);
     write_kernels(report->analysis, stream);
+    mhp_report_energy_table(report->energy, stream);
     write_parts(report->analysis, stream);
     write_path(&report->analysis->mean_path, stream);
     fprintf(stream, "\nwhat would help most, by the simulator\n");

@@ -171,6 +171,7 @@ static json_t *lists_json(const mhp_profile_report *report, json_t *root)
     for (const mhp_definition *definition = mhp_profile_definitions; definition->term; definition++) {
         json_object_set_new(words, definition->term, json_string(definition->text));
     }
+    json_object_set_new(root, "energy", mhp_report_energy_json(report->energy));
     json_object_set_new(root, "ranks", ranks);
     json_object_set_new(root, "messages_by_records", messages_json(&analysis->messages));
     json_object_set_new(root, "no_messages_by_records", no_messages_json(analysis));
