@@ -486,8 +486,24 @@ void mhp_recorder_begin_action(mhp_recorder *recorder, size_t position, const mh
         return;
     }
     recorder->action = (int32_t)position;
-    mhp_action_format(action, name, sizeof name);
-    mhp_range_push(name);
+    if (mhp_range_available()) {
+        mhp_action_format(action, name, sizeof name);
+        mhp_range_push(name);
+    }
+}
+
+void mhp_recorder_begin_range(mhp_recorder *recorder, const char *name)
+{
+    if (recorder && recorder->active) {
+        mhp_range_push(name);
+    }
+}
+
+void mhp_recorder_end_range(mhp_recorder *recorder)
+{
+    if (recorder && recorder->active) {
+        mhp_range_pop();
+    }
 }
 
 void mhp_recorder_end_action(mhp_recorder *recorder)
@@ -502,7 +518,7 @@ void mhp_recorder_begin_group(mhp_recorder *recorder, const mhp_cursor *cursor, 
 {
     char name[MHP_GROUP_TEXT_MAX];
 
-    if (recorder && recorder->active) {
+    if (recorder && recorder->active && mhp_range_available()) {
         mhp_group_format(cursor->pass, part, name);
         mhp_range_push(name);
     }

@@ -140,9 +140,10 @@ static json_t *recording_json(const mhp_analysis *analysis)
 {
     const mhp_trace *trace = &analysis->set->ranks[0];
 
-    return json_pack("{s:I, s:o, s:o, s:o}", "marks_a_step", (json_int_t)trace->mark_count, "mark_ns",
-                     number(trace->mark_ns), "marks_share", number(analysis->marks_share), "reading_share",
-                     number(analysis->resolve_share));
+    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "marks_a_step", (json_int_t)trace->mark_count, "transfers_a_step",
+                     (json_int_t)analysis->transfers_a_step, "mark_ns", number(trace->mark_ns), "marks_share",
+                     number(analysis->marks_share), "transfers_share", number(analysis->transfers_share), "share",
+                     number(analysis->marks_share + analysis->transfers_share), "reading_share", number(analysis->resolve_share));
 }
 
 static json_t *lists_json(const mhp_profile_report *report, json_t *root)

@@ -74,8 +74,12 @@ static void check_two(const case_of_two *one, sample_clock clock)
     assert_near(figures->bubble_us, one->bubble_us, one->name);
     assert_near(figures->other_us, 100 + 1000 + one->other_us, one->name);
     assert_near(figures->compute_us, one->busy_us - 100 + 3000 - one->go_us, one->name);
-    assert_near(mhp_figures_hidden_share(figures), one->transfer_us > 0 ? one->hidden_us / one->transfer_us : 1,
-                one->name);
+    if (one->transfer_us > 0) {
+        assert_near(mhp_figures_hidden_share(figures), one->hidden_us / one->transfer_us, one->name);
+    } else {
+        assert_true(isnan(mhp_figures_hidden_share(figures)));
+    }
+    assert_true(isnan(mhp_figures_hidden_share(&analysis.mean[0]))); /* rank 0 receives nothing */
     assert_near(analysis.mean[0].compute_us, 1000, one->name);
     assert_near(analysis.mean[0].waited_for_us, one->bubble_us, one->name);
     assert_int_equal(analysis.ranking[0], one->bubble_us > 0 ? 0 : analysis.ranking[0]);
@@ -99,6 +103,29 @@ static void known_cases_give_exactly_their_figures(void **state)
             check_two(&cases[i], clocks[c]);
         }
     }
+}
+
+/* Rank 1 has 10 marks a step, and a message, which counts as two. */
+static void recording_costs_marks_and_transfers(void **state)
+{
+    sample_rank ranks[2];
+    mhp_trace traces[2];
+    mhp_trace_set set = {traces, 2};
+    mhp_analysis analysis;
+
+    (void)state;
+    make_two(&cases[0], (sample_clock){0, 0}, ranks);
+    traces[0] = ranks[0].trace;
+    traces[1] = ranks[1].trace;
+    traces[1].mark_ns = 4000;
+    traces[1].mark_count = 10;
+    assert_ok(mhp_analyse(&set, &analysis));
+    assert_near(analysis.mean_step_us, 4000, "the step");
+    assert_near(100 * analysis.marks_share, 1, "the marks' share");
+    assert_near(100 * analysis.transfers_share, 0.2, "the transfers' share");
+    assert_int_equal(analysis.transfers_a_step, 1);
+    mhp_analysis_release(&analysis);
+    release(ranks, 2);
 }
 
 static void add_beside(sample_rank *rank, mhp_lane lane, int microbatch, double start_us, double end_us)
@@ -399,6 +426,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_cases_give_exactly_their_figures),
+        cmocka_unit_test(recording_costs_marks_and_transfers),
         cmocka_unit_test(what_lanes_do_while_compute_waits_is_compute),
         cmocka_unit_test(the_critical_path_follows_what_was_awaited),
         cmocka_unit_test(the_path_is_the_step_where_a_stream_seems_to_begin_before_it),
