@@ -182,7 +182,13 @@ static void check_meters(world *w, const layout *at, const mhp_run_energy *energ
 
         CHECK(is_near(json_number_value(json_object_get(meter, "j")), (gpu ? 200 : 100) + lowest));
         CHECK(json_array_size(ranks) <= (size_t)(gpu ? at->ranks_per_card : at->ranks_per_node));
-        served += (int)json_array_size(ranks);
+        for (size_t r = 0; r < json_array_size(ranks); r++) {
+            int rank = (int)json_integer_value(json_array_get(ranks, r));
+
+            CHECK(mhp_run_energy_metered_by(energy, rank, gpu ? MHP_ENERGY_GPU : MHP_ENERGY_CPU) == lowest);
+            CHECK(r == 0 || rank > json_integer_value(json_array_get(ranks, r - 1)));
+            served++;
+        }
     }
     CHECK(served == w->size * (at->ranks_per_card > 0 ? 2 : 1));
     json_decref(root);
