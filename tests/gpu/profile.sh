@@ -37,3 +37,4 @@ ipc | nccl) limits+=(2) ;;
 esac
 "$check" records run/report.json "${limits[@]}"
 "$check" power run/metrics.jsonl "$ranks"
+grep -q '^  GPU  *[0-9.]* J a step, idle in bubbles [0-9.]* J, exposed [0-9.]* J$' table || fail "idle energy of the cards is not known: $(grep '^  GPU' table)"
