@@ -1,12 +1,12 @@
-/* mpirun -n 2 test_ranges FOLDER: the ranges that a profiler would see of a recorded step, caught here in place of NVTX: phases,
- * collectives and messages by the trace's words, all closed again, and none outside of recorded steps.
+/* mpirun -n 2 test_recorded FOLDER: what is told of a recorded step beside its trace. The energy of each rank's meters; and the ranges that a profiler would see,
+ * caught here in place of NVTX: phases, collectives and messages by the trace's words, all closed again, and none outside of recorded steps.
  *
  * A check that fails ends its rank, and with it the whole launch. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "core/folder.h"
-#include "core/memory.h"
+#include "core/file.h"
 #include "core/range.h"
 #include "runtime/trainer.h"
 #include "tests/ranks/check.h"
@@ -78,6 +78,43 @@ static mhp_status fill(void *context, uint64_t sample, int32_t *token, int32_t *
     return MHP_OK;
 }
 
+/* This rank's own copy of the node's only package. */
+static void set_package(const char *folder, const char *name, const char *text)
+{
+    char path[512];
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/packages%d/intel-rapl:0", folder, w->rank);
+    CHECK_OK(mhp_mkdirs(path));
+    snprintf(path, sizeof path, "%s/packages%d/intel-rapl:0/%s", folder, w->rank, name);
+    file = fopen(path, "w");
+    CHECK(file && fputs(text, file) >= 0 && fclose(file) == 0);
+}
+
+static mhp_run_energy *open_energy(mhp_trainer *trainer, const char *folder)
+{
+    char packages[512];
+    mhp_run_energy_params params = {.world = mhp_trainer_store(trainer)->world, .device = w->device, .packages = packages, .node = "node"};
+    mhp_run_energy *energy = NULL;
+
+    snprintf(packages, sizeof packages, "%s/packages%d", folder, w->rank);
+    set_package(folder, "name", "package-0\n");
+    set_package(folder, "max_energy_range_uj", "262143328850\n");
+    set_package(folder, "energy_uj", "1000000\n");
+    CHECK_OK(mhp_run_energy_open(&params, &energy));
+    mhp_trainer_meter(trainer, energy);
+    return energy;
+}
+
+/* Rank 0 meters the package for both. */
+static void check_energy(const mhp_step_report *report, double joules)
+{
+    CHECK(report->world_size == 2 && report->meters);
+    CHECK(fabs(report->energy.of[MHP_ENERGY_CPU] - joules) < 1e-9 && isnan(report->energy.of[MHP_ENERGY_GPU]));
+    CHECK(fabs(report->rank_energy[0].of[MHP_ENERGY_CPU] - joules) < 1e-9 && report->rank_energy[1].of[MHP_ENERGY_CPU] == 0);
+    CHECK(isnan(report->rank_energy[0].of[MHP_ENERGY_GPU]) && mhp_run_energy_metered_by(report->meters, 1, MHP_ENERGY_CPU) == 0);
+}
+
 /* DualPipe: both ranks hold both stages, so that gradients are reduced and parameters gathered. The second step is recorded. */
 static void train(const char *folder)
 {
@@ -97,14 +134,22 @@ static void train(const char *folder)
     mhp_trainer_params params = {.comm = w->comm, .model = &model, .parallel = &parallel, .schedule = &schedule, .optimizer = &optimizer,
                                  .train = &params_of, .profile = &profile, .directory = folder, .samples = {fill, NULL}};
     mhp_trainer *trainer = NULL;
+    mhp_run_energy *energy;
     mhp_step_report report;
 
     CHECK_OK(mhp_trainer_create(&params, &trainer));
     CHECK_OK(mhp_store_initialize(mhp_trainer_store(trainer), 1));
+    energy = open_energy(trainer, folder);
+    set_package(folder, "energy_uj", "6000000\n");
     CHECK_OK(mhp_trainer_step(trainer, 0, &report));
     CHECK(ranges.all == 0 && !report.recorded);
+    check_energy(&report, 5);
+    set_package(folder, "energy_uj", "8500000\n");
     CHECK_OK(mhp_trainer_step(trainer, 1, &report));
     CHECK(ranges.all > 0 && report.recorded);
+    check_energy(&report, 2.5);
+    mhp_trainer_meter(trainer, NULL);
+    mhp_run_energy_close(energy);
     mhp_trainer_destroy(trainer);
 }
 
@@ -128,7 +173,7 @@ int main(int argc, char **argv)
     mhp_device_params params = {.kind = MHP_DEVICE_CPU, .threads = 1};
 
     if (argc != 2 || mhp_device_open(&params, &w->device) != MHP_OK || mhp_comm_open(w->device, &w->comm) != MHP_OK) {
-        fprintf(stderr, "usage: test_ranges FOLDER (%s)\n", mhp_error_text());
+        fprintf(stderr, "usage: test_recorded FOLDER (%s)\n", mhp_error_text());
         return 2;
     }
     w->rank = mhp_comm_rank(w->comm);
