@@ -69,9 +69,11 @@ mhp_status mhp_recorder_mark(mhp_recorder *recorder, mhp_trace_span what);
 mhp_status mhp_recorder_wait(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch);
 mhp_status mhp_recorder_slot(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch, int slot,
                              mhp_lane lane);
-/* Compute stood still until the step that fills `slot` was done on its lane; until the partner was. */
+/* Compute stood still until the step that fills `slot` was done on its lane. */
 mhp_status mhp_recorder_joined(mhp_recorder *recorder, mhp_pass pass, int stage, int microbatch, int slot);
-mhp_status mhp_recorder_partner(mhp_recorder *recorder);
+/* A lane stood still until other lanes of the rank had done what its next work comes behind. Whoever makes a lane wait says so, for a
+ * group begins where the lane's mark before it stands. */
+mhp_status mhp_recorder_lanes(mhp_recorder *recorder, mhp_lane lane);
 /* A step that a cursor was moved by, and the part that it was of. */
 mhp_status mhp_recorder_group(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch,
                               mhp_step_part part, mhp_lane lane);

@@ -1,35 +1,28 @@
 /* What must hold of a run's files, found out by reading them:
  *   figures REPORT_JSON [PERCENT] every rank's parts add up to its step, shares are shares, what recording cost is at most so much of
  *                                 a step (20), energy is known or has a reason, and idle energy is what shares of the step make of it
- *   trace TRACE_JSON              events of a thread nest, flows have both ends in that order, counters never fall below 0
+ *   trace TRACE_JSON              events of a thread nest, flows have both ends in that order, counters never fall below 0,
+ *                                 and slots are filled while they are
  *   nested TRACE_JSON             the same of a run that may have no messages, but has a card's records
  *   records REPORT_JSON PERCENT [PERCENT]
  *                                 every rank has a card's records, all of them, and computed as long by them as by events; ranks
  *                                 that are several got states and gradients; messages took as long by records as by events
+ *   lanes FOLDER                  traces: no group begins before the end of what its lane waited for; some are on lanes beside compute
  *   power METRICS_JSONL CARDS     every step's energy is known, and makes a power that a card can have
  *   drawn REPORT_HTML BYTES       the page is no larger; all boxes lie within its time axis; curves are of at most 2000 points, of which
  *                                 each is a later step than the one before
  *   page REPORT_JSON DOM          every figure that the page shows is the report's, and what it draws as idle as well
  * Prints what it looked at; the first thing that does not hold ends it. */
-#include <jansson.h>
+#include "tests/report/check_report.h"
+
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "tests/report/lane_order.h"
 
 enum { FILE_BYTES_MAX = 1 << 28, PATH_MAX_BYTES = 256 };
-
-#define CHECK(condition, ...)                                                                                          \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "check_report: " __VA_ARGS__);                                                             \
-            fprintf(stderr, " (%s)\n", #condition);                                                                    \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 static json_t *read_json(const char *path)
 {
@@ -38,14 +31,6 @@ static json_t *read_json(const char *path)
 
     CHECK(root, "%s: line %d: %s", path, error.line, error.text);
     return root;
-}
-
-static double number_at(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-
-    CHECK(json_is_number(value), "%s is no number", key);
-    return json_number_value(value);
 }
 
 /* ---- figures ---- */
@@ -285,11 +270,30 @@ static void check_trace(const char *path, bool card)
     }
     CHECK(!card || card_streams > 0, "no CUDA stream has a thread");
     CHECK(counter_count > 0 && name_count > 0, "no counters or no names");
-    printf("%zu events nest, %zu messages, %zu counts, %zu CUDA streams\n", slice_count, flow_count / 2, counter_count,
-           card_streams);
+    printf("%zu events nest, %zu messages, %zu counts, %zu of filled slots, %zu CUDA streams\n", slice_count, flow_count / 2,
+           counter_count, check_slots(events), card_streams);
     mhp_free(slices);
     mhp_free(flows);
     json_decref(root);
+}
+
+/* ---- the traces ---- */
+
+static void check_lanes(const char *folder)
+{
+    mhp_trace_set set;
+    size_t beside_count = 0;
+
+    CHECK(mhp_trace_set_read(folder, &set) == MHP_OK, "%s", mhp_error_text());
+    for (int rank = 0; rank < set.count; rank++) {
+        char text[LANE_ORDER_TEXT_MAX];
+
+        beside_count += lane_order_check(&set.ranks[rank], text);
+        CHECK(!text[0], "%s", text);
+    }
+    CHECK(beside_count > 0, "no pair has a lane beside compute");
+    printf("%zu groups beside compute begin where they could\n", beside_count);
+    mhp_trace_set_release(&set);
 }
 
 /* ---- a card's records ---- */
@@ -567,12 +571,14 @@ int main(int argc, char **argv)
         check_trace(argv[2], true);
     } else if ((argc == 4 || argc == 5) && strcmp(argv[1], "records") == 0) {
         check_records(argv[2], atof(argv[3]), argv[4]); /* NULL behind the last */
+    } else if (argc == 3 && strcmp(argv[1], "lanes") == 0) {
+        check_lanes(argv[2]);
     } else if (argc == 4 && strcmp(argv[1], "power") == 0) {
         check_power(argv[2], atoi(argv[3]));
     } else if (argc == 4 && strcmp(argv[1], "page") == 0) {
         check_page(argv[2], argv[3]);
     } else {
-        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|drawn|page FILE [PERCENT [PERCENT]|CARDS|BYTES|DOM]\n");
+        fprintf(stderr, "usage: check_report figures|trace|nested|records|lanes|power|drawn|page FILE [PERCENT [PERCENT]|CARDS|BYTES|DOM]\n");
         return 2;
     }
     return 0;

@@ -47,6 +47,21 @@ launch 2 train config.yaml --set schedule.kind=1f1b --set schedule.microbatches=
     --profile 2 --set profile.start=1 >/dev/null
 "$mhcpipe" report 1f1b | grep -q 'steps 5 to 6' || fail "a resumed run records other steps"
 
+echo "== pairs on lanes of their own: no group has the time for which its lane waited, nor has compute"
+cp config.yaml late.yaml
+printf 'fault:\n  - {kind: slow, rank: 0, step: 3, action: "(3F3;0B1)OVERLAP_F_B", seconds: 0.3}\n' >>late.yaml
+for case in "dualpipe streams config.yaml" "dualpipev parts config.yaml" "dualpipev streams late.yaml" "dualpipev parts late.yaml"; do
+    read -r kind pair config <<<"$case"
+    launch 2 train "$config" --set schedule.kind="$kind" --set schedule.microbatches=8 --set train.steps=3 --set log.dir=lanes \
+        --set schedule.overlap.pair="$pair" --set schedule.overlap.slices=2 --profile 2 >/dev/null
+    "$mhcpipe" report lanes >out || fail "$case: $(cat out)"
+    "$check" figures lanes/report.json
+    "$check" trace lanes/profile/trace.json
+    "$check" lanes lanes/profile
+    [ "$config" = config.yaml ] ||
+        awk '$1 == 1 && $2 > 100 { found = $3 < 40 && $7 > 40 } END { exit !found }' out || fail "$case: rank 1 does not wait: $(cat out)"
+done
+
 echo "== measured costs"
 "$mhcpipe" plan run/config.resolved.yaml --costs costs.yaml >out
 simulated=$(grep -o '"simulated_plan_us":[^,]*' <(tr -d ' ' <run/report.json) | cut -d: -f2)

@@ -138,8 +138,18 @@ static void add_beside(sample_rank *rank, mhp_lane lane, int microbatch, double 
     sample_add(rank, span, start_us, end_us);
 }
 
+static void add_lane_wait(sample_rank *rank, mhp_lane lane, double start_us, double end_us)
+{
+    mhp_trace_span span = sample_span(MHP_TRACE_WAIT, -1, -1);
+
+    span.lane = lane;
+    span.action = 1;
+    sample_add(rank, span, start_us, end_us);
+}
+
 /* Rank 1's compute works until 1100 and waits for the state until 1600 and for its lanes from 3000 to 3500. Beside it lanes work from
- * 500 to 700, which compute hides, from 1000 to 1200 and 1150 to 1250, from 1500 to 1700, and from 3100 to 3600. */
+ * 500 to 700, which compute hides, from 1000 to 1200 and 1150 to 1250, from 1500 to 1700, and from 3100 to 3600; what
+ * they wait for in between is nothing that was done. */
 static void what_lanes_do_while_compute_waits_is_compute(void **state)
 {
     static const double edges[][2] = {{100, 1100}, {1100, 1200}, {1200, 1250}, {1250, 1500}, {1500, 1600},
@@ -162,7 +172,9 @@ static void what_lanes_do_while_compute_waits_is_compute(void **state)
     add_beside(&ranks[1], MHP_LANE_GRADIENT, 3, 1150, 1250);
     add_beside(&ranks[1], MHP_LANE_STATE, 4, 500, 700);
     add_beside(&ranks[1], MHP_LANE_STATE, 5, 1000, 1200);
+    add_lane_wait(&ranks[1], MHP_LANE_PARTNER, 100, 1500);
     add_beside(&ranks[1], MHP_LANE_PARTNER, 6, 1500, 1700);
+    add_lane_wait(&ranks[1], MHP_LANE_PARTNER, 1700, 3100);
     add_beside(&ranks[1], MHP_LANE_PARTNER, 7, 3100, 3600);
     sample_message(&ranks[1], MHP_CAUSE_STATE, 1, 0, 0, 4096, 50, 1600);
     traces[0] = ranks[0].trace;
