@@ -12,6 +12,7 @@
 #include "launch/planning.h"
 #include "launch/run_report.h"
 #include "launch/signals.h"
+#include "runtime/profile/identity.h"
 #include "runtime/trainer.h"
 #include "scheduler/draw.h"
 #include "scheduler/formula.h"
@@ -375,6 +376,7 @@ static mhp_status prepare_row(const bench *b, row *r)
     MHP_RETURN_IF_ERROR(mhp_asprintf(&r->directory, "%s/%s", b->params->output, r->name));
     if (b->session->root) {
         MHP_RETURN_IF_ERROR(mhp_mkdirs(r->directory));
+        MHP_RETURN_IF_ERROR(mhp_profile_remove(r->directory));
         MHP_RETURN_IF_ERROR(mhp_config_save(config, r->directory));
     }
     return MHP_OK;
