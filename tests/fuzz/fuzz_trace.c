@@ -277,6 +277,7 @@ static bool add_file(file *f, mhp_trace_set *set)
     return good;
 }
 
+#ifdef MHP_LIBFUZZER
 /* libFuzzer's: mostly an edit at the end, for bytes changed blindly rarely leave spans that fit together. */
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t size_most);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t size_most, unsigned seed);
@@ -293,6 +294,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t size_most, uns
     }
     return size + EDIT_BYTES;
 }
+#endif
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
