@@ -241,7 +241,8 @@ static bool are_kernels_right(const mhp_trace_header *header, const char *names)
     bool on = header->kernels == MHP_TRACE_KERNELS_ON;
 
     return header->kernels >= 0 && header->kernels < MHP_TRACE_KERNELS_COUNT && header->records_lost >= 0 &&
-           header->records_lost <= LOST_MAX && is_near(header->records_error_ns, 0) && memchr(header->no_kernels, '\0', sizeof header->no_kernels) &&
+           header->records_lost <= LOST_MAX && is_near(header->records_error_ns, 0) &&
+           memchr(header->no_kernels, '\0', sizeof header->no_kernels) &&
            (on ? header->names_bytes > 0 && names[0] == '\0' && names[header->names_bytes - 1] == '\0'
                : header->record_count == 0 && header->names_bytes == 0);
 }
