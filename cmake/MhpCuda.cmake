@@ -24,14 +24,14 @@ endif()
 check_language(CXX)
 check_language(CUDA)
 if(CMAKE_CXX_COMPILER AND CMAKE_CUDA_COMPILER)
-    find_package(CUDAToolkit 12.0 QUIET)
+    find_package(CUDAToolkit 12.4 QUIET)
 endif()
 if(NOT CUDAToolkit_FOUND OR NOT TARGET CUDA::cublasLt)
     if(mhp_cuda STREQUAL "on")
-        message(FATAL_ERROR "MHP_CUDA is on: expected nvcc, a C++ compiler that it takes, and cuBLASLt of CUDA 12.0 or newer; "
+        message(FATAL_ERROR "MHP_CUDA is on: expected nvcc, a C++ compiler that it takes, and cuBLASLt of CUDA 12.4 or newer; "
             "set CUDACXX to nvcc's path, or MHP_CUDA to off")
     endif()
-    message(STATUS "CUDA backend: not built (no toolkit of CUDA 12.0 or newer, or no C++ compiler)")
+    message(STATUS "CUDA backend: not built (no toolkit of CUDA 12.4 or newer, or no C++ compiler)")
     return()
 endif()
 

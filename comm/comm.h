@@ -30,6 +30,8 @@ typedef enum mhp_transport_kind { MHP_TRANSPORT_AUTO, MHP_TRANSPORT_IPC, MHP_TRA
 mhp_status mhp_comm_choose_transport(mhp_comm *comm, mhp_transport_kind kind);
 /* What carries messages from a rank to another: not AUTO. */
 mhp_transport_kind mhp_comm_transport(const mhp_comm *comm, int source, int target);
+/* Likewise what carries the sums of a group. */
+mhp_transport_kind mhp_comm_group_transport(const mhp_comm *comm, const int *members, int count);
 const char *mhp_transport_text(mhp_transport_kind kind);
 /* Sums `bytes` over the ranks that use this rank's card, and counts them: itself alone where there are no cards. Every rank, after the
  * transport was chosen; blocks. */

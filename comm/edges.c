@@ -121,6 +121,11 @@ mhp_transport_kind mhp_comm_transport(const mhp_comm *comm, int source, int targ
     return comm->edges ? mhp_topology_choose(&comm->edges->topology, comm->edges->kind, source, target) : MHP_TRANSPORT_MPI;
 }
 
+mhp_transport_kind mhp_comm_group_transport(const mhp_comm *comm, const int *members, int count)
+{
+    return comm->edges ? mhp_topology_choose_group(&comm->edges->topology, comm->edges->kind, members, count) : MHP_TRANSPORT_MPI;
+}
+
 mhp_status mhp_comm_sum_on_card(mhp_comm *comm, size_t bytes, size_t *sum_out, int *ranks_out)
 {
     const mhp_edges *edges = comm->edges;

@@ -14,18 +14,10 @@ struct mhp_group {
     int size, index;
 };
 
-/* That of all edges between members, if it is the same. */
 static const mhp_collectives *choose(const mhp_comm *comm, const int *members, int count)
 {
-    mhp_transport_kind kind = mhp_comm_transport(comm, members[0], members[1]);
+    mhp_transport_kind kind = mhp_comm_group_transport(comm, members, count);
 
-    for (int i = 0; i < count; i++) {
-        for (int j = 0; j < count; j++) {
-            if (i != j && mhp_comm_transport(comm, members[i], members[j]) != kind) {
-                return &mhp_collectives_mpi;
-            }
-        }
-    }
     if (kind == MHP_TRANSPORT_IPC && count <= MHP_IPC_MEMBERS_MAX) {
         return &mhp_collectives_ipc;
     }

@@ -84,3 +84,17 @@ mhp_transport_kind mhp_topology_choose(const mhp_topology *topology, mhp_transpo
     }
     return check_nccl(topology) == MHP_OK ? MHP_TRANSPORT_NCCL : MHP_TRANSPORT_MPI;
 }
+
+mhp_transport_kind mhp_topology_choose_group(const mhp_topology *topology, mhp_transport_kind kind, const int *members, int count)
+{
+    bool used[MHP_TRANSPORT_MPI + 1] = {false};
+
+    for (int i = 0; i < count; i++) {
+        for (int j = 0; j < count; j++) {
+            if (i != j) {
+                used[mhp_topology_choose(topology, kind, members[i], members[j])] = true;
+            }
+        }
+    }
+    return used[MHP_TRANSPORT_MPI] ? MHP_TRANSPORT_MPI : used[MHP_TRANSPORT_NCCL] ? MHP_TRANSPORT_NCCL : MHP_TRANSPORT_IPC;
+}

@@ -34,5 +34,7 @@ mhp_status mhp_topology_check(const mhp_topology *topology, mhp_transport_kind k
 /* What carries messages from `source` to `target`, never AUTO: the named transport, or by itself ipc where the source reaches the target,
  * else nccl between cards of a world where no two ranks share one, else mpi. */
 mhp_transport_kind mhp_topology_choose(const mhp_topology *topology, mhp_transport_kind kind, int source, int target);
+/* What carries a group's sums: the transport of all edges between members if it is the same, else nccl where no edge needs mpi, else mpi. */
+mhp_transport_kind mhp_topology_choose_group(const mhp_topology *topology, mhp_transport_kind kind, const int *members, int count);
 
 #endif

@@ -15,9 +15,16 @@ const mhp_variable *mhp_environment_variables(size_t *count_out)
     return variables;
 }
 
+bool mhp_environment_too_little(const mhp_variable *variable, const char *text)
+{
+    return variable->minimum > 0 && atoi(text) < variable->minimum;
+}
+
 void mhp_environment_set(void)
 {
     for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
-        setenv(variables[i].name, variables[i].value, 0);
+        const char *text = getenv(variables[i].name);
+
+        setenv(variables[i].name, variables[i].value, text && mhp_environment_too_little(&variables[i], text));
     }
 }

@@ -2,6 +2,7 @@
 #ifndef MHP_CORE_ENVIRONMENT_H
 #define MHP_CORE_ENVIRONMENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct mhp_variable {
@@ -11,7 +12,9 @@ typedef struct mhp_variable {
 } mhp_variable;
 
 const mhp_variable *mhp_environment_variables(size_t *count_out);
-/* Sets those that are not set. Before another thread reads the environment. */
+/* Whether `text` is a number below the variable's minimum. */
+bool mhp_environment_too_little(const mhp_variable *variable, const char *text);
+/* Sets those that are not set, or too little. Before another thread reads the environment. */
 void mhp_environment_set(void);
 
 #endif

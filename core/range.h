@@ -2,6 +2,10 @@
 #ifndef MHP_CORE_RANGE_H
 #define MHP_CORE_RANGE_H
 
+#include <stdbool.h>
+
+/* Whether anybody could listen: else a name is not worth putting together. */
+bool mhp_range_available(void);
 void mhp_range_push(const char *name);
 void mhp_range_pop(void);
 

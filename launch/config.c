@@ -32,6 +32,22 @@ const mhp_option mhp_config_options[] = {
     {.key = NULL},
 };
 
+/* What is counted in int, kernels' workspaces among it, has room for these. */
+enum { MICROBATCH_TOKENS_MAX = 1 << 23 };
+
+static mhp_status check_microbatch(const mhp_train_params *train)
+{
+    int64_t tokens = train->micro_batch_size * train->sequence_length;
+
+    if (tokens > MICROBATCH_TOKENS_MAX) {
+        return mhp_error_set(MHP_ERR_CONFIG, "train.micro_batch_size x train.sequence_length is %lld tokens: expected at most %d",
+                             (long long)tokens, MICROBATCH_TOKENS_MAX);
+    }
+    return MHP_OK;
+}
+
+enum { CUDA_HEAD_DIM_MAX = 256 };       /* of the kernels of attention */
+
 /* What a device computes in, and which widths. */
 static mhp_status check_device(const mhp_config *config)
 {
@@ -51,6 +67,10 @@ static mhp_status check_device(const mhp_config *config)
                                              "expected a multiple of 8",
                              (long long)model->hidden_size);
     }
+    if (cuda && model->head_dim > CUDA_HEAD_DIM_MAX) {
+        return mhp_error_set(MHP_ERR_CONFIG, "model.head_dim is %lld and parallel.device is cuda: expected at most %d",
+                             (long long)model->head_dim, CUDA_HEAD_DIM_MAX);
+    }
     return MHP_OK;
 }
 
@@ -60,6 +80,7 @@ mhp_status mhp_config_load(mhp_config *config, const char *path, char *const *ov
     MHP_RETURN_IF_ERROR(
         mhp_options_load(mhp_config_options, config, path, overrides, override_count));
     MHP_RETURN_IF_ERROR(mhp_error_prefix(mhp_model_params_resolve(&config->model), "%s: ", path));
+    MHP_RETURN_IF_ERROR(mhp_error_prefix(check_microbatch(&config->train), "%s: ", path));
     return mhp_error_prefix(check_device(config), "%s: ", path);
 }
 

@@ -180,7 +180,7 @@ static void check_cudnn(doctor *self)
 
 static void check_nccl(doctor *self, int card_count)
 {
-    static const char *const names[] = {"libnccl.so.2", NULL};
+    static const char *const names[] = {"libnccl.so.2", MHP_NCCL_LIBRARY, NULL};
     void *library = open_library(names);
     int (*get_version)(int *version);
     const mhp_library_symbol symbol = {"ncclGetVersion", &get_version};
@@ -272,7 +272,7 @@ static void check_cuda(doctor *self)
 /* ---- environment ---- */
 
 /* Those that a run sets where they are not set. */
-static void check_variables(doctor *self)
+static void print_variables(void)
 {
     size_t count;
     const mhp_variable *variables = mhp_environment_variables(&count);
@@ -285,9 +285,10 @@ static void check_variables(doctor *self)
             print_fact(variable->name, "not set: mhcpipe sets %s", variable->value);
             continue;
         }
-        print_fact(variable->name, "%s", text);
-        if (variable->minimum > 0 && atoi(text) < variable->minimum) {
-            add_missing(self, "%s is %s: %s. Unset it or set %s", variable->name, text, variable->reason, variable->value);
+        if (mhp_environment_too_little(variable, text)) {
+            print_fact(variable->name, "%s: mhcpipe sets %s, else %s", text, variable->value, variable->reason);
+        } else {
+            print_fact(variable->name, "%s", text);
         }
     }
 }
@@ -315,7 +316,7 @@ static void check_environment(doctor *self)
 
     printf("\nenvironment\n");
     if (*built_cuda) {
-        check_variables(self);
+        print_variables();
         print_fact("cards", "a rank takes the one of its number on its host, in turns, or parallel.gpu");
     }
     for (char **variable = environ; *variable; variable++) {

@@ -1,47 +1,23 @@
 #include "launch/run_report.h"
 
-#include <jansson.h>
-#include <string.h>
-
 #include "core/file.h"
 #include "core/memory.h"
 #include "runtime/memory_costs.h"
 #include "runtime/profile/identity.h"
-
-enum { METRICS_BYTES_MAX = 1 << 28 };
-
-/* Lines that are no objects, as one that was cut off may be, are left out. */
-static mhp_status read_metrics(mhp_run_report *run)
-{
-    mhp_status status = MHP_OK;
-    char *path = NULL, *text = NULL, *rest = NULL;
-    size_t size = 0;
-
-    run->metrics = json_array();
-    MHP_TRY(out, mhp_asprintf(&path, "%s/metrics.jsonl", run->directory));
-    if (!mhp_file_exists(path)) {
-        goto out;
-    }
-    MHP_TRY(out, mhp_file_read_all(path, METRICS_BYTES_MAX, &text, &size));
-    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        json_t *object = json_loads(line, 0, NULL);
-
-        if (json_is_object(object)) {
-            json_array_append(run->metrics, object);
-        }
-        json_decref(object);
-    }
-out:
-    mhp_free(path);
-    mhp_free(text);
-    return status;
-}
 
 static mhp_status read_config(mhp_run_report *run)
 {
     MHP_RETURN_IF_ERROR(mhp_config_load_saved(&run->config, run->directory));
     return mhp_layout_create(&run->config.model, &run->config.parallel, &run->config.schedule,
                              &run->layout);
+}
+
+static mhp_status read_metrics(mhp_run_report *run)
+{
+    const mhp_trace *trace = &run->traces.ranks[0];
+
+    MHP_RETURN_IF_ERROR(mhp_run_metrics_read(run->directory, trace->first_step + 1, trace->step_count, &run->metrics));
+    return mhp_report_energy_create(&run->analysis, &run->metrics, run->directory, &run->energy);
 }
 
 static mhp_status read_traces(mhp_run_report *run, const mhp_memory_params *params)
@@ -75,14 +51,17 @@ mhp_status mhp_run_report_read(const char *directory, mhp_run_report *run)
     MHP_RETURN_IF_ERROR(read_traces(run, &memory));
     MHP_RETURN_IF_ERROR(mhp_memory_costs(&memory, false, &run->sizes));
     MHP_RETURN_IF_ERROR(read_metrics(run));
-    return mhp_error_prefix(
+    MHP_RETURN_IF_ERROR(mhp_error_prefix(
         mhp_profile_report_create(&run->analysis, run->layout.plan, &run->sizes, &run->report),
-        "%s: ", run->directory);
+        "%s: ", run->directory));
+    run->report.energy = &run->energy;
+    return MHP_OK;
 }
 
 void mhp_run_report_release(mhp_run_report *run)
 {
-    json_decref(run->metrics);
+    mhp_report_energy_release(&run->energy);
+    mhp_run_metrics_release(&run->metrics);
     mhp_profile_report_release(&run->report);
     mhp_analysis_release(&run->analysis);
     mhp_trace_set_release(&run->traces);
@@ -107,7 +86,7 @@ mhp_status mhp_run_report_write_page(void *context, FILE *stream)
 {
     const mhp_run_report *run = context;
 
-    return mhp_profile_report_page(&run->report, run->metrics, stream);
+    return mhp_profile_report_page(&run->report, &run->metrics, stream);
 }
 
 mhp_status mhp_run_report_write_costs(void *context, FILE *stream)

@@ -17,10 +17,12 @@ typedef struct mhp_run_report {
     mhp_trace_set traces;
     mhp_analysis analysis;
     mhp_profile_report report;
-    struct json_t *metrics; /* an array: the lines of metrics.jsonl; empty without that file */
+    mhp_run_metrics metrics;
+    mhp_report_energy energy;
 } mhp_run_report;
 
-/* Reads config.resolved.yaml, profile/ and metrics.jsonl of the folder, which must outlive the report. Release in every case. */
+/* Reads config.resolved.yaml, profile/, metrics.jsonl and summary.json of the folder, whose name must outlive the report. Without the
+ * last two, or where they cannot be used, the report lacks curves and energy, and says why. Release in every case. */
 mhp_status mhp_run_report_read(const char *directory, mhp_run_report *run_out);
 void mhp_run_report_release(mhp_run_report *run);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/environment.h"
 #include "core/memory.h"
 #include "launch/binding.h"
 #include "launch/command.h"
@@ -89,6 +90,7 @@ void mhp_seat_process(const mhp_parallel_params *parallel, mhp_seat *seat_out)
         return;
     }
     if (parallel->device == MHP_DEVICE_CUDA) {      /* cards are wanted, and looking for them takes time */
+        mhp_environment_set();                      /* hwloc may call the driver first */
         (void)hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
     }
     if (hwloc_topology_load(topology) == 0) {

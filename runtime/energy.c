@@ -52,24 +52,26 @@ double mhp_joules_sum(const mhp_joules *joules)
 
 /* ---- who meters what ---- */
 
-/* Whether a rank below this one meters the same. */
-static bool is_metered_below(const mhp_run_energy *energy, int rank, mhp_energy_kind kind)
+int mhp_run_energy_metered_by(const mhp_run_energy *energy, int rank, mhp_energy_kind kind)
 {
     const place *own = &energy->places[rank];
 
+    if (kind == MHP_ENERGY_GPU && own->card == 0) {
+        return -1;
+    }
     for (int r = 0; r < rank; r++) {
         const place *other = &energy->places[r];
 
         if (other->node == own->node && (kind == MHP_ENERGY_CPU || other->card == own->card)) {
-            return true;
+            return r;
         }
     }
-    return false;
+    return rank;
 }
 
 static bool is_meter_of(const mhp_run_energy *energy, int rank, mhp_energy_kind kind)
 {
-    return (kind == MHP_ENERGY_CPU || energy->places[rank].card != 0) && !is_metered_below(energy, rank, kind);
+    return mhp_run_energy_metered_by(energy, rank, kind) == rank;
 }
 
 static mhp_status wait_for_sum(mhp_run_energy *energy)

@@ -41,6 +41,10 @@ typedef struct mhp_run_energy_params {
 mhp_status mhp_run_energy_open(const mhp_run_energy_params *params, mhp_run_energy **energy_out);
 void mhp_run_energy_close(mhp_run_energy *energy);
 
+/* Rank of the world that meters what `rank` is on: the processor packages of its node, or its card; -1 without a card. The same on
+ * every rank. */
+int mhp_run_energy_metered_by(const mhp_run_energy *energy, int rank, mhp_energy_kind kind);
+
 /* Opens another meter of what this rank meters in the world, for whoever wants power; NULL if it is not this rank that does. With
  * `shared` also of a card that another rank meters. */
 mhp_status mhp_run_energy_meter(const mhp_run_energy *energy, mhp_energy_kind kind, bool shared, mhp_energy_meter **meter_out);

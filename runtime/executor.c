@@ -119,12 +119,6 @@ static bool is_forward(const action_half *half)
     return half->cursor.pass == MHP_PASS_FORWARD;
 }
 
-/* Of a half that runs beside the other one; the compute stream waits for it at the pair's end. */
-static bool is_beside(mhp_lane lane)
-{
-    return lane == MHP_LANE_PARTNER || lane == MHP_LANE_LEADER;
-}
-
 /* Where the step runs that fills the half's place: what a message carries goes to a lane of its own, if there is one. */
 static mhp_lane filling_lane(const mhp_executor *executor, const action_half *half)
 {
@@ -133,7 +127,7 @@ static mhp_lane filling_lane(const mhp_executor *executor, const action_half *ha
     return half->target.leaves && executor_stream(executor, lane) ? lane : half->lane;
 }
 
-/* Makes a lane wait until the half's place is free. */
+/* Makes a lane wait until the half's place is free. One that a stage of this rank reads is, unless an open step reads it. */
 static mhp_status await_place(mhp_executor *executor, const action_half *half, mhp_lane lane)
 {
     int behind = half->stage->held->index + (is_forward(half) ? 1 : -1);
@@ -144,7 +138,7 @@ static mhp_status await_place(mhp_executor *executor, const action_half *half, m
     }
     MHP_RETURN_IF_ERROR(mhp_stream_wait(executor_stream(executor, lane), half->target.events->is_free));
     if (!half->target.leaves) {
-        return MHP_OK;
+        return executor_has_open_steps(executor) ? mhp_recorder_lanes(executor->params.recorder, lane) : MHP_OK;
     }
     MHP_RETURN_IF_ERROR(mhp_recorder_slot(executor->params.recorder, &half->cursor, half->stage->held->index, half->microbatch,
                                           executor_slot_of(half->stage, class_, half->microbatch), lane));
@@ -192,7 +186,7 @@ static mhp_status await_messages(mhp_executor *executor, action_half *half)
     half->target = is_forward(half) ? output_place(executor, half->stage, half->microbatch)
                                     : gradient_output_place(executor, half->stage, half->microbatch);
     MHP_RETURN_IF_ERROR(await_input(executor, half, 0, input_slices(executor, half)));
-    if (half->target.leaves && half->target.events && is_beside(filling_lane(executor, half))) {
+    if (half->target.leaves && half->target.events && executor_is_beside(filling_lane(executor, half))) {
         MHP_RETURN_IF_ERROR(await_place(executor, half, MHP_LANE_COMPUTE));
     }
     return MHP_OK;
@@ -292,18 +286,6 @@ static mhp_status submit_group(mhp_executor *executor, action_half *half, mhp_la
     return mhp_recorder_group(recorder, &half->cursor, half->stage->held->index, half->microbatch, part, lane);
 }
 
-/* What a half beside does next comes behind what compute waited for until now. */
-static mhp_status begin_beside(mhp_executor *executor, mhp_lane lane)
-{
-    return is_beside(lane) ? executor_order(executor, MHP_LANE_COMPUTE, lane) : MHP_OK;
-}
-
-/* Compute goes on when a half beside is done. */
-static mhp_status end_beside(mhp_executor *executor, mhp_lane lane)
-{
-    return is_beside(lane) ? executor_order(executor, lane, MHP_LANE_COMPUTE) : MHP_OK;
-}
-
 /* A step on slices as they come: the first is there. */
 static mhp_status take_slices(mhp_executor *executor, action_half *half)
 {
@@ -313,7 +295,7 @@ static mhp_status take_slices(mhp_executor *executor, action_half *half)
         if (i > 0) {
             MHP_RETURN_IF_ERROR(await_input(executor, half, i, slices));
             MHP_RETURN_IF_ERROR(mark(executor, half, MHP_MARK_RUN, -1));
-            MHP_RETURN_IF_ERROR(begin_beside(executor, half->lane));
+            MHP_RETURN_IF_ERROR(executor_begin_beside(executor, half->lane));
         }
         MHP_RETURN_IF_ERROR(submit_group(executor, half, half->lane, MHP_PART_CONNECTION, step_slice));
     }
@@ -343,7 +325,7 @@ static mhp_status step_half(mhp_executor *executor, action_half *half)
 {
     bool fills = half->target.events && half->cursor.step + 1 == half->cursor.step_count;
     mhp_lane lane = fills ? filling_lane(executor, half) : half->lane;
-    bool awaited = is_beside(lane) && half->target.leaves;     /* at the pass's begin */
+    bool awaited = executor_is_beside(lane) && half->target.leaves;     /* at the pass's begin */
     mhp_step_part part = mhp_cursor_next_part(&half->cursor);
 
     if (half->cursor.step == 0 && input_slices(executor, half) > 1) {
@@ -423,17 +405,17 @@ static mhp_status run_pair(mhp_executor *executor, const mhp_action *action, con
                                    leading[executor->params.pair], inputs));
     MHP_RETURN_IF_ERROR(begin_half(executor, &backward, action->backward_stage, action->backward_microbatch, MHP_PASS_INPUT_GRADIENT,
                                    following[executor->params.pair], inputs));
-    if (!is_beside(backward.lane)) {
+    if (!executor_is_beside(backward.lane)) {
         return step_pair(executor, &forward, &backward, inputs);
     }
     MHP_RETURN_IF_ERROR(mark(executor, &forward, MHP_MARK_RUN, -1));        /* both inputs are there */
-    MHP_RETURN_IF_ERROR(begin_beside(executor, forward.lane));
-    MHP_RETURN_IF_ERROR(begin_beside(executor, backward.lane));
+    MHP_RETURN_IF_ERROR(executor_begin_beside(executor, forward.lane));
+    MHP_RETURN_IF_ERROR(executor_begin_beside(executor, backward.lane));
     MHP_RETURN_IF_ERROR(step_pair(executor, &forward, &backward, inputs));
     MHP_RETURN_IF_ERROR(mark(executor, &backward, MHP_MARK_RUN, -1));
-    MHP_RETURN_IF_ERROR(end_beside(executor, forward.lane));
-    MHP_RETURN_IF_ERROR(end_beside(executor, backward.lane));
-    return mhp_recorder_partner(executor->params.recorder);
+    MHP_RETURN_IF_ERROR(executor_end_beside(executor, forward.lane));
+    MHP_RETURN_IF_ERROR(executor_end_beside(executor, backward.lane));
+    return mhp_recorder_lanes(executor->params.recorder, MHP_LANE_COMPUTE);
 }
 
 static mhp_status run_reduce(mhp_executor *executor, int stage)

@@ -117,8 +117,18 @@ mhp_status executor_create_lanes(mhp_executor *executor);
 void executor_destroy_lanes(mhp_executor *executor);
 /* Makes what comes next on a lane wait for what is on another now. */
 mhp_status executor_order(mhp_executor *executor, mhp_lane before, mhp_lane behind);
+/* Of a half that runs beside the other one; the compute stream waits for it at the pair's end. */
+static inline bool executor_is_beside(mhp_lane lane)
+{
+    return lane == MHP_LANE_PARTNER || lane == MHP_LANE_LEADER;
+}
+/* What a half beside does next comes behind what compute waited for until then; compute goes on when it is done. Nothing on other lanes. */
+mhp_status executor_begin_beside(mhp_executor *executor, mhp_lane lane);
+mhp_status executor_end_beside(mhp_executor *executor, mhp_lane lane);
 /* Notes that the last step of a half runs on a lane of its own, behind that step. */
 mhp_status executor_open_step(mhp_executor *executor, mhp_lane lane, const action_half *half);
+/* Whether there are any on lanes that the compute stream has not waited for. */
+bool executor_has_open_steps(const mhp_executor *executor);
 /* The compute stream waits for open steps that touch what a pass takes for itself; for all of a lane. */
 mhp_status executor_reclaim(mhp_executor *executor, const action_half *half);
 mhp_status executor_close_steps(mhp_executor *executor, mhp_lane lane);

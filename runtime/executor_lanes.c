@@ -44,9 +44,33 @@ mhp_status executor_order(mhp_executor *executor, mhp_lane before, mhp_lane behi
     return mhp_stream_wait(executor_stream(executor, behind), gate);
 }
 
+mhp_status executor_begin_beside(mhp_executor *executor, mhp_lane lane)
+{
+    if (!executor_is_beside(lane)) {
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(executor_order(executor, MHP_LANE_COMPUTE, lane));
+    return mhp_recorder_lanes(executor->params.recorder, lane);
+}
+
+mhp_status executor_end_beside(mhp_executor *executor, mhp_lane lane)
+{
+    return executor_is_beside(lane) ? executor_order(executor, lane, MHP_LANE_COMPUTE) : MHP_OK;
+}
+
 static open_step *step_at(lane_steps *steps, int i)
 {
     return &steps->items[(steps->first + i) % OPEN_STEPS_MAX];
+}
+
+bool executor_has_open_steps(const mhp_executor *executor)
+{
+    for (int l = 0; l < STEP_LANES; l++) {
+        if (executor->lanes[step_lanes[l]].count > 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Makes the compute stream wait for the first `count` open steps of a lane: the last of them comes behind the others. */

@@ -23,7 +23,12 @@ void executor_describe_message(uint64_t label, char *text, size_t size)
     }
 }
 
-mhp_status executor_send(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
+static mhp_trace_cause cause_of(channel_kind kind)
+{
+    return kind == CHANNEL_STATE ? MHP_CAUSE_STATE : MHP_CAUSE_GRADIENT;
+}
+
+static mhp_status submit_send(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
 {
     const mhp_plan *plan = executor->params.plan;
     int target_stage = executor_target_stage(kind, action->stage);
@@ -47,7 +52,7 @@ mhp_status executor_send(mhp_executor *executor, const mhp_action *action, chann
     return mhp_channel_send_parts(entry->channel, place.memory, slot, place.events->slices, place.events->is_free);
 }
 
-mhp_status executor_receive(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
+static mhp_status submit_receive(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
 {
     int source_stage = kind == CHANNEL_STATE ? action->stage - 1 : action->stage + 1;
     int source_rank = mhp_plan_owner(executor->params.plan, source_stage, action->microbatch);
@@ -57,7 +62,7 @@ mhp_status executor_receive(mhp_executor *executor, const mhp_action *action, ch
     slot_events *events = place.events;
     mhp_trace_span message = {
         .kind = MHP_TRACE_MESSAGE,
-        .cause = kind == CHANNEL_STATE ? MHP_CAUSE_STATE : MHP_CAUSE_GRADIENT,
+        .cause = (uint8_t)cause_of(kind),
         .stage = action->stage,
         .microbatch = action->microbatch,
         .slot = executor_slot_of(stage, executor_target_class(kind), action->microbatch),
@@ -75,4 +80,24 @@ mhp_status executor_receive(mhp_executor *executor, const mhp_action *action, ch
         MHP_RETURN_IF_ERROR(mhp_channel_receive_parts(entry->channel, message.slot, events->is_free, events->slices));
     }
     return mhp_recorder_transfer(executor->params.recorder, entry->watch, message, events->is_free, events->is_ready);
+}
+
+mhp_status executor_send(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
+{
+    mhp_status status;
+
+    mhp_recorder_begin_range(executor->params.recorder, mhp_trace_cause_text(cause_of(kind)));
+    status = submit_send(executor, action, kind, inputs);
+    mhp_recorder_end_range(executor->params.recorder);
+    return status;
+}
+
+mhp_status executor_receive(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
+{
+    mhp_status status;
+
+    mhp_recorder_begin_range(executor->params.recorder, mhp_trace_cause_text(cause_of(kind)));
+    status = submit_receive(executor, action, kind, inputs);
+    mhp_recorder_end_range(executor->params.recorder);
+    return status;
 }

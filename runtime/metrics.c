@@ -102,6 +102,35 @@ static void set_energy(json_t *root, const mhp_step_report *report)
     json_object_set_new(root, "j_per_token", number(report->tokens > 0 ? sum_j / (double)report->tokens : NAN));
 }
 
+/* A meter of `kind`, and the ranks that it serves so far: those whose energy it counts. */
+static json_t *meter_to_json(int kind, double joules)
+{
+    return json_pack("{s:s, s:[], s:o}", "kind", kind == MHP_ENERGY_GPU ? "gpu" : "cpu", "ranks", "j", number(joules));
+}
+
+/* What each meter of the world read, and which ranks share it: for the report, which knows how long each rank stood still. */
+static mhp_status set_meters(json_t *root, const mhp_step_report *report, int kind)
+{
+    json_t *list = json_object_get(root, "energy_meters"), **served = NULL;
+
+    MHP_RETURN_IF_ERROR(mhp_calloc(&served, (size_t)report->world_size, sizeof *served));
+    for (int rank = 0; rank < report->world_size; rank++) {
+        int by = mhp_run_energy_metered_by(report->meters, rank, (mhp_energy_kind)kind);
+
+        if (by == rank) {
+            json_t *meter = meter_to_json(kind, report->rank_energy[rank].of[kind]);
+
+            served[rank] = json_object_get(meter, "ranks");
+            json_array_append_new(list, meter);
+        }
+        if (by >= 0) {
+            json_array_append_new(served[by], json_integer(rank));
+        }
+    }
+    mhp_free(served);
+    return MHP_OK;
+}
+
 static json_t *report_to_json(const mhp_step_report *report, double held_out_loss)
 {
     double seconds = report->step_s > 0 ? report->step_s : 1e-9;
@@ -145,7 +174,21 @@ out:
 
 mhp_status mhp_metrics_write(mhp_metrics *metrics, const mhp_step_report *report, double held_out_loss)
 {
-    return write_line(metrics, report_to_json(report, held_out_loss));
+    json_t *root = report_to_json(report, held_out_loss);
+    bool metered = report->recorded && report->meters && !isnan(mhp_joules_sum(&report->energy));
+
+    if (root && metered) {
+        json_object_set_new(root, "energy_meters", json_array());
+    }
+    for (int kind = 0; root && metered && kind < MHP_ENERGY_KINDS; kind++) {
+        mhp_status status = set_meters(root, report, kind);
+
+        if (status < 0) {
+            json_decref(root);
+            return status;
+        }
+    }
+    return write_line(metrics, root);
 }
 
 mhp_status mhp_metrics_write_event(mhp_metrics *metrics, const char *event, const mhp_step_report *report, int64_t to_step)

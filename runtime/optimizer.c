@@ -242,18 +242,28 @@ mhp_status mhp_optimizer_reset(mhp_optimizer *optimizer)
     return mhp_stream_synchronize(optimizer->compute);
 }
 
-mhp_status mhp_optimizer_reduce(void *context, mhp_held_stage *held)
+static mhp_status submit_reduction(mhp_optimizer *optimizer, const stage_state *state)
 {
-    mhp_optimizer *optimizer = context;
-    stage_state *state = find_state(optimizer, held);
+    const mhp_held_stage *held = state->held;
 
-    if (mhp_group_size(held->group) == 1) {
-        return MHP_OK;
-    }
     MHP_RETURN_IF_ERROR(mhp_event_record(state->complete, optimizer->compute));
     MHP_RETURN_IF_ERROR(mhp_group_reduce_scatter(held->group, held->gradients, held->chunk, optimizer->store->kernels->full_dtype,
                                                  state->complete, state->reduced));
     return record_collective(optimizer, MHP_CAUSE_REDUCE, state);
+}
+
+mhp_status mhp_optimizer_reduce(void *context, mhp_held_stage *held)
+{
+    mhp_optimizer *optimizer = context;
+    mhp_status status;
+
+    if (mhp_group_size(held->group) == 1) {
+        return MHP_OK;
+    }
+    mhp_recorder_begin_range(optimizer->recorder, mhp_trace_cause_text(MHP_CAUSE_REDUCE));
+    status = submit_reduction(optimizer, find_state(optimizer, held));
+    mhp_recorder_end_range(optimizer->recorder);
+    return status;
 }
 
 static void *at_element(const mhp_optimizer *optimizer, void *base, int64_t element)
@@ -339,20 +349,49 @@ static mhp_status update_stage(mhp_optimizer *optimizer, stage_state *state, int
 
         MHP_RETURN_IF_ERROR(mhp_stream_submit(optimizer->compute, kernels->adamw, &args, sizeof args));
     }
-    MHP_RETURN_IF_ERROR(record_phase(optimizer, MHP_TRACE_UPDATE, held));
-    if (mhp_group_size(held->group) == 1) {
-        return MHP_OK;
-    }
+    return record_phase(optimizer, MHP_TRACE_UPDATE, held);
+}
+
+static mhp_status submit_gathering(mhp_optimizer *optimizer, stage_state *state)
+{
+    const mhp_held_stage *held = state->held;
+
     MHP_RETURN_IF_ERROR(mhp_event_record(state->updated, optimizer->compute));
     MHP_RETURN_IF_ERROR(mhp_group_all_gather(held->group, held->parameters, held->chunk, optimizer->store->kernels->full_dtype,
                                              state->updated, state->gathered));
     return record_collective(optimizer, MHP_CAUSE_GATHER, state);
 }
 
+static mhp_status submit_update(mhp_optimizer *optimizer, stage_state *state, int64_t step)
+{
+    mhp_status status;
+
+    mhp_recorder_begin_range(optimizer->recorder, mhp_trace_phase_text(MHP_TRACE_UPDATE));
+    status = update_stage(optimizer, state, step);
+    mhp_recorder_end_range(optimizer->recorder);
+    if (status < 0 || mhp_group_size(state->held->group) == 1) {
+        return status;
+    }
+    mhp_recorder_begin_range(optimizer->recorder, mhp_trace_cause_text(MHP_CAUSE_GATHER));
+    status = submit_gathering(optimizer, state);
+    mhp_recorder_end_range(optimizer->recorder);
+    return status;
+}
+
+static mhp_status submit_copy(mhp_optimizer *optimizer, const mhp_held_stage *held)
+{
+    mhp_status status;
+
+    mhp_recorder_begin_range(optimizer->recorder, mhp_trace_phase_text(MHP_TRACE_UPDATE));
+    status = mhp_store_cast_weights(optimizer->store, held, optimizer->compute);
+    mhp_recorder_end_range(optimizer->recorder);
+    return status;
+}
+
 mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step)
 {
     for (int i = 0; i < optimizer->stage_count; i++) {
-        MHP_RETURN_IF_ERROR(update_stage(optimizer, &optimizer->stages[i], step));
+        MHP_RETURN_IF_ERROR(submit_update(optimizer, &optimizer->stages[i], step));
     }
     for (int i = 0; i < optimizer->stage_count; i++) {
         const mhp_held_stage *held = optimizer->stages[i].held;
@@ -361,7 +400,7 @@ mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step)
             MHP_RETURN_IF_ERROR(mhp_stream_wait(optimizer->compute, optimizer->stages[i].gathered));
             MHP_RETURN_IF_ERROR(mhp_recorder_arrived(optimizer->recorder, optimizer->stages[i].gathered));
             MHP_RETURN_IF_ERROR(record_wait(optimizer, MHP_CAUSE_GATHER, held));
-            MHP_RETURN_IF_ERROR(mhp_store_cast_weights(optimizer->store, held, optimizer->compute));
+            MHP_RETURN_IF_ERROR(submit_copy(optimizer, held));
             MHP_RETURN_IF_ERROR(record_phase(optimizer, MHP_TRACE_UPDATE, held));
         }
     }

@@ -148,7 +148,7 @@ const mhp_option mhp_train_options[] = {
     {.key = "sequence_length", .type = MHP_OPTION_INT, .offset = TRAIN(sequence_length), .default_text = "256", .minimum = 1,
      .maximum = 1048576, .unit = "tokens", .help = "length of a sequence"},
     {.key = "micro_batch_size", .type = MHP_OPTION_INT, .offset = TRAIN(micro_batch_size), .default_text = "1", .minimum = 1,
-     .maximum = 65536, .unit = "sequences", .help = "size of a micro-batch"},
+     .maximum = 65535, .unit = "sequences", .help = "size of a micro-batch"},
     {.key = "verify_replay", .type = MHP_OPTION_INT, .offset = TRAIN(verify_replay), .default_text = "0", .minimum = 0, .maximum = 1e12,
      .unit = "steps", .help = "every so many steps losses and gradients are computed twice and compared bit by bit; 0: never"},
     {.key = "non_finite", .type = MHP_OPTION_SECTION, .offset = TRAIN(non_finite), .section = non_finite_options,

@@ -158,6 +158,7 @@ static mhp_status create_statistics(mhp_trainer *trainer)
     MHP_RETURN_IF_ERROR(mhp_event_create(trainer->device, &statistics->summed));
     MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, statistics->at.count * sizeof(double), (void **)&statistics->host));
     MHP_RETURN_IF_ERROR(mhp_device_alloc_host(trainer->device, OWN_COUNT * sizeof(double), (void **)&statistics->own));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&trainer->rank_energy, (size_t)mhp_comm_size(trainer->params.comm), sizeof *trainer->rank_energy));
     return mhp_device_alloc_host(trainer->device, MHP_OPTIMIZER_SCALARS * sizeof(double), (void **)&trainer->judgement);
 }
 
@@ -235,6 +236,7 @@ void mhp_trainer_destroy(mhp_trainer *trainer)
     mhp_lanes_drain(&trainer->lanes);
     mhp_replay_destroy(trainer->replay);
     mhp_device_free_host(trainer->device, trainer->judgement);
+    mhp_free(trainer->rank_energy);
     mhp_device_free_host(trainer->device, trainer->statistics.own);
     mhp_device_free_host(trainer->device, trainer->statistics.host);
     mhp_event_destroy(trainer->statistics.summed);

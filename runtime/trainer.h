@@ -51,6 +51,10 @@ typedef struct mhp_step_report {
     double flops;                   /* floating-point operations of products, whole world */
     double own_bubble;              /* of this rank */
     mhp_joules energy;              /* of the step, whole world; NaN: not readable, or nobody meters it */
+    const mhp_run_energy *meters;   /* who meters what; NULL: nobody */
+    const mhp_joules *rank_energy;  /* [world]: what each rank's meters read, 0 of what another one meters; until the next step */
+    int world_size;
+    bool recorded;                  /* the step is one of those in the run's traces */
     double bytes_peak;              /* most device memory of any rank so far */
     bool stop;                      /* a rank was asked to stop: the same on every rank */
     const double *losses;           /* [replicas * microbatches]: each micro-batch's sum of losses; until the next step */

@@ -40,6 +40,7 @@ struct mhp_trainer {
     mhp_replay *replay;             /* NULL: no step is run twice */
     uint64_t first_sample;          /* that step 0 would read */
     mhp_run_energy *energy;         /* may be NULL */
+    mhp_joules *rank_energy;        /* [world]: of the last step */
     int64_t done;                   /* number of the last step, from 1 */
 };
 

@@ -136,15 +136,25 @@ static mhp_status mark(const mhp_trainer *trainer, mhp_mark_kind kind, mhp_work 
     return mhp_flight_mark(mhp_watchdog_flight(trainer->params.watchdog), trainer->compute, &mark);
 }
 
-/* Submits the sum over the world of the statistics [first, end). */
-static mhp_status sum_statistics(mhp_trainer *trainer, size_t first, size_t end, mhp_trace_cause cause)
+static mhp_status submit_sum(mhp_trainer *trainer, size_t first, size_t end)
 {
     step_statistics *statistics = &trainer->statistics;
 
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, trainer->compute));
-    MHP_RETURN_IF_ERROR(mhp_group_all_reduce(trainer->store->world, statistics->memory + first, (int64_t)(end - first), MHP_DTYPE_F64,
-                                             MHP_REDUCE_SUM, statistics->filled, statistics->summed));
-    MHP_RETURN_IF_ERROR(mhp_stream_wait(trainer->compute, statistics->summed));
+    return mhp_group_all_reduce(trainer->store->world, statistics->memory + first, (int64_t)(end - first), MHP_DTYPE_F64, MHP_REDUCE_SUM,
+                                statistics->filled, statistics->summed);
+}
+
+/* Submits the sum over the world of the statistics [first, end). */
+static mhp_status sum_statistics(mhp_trainer *trainer, size_t first, size_t end, mhp_trace_cause cause)
+{
+    mhp_status status;
+
+    mhp_recorder_begin_range(trainer->recorder, mhp_trace_cause_text(cause));
+    status = submit_sum(trainer, first, end);
+    mhp_recorder_end_range(trainer->recorder);
+    MHP_RETURN_IF_ERROR(status);
+    MHP_RETURN_IF_ERROR(mhp_stream_wait(trainer->compute, trainer->statistics.summed));
     return record_wait(trainer, cause);
 }
 
@@ -153,8 +163,12 @@ static mhp_status fetch_statistics(mhp_trainer *trainer)
 {
     step_statistics *statistics = &trainer->statistics;
     size_t bytes = statistics->at.count * sizeof(double);
+    mhp_status status;
 
-    MHP_RETURN_IF_ERROR(mhp_stream_copy(trainer->compute, statistics->host, statistics->memory, bytes));
+    mhp_recorder_begin_range(trainer->recorder, mhp_trace_phase_text(MHP_TRACE_REPORT));
+    status = mhp_stream_copy(trainer->compute, statistics->host, statistics->memory, bytes);
+    mhp_recorder_end_range(trainer->recorder);
+    MHP_RETURN_IF_ERROR(status);
     MHP_RETURN_IF_ERROR(record_phase(trainer, MHP_TRACE_REPORT));
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, trainer->compute));
     MHP_RETURN_IF_ERROR(mhp_event_synchronize(statistics->filled, 0));
@@ -222,10 +236,33 @@ static void report_gains(const mhp_trainer *trainer, mhp_step_report *report)
     }
 }
 
-static void report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp_step_report *report)
+/* What each rank measured of itself. */
+static void report_own(mhp_trainer *trainer, mhp_step_report *report)
 {
     const step_statistics *statistics = &trainer->statistics;
     int world = trainer->store->world_size;
+
+    report->own_bubble = 1 - statistics->host[statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank + OWN_BUSY];
+    report->bubble = 1;
+    report->meters = trainer->energy;
+    report->rank_energy = trainer->rank_energy;
+    report->world_size = world;
+    for (int rank = 0; rank < world; rank++) {
+        const double *own = statistics->host + statistics->at.own + OWN_COUNT * (size_t)rank;
+
+        report->bubble -= own[OWN_BUSY] / world;
+        report->bytes_peak = fmax(report->bytes_peak, own[OWN_BYTES]);
+        report->stop = report->stop || own[OWN_STOP] != 0;
+        for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
+            trainer->rank_energy[rank].of[k] = own[OWN_ENERGY + k];
+            report->energy.of[k] += own[OWN_ENERGY + k];
+        }
+    }
+}
+
+static void report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp_step_report *report)
+{
+    const step_statistics *statistics = &trainer->statistics;
 
     memset(report, 0, sizeof *report);
     report->step = step;
@@ -240,18 +277,8 @@ static void report_step(mhp_trainer *trainer, int64_t step, int64_t targets, mhp
     report->losses = statistics->host + statistics->at.loss;
     report->losses_count = trainer_replicas(trainer) * trainer_microbatches(trainer);
     report_gains(trainer, report);
-    report->own_bubble = 1 - statistics->host[statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank + OWN_BUSY];
-    report->bubble = 1;
-    for (int rank = 0; rank < world; rank++) {
-        const double *own = statistics->host + statistics->at.own + OWN_COUNT * (size_t)rank;
-
-        report->bubble -= own[OWN_BUSY] / world;
-        report->bytes_peak = fmax(report->bytes_peak, own[OWN_BYTES]);
-        report->stop = report->stop || own[OWN_STOP] != 0;
-        for (int k = 0; k < MHP_ENERGY_KINDS; k++) {
-            report->energy.of[k] += own[OWN_ENERGY + k];
-        }
-    }
+    report->recorded = mhp_recorder_has_step(trainer->recorder, step);
+    report_own(trainer, report);
 }
 
 static void explain_fault(const mhp_trainer *trainer, mhp_step_report *report)
@@ -276,15 +303,25 @@ static void explain_fault(const mhp_trainer *trainer, mhp_step_report *report)
                        MHP_FAULT_TEXT_MAX - (size_t)length);
 }
 
-/* Submits the plan over the step's samples with gradients at zero before, and their reduction. */
-static mhp_status submit_gradients(mhp_trainer *trainer, int64_t step, mhp_batch *batch, int64_t targets)
+static mhp_status submit_preparation(mhp_trainer *trainer, mhp_batch *batch)
 {
     step_statistics *statistics = &trainer->statistics;
-    mhp_executor_inputs inputs = trainer_inputs(trainer, step, batch, targets > 0 ? 1.0 / (double)targets : 0);
 
     MHP_RETURN_IF_ERROR(mhp_batch_upload(batch, trainer->compute));
     MHP_RETURN_IF_ERROR(mhp_stream_zero(trainer->compute, statistics->memory, statistics->at.count * sizeof(double)));
-    MHP_RETURN_IF_ERROR(mhp_optimizer_zero(trainer->optimizer));
+    return mhp_optimizer_zero(trainer->optimizer);
+}
+
+/* Submits the plan over the step's samples with gradients at zero before, and their reduction. */
+static mhp_status submit_gradients(mhp_trainer *trainer, int64_t step, mhp_batch *batch, int64_t targets)
+{
+    mhp_executor_inputs inputs = trainer_inputs(trainer, step, batch, targets > 0 ? 1.0 / (double)targets : 0);
+    mhp_status status;
+
+    mhp_recorder_begin_range(trainer->recorder, mhp_trace_phase_text(MHP_TRACE_PREPARE));
+    status = submit_preparation(trainer, batch);
+    mhp_recorder_end_range(trainer->recorder);
+    MHP_RETURN_IF_ERROR(status);
     MHP_RETURN_IF_ERROR(record_phase(trainer, MHP_TRACE_PREPARE));
     MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->executor, &inputs));
     MHP_RETURN_IF_ERROR(mhp_optimizer_await(trainer->optimizer));
@@ -297,13 +334,19 @@ static mhp_status submit_marks(mhp_trainer *trainer, uint64_t start_ns, uint64_t
     step_statistics *statistics = &trainer->statistics;
     double *own = statistics->memory + statistics->at.own + OWN_COUNT * (size_t)trainer->store->world_rank;
     busy_mark mark = {trainer, start_ns, busy_start_ns};
+    mhp_status status;
 
-    MHP_RETURN_IF_ERROR(mhp_stream_host_call(trainer->compute, mark_busy, &mark, sizeof mark));
-    return mhp_stream_copy(trainer->compute, own, statistics->own, OWN_COUNT * sizeof(double));
+    mhp_recorder_begin_range(trainer->recorder, mhp_trace_phase_text(MHP_TRACE_REPORT));
+    status = mhp_stream_host_call(trainer->compute, mark_busy, &mark, sizeof mark);
+    if (status >= 0) {
+        status = mhp_stream_copy(trainer->compute, own, statistics->own, OWN_COUNT * sizeof(double));
+    }
+    mhp_recorder_end_range(trainer->recorder);
+    return status;
 }
 
-/* Submits the sums over the world, the norm and the clipping, and what the watches say of the step. */
-static mhp_status submit_judgement(mhp_trainer *trainer, int64_t targets)
+/* The sums over the world, the norm and the clipping, and what the watches say of the step. */
+static mhp_status submit_norm(mhp_trainer *trainer, int64_t targets)
 {
     const step_statistics *statistics = &trainer->statistics;
     double *memory = statistics->memory;
@@ -325,6 +368,16 @@ static mhp_status submit_judgement(mhp_trainer *trainer, int64_t targets)
     MHP_RETURN_IF_ERROR(
         mhp_stream_copy(trainer->compute, trainer->judgement, judgement, MHP_OPTIMIZER_SCALARS * sizeof(double)));
     return record_phase(trainer, MHP_TRACE_NORM);
+}
+
+static mhp_status submit_judgement(mhp_trainer *trainer, int64_t targets)
+{
+    mhp_status status;
+
+    mhp_recorder_begin_range(trainer->recorder, mhp_trace_phase_text(MHP_TRACE_NORM));
+    status = submit_norm(trainer, targets);
+    mhp_recorder_end_range(trainer->recorder);
+    return status;
 }
 
 /* Runs forward and backward passes a second time, and compares; a difference on any rank is an error on all. */

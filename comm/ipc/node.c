@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/memory.h"
@@ -20,6 +22,7 @@ typedef struct word_line {
 /* Where another process finds a rank's words, and memory of its device to try. */
 typedef struct node_card {
     int process, file;
+    uint32_t mark;                  /* what stands in the first word until all have looked */
     mhp_shared_name probe;
     int is_good;                    /* the rank could share both */
 } node_card;
@@ -62,9 +65,16 @@ static mhp_status create_words(mhp_node *node)
     return map_words(node, node->rank, node->file);
 }
 
+/* Where processes are numbered apart, as in a container for each, the path may lead to anybody's file, this rank's own too. */
+static mhp_status refuse_words(int rank, const char *path)
+{
+    return mhp_error_set(MHP_ERR_IO, "%s is not rank %d's: it sees other processes than this rank (another PID namespace?)", path, rank);
+}
+
 static mhp_status attach_words(mhp_node *node, int rank, const node_card *card)
 {
     mhp_status status;
+    struct stat facts;
     char path[64];
     int file;
 
@@ -73,9 +83,11 @@ static mhp_status attach_words(mhp_node *node, int rank, const node_card *card)
     if (file < 0) {
         return mhp_error_set(MHP_ERR_IO, "%s of rank %d: %s", path, rank, strerror(errno));
     }
-    status = map_words(node, rank, file);
+    status = fstat(file, &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_size == WORDS * sizeof(word_line)
+                 ? map_words(node, rank, file)
+                 : refuse_words(rank, path);
     close(file);
-    return status;
+    return status == MHP_OK && atomic_load(mhp_node_word(node, rank, 0)) != card->mark ? refuse_words(rank, path) : status;
 }
 
 mhp_status mhp_node_take_word(mhp_node *node, uint32_t value, int *index_out)
@@ -105,6 +117,10 @@ static mhp_status present(mhp_node *node, void **probe_out, node_card *card_out)
     size_t offset;
 
     MHP_RETURN_IF_ERROR(create_words(node));
+    if (getrandom(&card_out->mark, sizeof card_out->mark, 0) != sizeof card_out->mark) {
+        return mhp_error_set(MHP_ERR_IO, "a random number: %s", strerror(errno));
+    }
+    atomic_store(mhp_node_word(node, node->rank, 0), card_out->mark);
     card_out->process = (int)getpid();
     card_out->file = node->file;
     MHP_RETURN_IF_ERROR(mhp_device_alloc(node->device, PROBE_BYTES, probe_out));

@@ -231,6 +231,17 @@ mhp_status mhp_nccl_link_run(mhp_nccl_link *link, mhp_nccl_call call, cudaStream
     return status;
 }
 
+/* The comm thread may give the communicator up at any time. */
+static mhp_status finalize(mhp_nccl_link *link)
+{
+    mhp_status status;
+
+    pthread_mutex_lock(&link->lock);
+    status = !link->comm || link->aborted ? MHP_ERR_COMM : explain(link, link->api->finalize(link->comm));
+    pthread_mutex_unlock(&link->lock);
+    return status;
+}
+
 void mhp_nccl_link_close(mhp_nccl_link *link)
 {
     const struct timespec pause = {0, POLL_PAUSE_NS};
@@ -238,7 +249,7 @@ void mhp_nccl_link_close(mhp_nccl_link *link)
     if (!link->watched) {
         return;
     }
-    if (link->comm && !link->aborted && explain(link, link->api->finalize(link->comm)) >= 0) {
+    if (finalize(link) >= 0) {
         while (mhp_nccl_link_poll(link) == MHP_IN_PROGRESS) {
             nanosleep(&pause, NULL);
         }

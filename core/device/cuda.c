@@ -9,7 +9,8 @@
 #include "core/environment.h"
 #include "core/memory.h"
 
-enum { HOST_CALLS = 256, CAPABILITY_MAJOR_MIN = 8 };
+/* A block of attention's gradient takes up to 139 KiB of shared memory. Cards let a block have 99, 163 or more. */
+enum { HOST_CALLS = 256, CAPABILITY_MAJOR_MIN = 8, SHARED_BYTES_MIN = 163 << 10 };
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
@@ -97,8 +98,10 @@ static mhp_status find_driver(int *count_out)
 
 static mhp_status check_capability(cuda_device *device)
 {
-    int major = 0, minor = 0;
+    int major = 0, minor = 0, shared = 0;
 
+    MHP_RETURN_IF_ERROR(mhp_cuda_check(device, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->index),
+                                       "cudaDeviceGetAttribute"));
     MHP_RETURN_IF_ERROR(mhp_cuda_check(device, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device->index),
                                        "cudaDeviceGetAttribute"));
     MHP_RETURN_IF_ERROR(mhp_cuda_check(device, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device->index),
@@ -106,6 +109,10 @@ static mhp_status check_capability(cuda_device *device)
     if (major < CAPABILITY_MAJOR_MIN) {
         return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s has compute capability %d.%d: bf16 needs %d.0 or higher (A100, H100 and newer)",
                              device->name, major, minor, CAPABILITY_MAJOR_MIN);
+    }
+    if (shared < SHARED_BYTES_MIN) {
+        return mhp_error_set(MHP_ERR_UNSUPPORTED, "%s lets a block of threads have %d bytes of shared memory: expected at least %d, as "
+                             "A100, H100 and B200 have", device->name, shared, SHARED_BYTES_MIN);
     }
     if (mhp_cuda_has_code() != cudaSuccess) {
         return mhp_error_set(MHP_ERR_UNSUPPORTED, "this build has no code for %s, compute capability %d.%d: build it with "

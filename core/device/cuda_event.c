@@ -151,6 +151,7 @@ uint64_t mhp_cuda_event_time_ns(const mhp_event *base)
     }
     if (mhp_cuda_use(device) < 0 || (mhp_time_ns() - device->clock_ns > CLOCK_AGE_MAX_NS && mhp_cuda_calibrate(device) < 0) ||
         cudaEventElapsedTime(&elapsed_ms, device->clock_event, event->native) != cudaSuccess) {
+        (void)cudaGetLastError();       /* not for the next launch's check to find */
         return 0;
     }
     return device->clock_ns + (uint64_t)(int64_t)((double)elapsed_ms * 1e6);

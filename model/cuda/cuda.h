@@ -40,6 +40,11 @@ int mhp_cuda_processors(void);
  * need what that has: on a card with less, as of compute capability 8.0, the general ones serve. */
 enum { MHP_CUDA_SHARED_OF_H100 = 227 << 10 };
 int mhp_cuda_shared_bytes(void);
+/* Whether kernels of four streams in bf16 serve. */
+static inline bool mhp_cuda_serves_four(void)
+{
+    return mhp_cuda_shared_bytes() >= MHP_CUDA_SHARED_OF_H100;
+}
 /* As if it were no more than `bytes`; 0 takes that back. For tests of what smaller cards get, while no other thread submits. */
 void mhp_cuda_limit_shared(int bytes);
 

@@ -179,6 +179,7 @@ __global__ void __launch_bounds__(LOSS_THREADS)
 
 /* Rows are kept in shared memory while two blocks still fit a multiprocessor; wider ones are read again, from the L2 cache. */
 constexpr size_t KEPT_BYTES_MAX = 104 << 10;
+constexpr int LOSS_TOKENS_MAX = MHP_CUDA_SCRATCH_BYTES / sizeof(double);        /* their losses, until the last block sums them */
 
 template <typename real, int N>
 mhp_status cross_entropy_launch(cudaStream_t stream, const mhp_cross_entropy_args &args, const mhp_cuda_scratch &scratch)
@@ -186,6 +187,10 @@ mhp_status cross_entropy_launch(cudaStream_t stream, const mhp_cross_entropy_arg
     size_t bytes = (size_t)args.vocabulary * sizeof(real);
     bool kept = N > 1 && args.dlogits && bytes <= KEPT_BYTES_MAX &&
                 cudaFuncSetAttribute(cross_entropy_kernel<real, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) == cudaSuccess;
+
+    if (args.tokens > LOSS_TOKENS_MAX) {
+        return mhp_error_set(MHP_ERR_LIMIT, "cross_entropy of %d tokens: expected at most %d", args.tokens, LOSS_TOKENS_MAX);
+    }
 
     cross_entropy_kernel<real, N><<<args.tokens, LOSS_THREADS, kept ? bytes : 0, stream>>>(
         args.tokens, args.vocabulary, kept, (float)args.scale, args.target, static_cast<const real *>(args.logits),

@@ -354,8 +354,7 @@ template <typename T> bool is_four(const mhp_mix_args *)
 /* The case that has kernels of its own, on cards whose blocks may have the shared memory. */
 template <> bool is_four<bf16>(const mhp_mix_args *args)
 {
-    return args->connection.kind == MHP_CONNECTION_MHC && args->connection.streams == 4 &&
-           mhp_cuda_shared_bytes() >= MHP_CUDA_SHARED_OF_H100;
+    return args->connection.kind == MHP_CONNECTION_MHC && args->connection.streams == 4 && mhp_cuda_serves_four();
 }
 
 template <typename T> mhp_status mix(void *native, const void *argument)

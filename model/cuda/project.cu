@@ -228,17 +228,17 @@ template <int NT> __global__ void __launch_bounds__(PROJECT_THREADS) project_f32
     __shared__ __align__(16) float w[NT * 8][FMA_STRIP];
     int warp = (int)threadIdx.x / WARP;
     int lane = (int)threadIdx.x % WARP;
-    int row = (int)blockIdx.y * FMA_ROWS + lane;
-    int end = min(((int)blockIdx.x + 1) * p.slice_width, p.width);
+    int row = (int)blockIdx.x * FMA_ROWS + lane;
+    int end = min(((int)blockIdx.y + 1) * p.slice_width, p.width);
     float sum[NT] = {};
     float square = 0;
 
-    for (int begin = (int)blockIdx.x * p.slice_width; begin < end; begin += FMA_STRIP) {
+    for (int begin = (int)blockIdx.y * p.slice_width; begin < end; begin += FMA_STRIP) {
         int k = begin + lane;
 
         __syncthreads();
         for (int i = warp; i < FMA_ROWS; i += PROJECT_WARPS) {
-            int from = min((int)blockIdx.y * FMA_ROWS + i, p.rows - 1);
+            int from = min((int)blockIdx.x * FMA_ROWS + i, p.rows - 1);
 
             x[lane][i] = k < end ? ((const float *)p.x)[(size_t)from * (size_t)p.width + k] : 0;
         }
@@ -264,11 +264,11 @@ template <int NT> __global__ void __launch_bounds__(PROJECT_THREADS) project_f32
 #pragma unroll
     for (int i = 0; i < NT; i++) {
         if (warp + i * PROJECT_WARPS < p.projections) {
-            partial_sums(p, (int)blockIdx.x, row)[warp + i * PROJECT_WARPS] = sum[i];
+            partial_sums(p, (int)blockIdx.y, row)[warp + i * PROJECT_WARPS] = sum[i];
         }
     }
     if (warp == 0) {
-        *partial_square(p, (int)blockIdx.x, row) = square;
+        *partial_square(p, (int)blockIdx.y, row) = square;
     }
 }
 
@@ -283,7 +283,7 @@ template <int NT> static void launch_bf16(cudaStream_t stream, const projection 
 
 template <int NT> static void launch_f32(cudaStream_t stream, const projection *p)
 {
-    dim3 grid((unsigned)p->slices, (unsigned)ceil_div(p->rows, FMA_ROWS));
+    dim3 grid((unsigned)ceil_div(p->rows, FMA_ROWS), (unsigned)p->slices);      /* y ends at 65535 */
 
     project_f32<NT><<<grid, PROJECT_THREADS, 0, stream>>>(*p);
 }

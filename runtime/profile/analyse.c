@@ -6,6 +6,7 @@
 #include "core/memory.h"
 
 enum { PIECES_MAX = 3 }; /* of a wait: bubble, exposed, other */
+enum { MARKS_A_TRANSFER = 2 };
 
 /* ---- waits ---- */
 
@@ -295,13 +296,35 @@ static void rank_stragglers(mhp_analysis *analysis)
     }
 }
 
+/* Most transfers that a rank recorded in one step. */
+static int64_t count_transfers(const mhp_trace *trace)
+{
+    int64_t most = 0;
+
+    for (int step = 0; step < trace->step_count; step++) {
+        size_t count;
+        const mhp_trace_span *spans = mhp_trace_step(trace, step, &count);
+        int64_t transfers = 0;
+
+        for (size_t i = 0; i < count; i++) {
+            transfers += spans[i].kind == MHP_TRACE_MESSAGE || spans[i].kind == MHP_TRACE_COLLECTIVE;
+        }
+        most = transfers > most ? transfers : most;
+    }
+    return most;
+}
+
 static void weigh_recording(mhp_analysis *analysis)
 {
     for (int rank = 0; rank < analysis->rank_count && analysis->mean_step_us > 0; rank++) {
         const mhp_trace *trace = &analysis->set->ranks[rank];
+        int64_t transfers = count_transfers(trace);
         double marks_us = 1e-3 * trace->mark_ns * (double)trace->mark_count;
+        double transfers_us = 1e-3 * trace->mark_ns * MARKS_A_TRANSFER * (double)transfers;
         double resolve_us = 1e-3 * (double)trace->resolve_ns / analysis->step_count;
 
+        analysis->transfers_a_step = transfers > analysis->transfers_a_step ? transfers : analysis->transfers_a_step;
+        analysis->transfers_share = fmax(analysis->transfers_share, transfers_us / analysis->mean_step_us);
         analysis->marks_share = fmax(analysis->marks_share, marks_us / analysis->mean_step_us);
         analysis->resolve_share = fmax(analysis->resolve_share, resolve_us / analysis->mean_step_us);
     }
@@ -392,7 +415,7 @@ double mhp_figures_hidden_share(const mhp_rank_figures *figures)
     for (int cause = 0; cause < MHP_CAUSE_COUNT; cause++) {
         hidden_us += figures->hidden_us[cause];
     }
-    return transfer_us > 0 ? hidden_us / transfer_us : 1;
+    return transfer_us > 0 ? hidden_us / transfer_us : NAN;
 }
 
 double mhp_figures_pass_us(const mhp_rank_figures *figures, mhp_pass pass)

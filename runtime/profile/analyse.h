@@ -76,8 +76,10 @@ typedef struct mhp_analysis {
     mhp_rank_figures *mean; /* [rank], over all steps */
     mhp_path_figures mean_path;
     int *ranking; /* ranks, from the one that others waited for most */
-    double
-        marks_share; /* what recording cost: marks of a step times what one costs, over the step; of the worst rank */
+    /* What recording cost, of the worst rank: marks of a step times what one costs, over the step; and the same of its transfers, of
+     * which each counts as two marks: on a CPU the note of it and the reading of its events, on a card its begin and its end. */
+    double marks_share, transfers_share;
+    int64_t transfers_a_step; /* most of any rank and step */
     double resolve_share; /* and the host's time between steps to read them */
     mhp_kernel_figures *kernels; /* [rank], on average over steps; zeros without records; kernels.h */
     mhp_message_records messages;
@@ -99,7 +101,7 @@ int mhp_kernels_recorded(const mhp_analysis *analysis);
 
 /* Sums over causes and parts. */
 double mhp_figures_transfer_us(const mhp_rank_figures *figures);
-/* Hidden over transfer, 0 to 1; 1 without transfers. */
+/* Hidden over transfer, 0 to 1; NaN without transfers. */
 double mhp_figures_hidden_share(const mhp_rank_figures *figures);
 double mhp_figures_pass_us(const mhp_rank_figures *figures, mhp_pass pass);
 double mhp_figures_part_us(const mhp_rank_figures *figures, mhp_step_part part);

@@ -458,6 +458,11 @@ mhp_status mhp_recorder_end_step(mhp_recorder *recorder)
     return recorder->steps_done == recorder->trace.step_count ? finish(recorder) : MHP_OK;
 }
 
+bool mhp_recorder_has_step(const mhp_recorder *recorder, int64_t step)
+{
+    return recorder && recorder->begun && step >= recorder->first_step && step < recorder->first_step + recorder->trace.step_count;
+}
+
 /* ---- inside a step ---- */
 
 void mhp_recorder_pause(mhp_recorder *recorder)
@@ -484,8 +489,24 @@ void mhp_recorder_begin_action(mhp_recorder *recorder, size_t position, const mh
         return;
     }
     recorder->action = (int32_t)position;
-    mhp_action_format(action, name, sizeof name);
-    mhp_range_push(name);
+    if (mhp_range_available()) {
+        mhp_action_format(action, name, sizeof name);
+        mhp_range_push(name);
+    }
+}
+
+void mhp_recorder_begin_range(mhp_recorder *recorder, const char *name)
+{
+    if (recorder && recorder->active) {
+        mhp_range_push(name);
+    }
+}
+
+void mhp_recorder_end_range(mhp_recorder *recorder)
+{
+    if (recorder && recorder->active) {
+        mhp_range_pop();
+    }
 }
 
 void mhp_recorder_end_action(mhp_recorder *recorder)
@@ -500,7 +521,7 @@ void mhp_recorder_begin_group(mhp_recorder *recorder, const mhp_cursor *cursor, 
 {
     char name[MHP_GROUP_TEXT_MAX];
 
-    if (recorder && recorder->active) {
+    if (recorder && recorder->active && mhp_range_available()) {
         mhp_group_format(cursor->pass, part, name);
         mhp_range_push(name);
     }

@@ -43,6 +43,9 @@ mhp_status mhp_recorder_ready(mhp_recorder *recorder);
 mhp_status mhp_recorder_begin_step(mhp_recorder *recorder, int64_t step, uint64_t start_ns);
 mhp_status mhp_recorder_end_step(mhp_recorder *recorder);
 
+/* Whether the trace has this step, or will have it; known from the step's begin on. */
+bool mhp_recorder_has_step(const mhp_recorder *recorder, int64_t step);
+
 /* What is submitted between these two, inside a step, is not recorded; the next mark tells how long it took. */
 void mhp_recorder_pause(mhp_recorder *recorder);
 void mhp_recorder_resume(mhp_recorder *recorder);
@@ -55,6 +58,10 @@ void mhp_recorder_end_action(mhp_recorder *recorder);
 void mhp_recorder_begin_group(mhp_recorder *recorder, const mhp_cursor *cursor, mhp_step_part part);
 void mhp_recorder_end_group(mhp_recorder *recorder);
 
+/* Names what is submitted until it ends by a word of the trace: a phase, a collective, a message. A profiler alone sees it. */
+void mhp_recorder_begin_range(mhp_recorder *recorder, const char *name);
+void mhp_recorder_end_range(mhp_recorder *recorder);
+
 /* A mark behind all that is on the span's lane: what passed since the mark before it is `what`, a group, a wait or a
  * phase. Step, action and times are filled in. */
 mhp_status mhp_recorder_mark(mhp_recorder *recorder, mhp_trace_span what);
@@ -63,9 +70,11 @@ mhp_status mhp_recorder_mark(mhp_recorder *recorder, mhp_trace_span what);
 mhp_status mhp_recorder_wait(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch);
 mhp_status mhp_recorder_slot(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch, int slot,
                              mhp_lane lane);
-/* Compute stood still until the step that fills `slot` was done on its lane; until the partner was. */
+/* Compute stood still until the step that fills `slot` was done on its lane. */
 mhp_status mhp_recorder_joined(mhp_recorder *recorder, mhp_pass pass, int stage, int microbatch, int slot);
-mhp_status mhp_recorder_partner(mhp_recorder *recorder);
+/* A lane stood still until other lanes of the rank had done what its next work comes behind. Whoever makes a lane wait says so, for a
+ * group begins where the lane's mark before it stands. */
+mhp_status mhp_recorder_lanes(mhp_recorder *recorder, mhp_lane lane);
 /* A step that a cursor was moved by, and the part that it was of. */
 mhp_status mhp_recorder_group(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch,
                               mhp_step_part part, mhp_lane lane);

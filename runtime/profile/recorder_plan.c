@@ -1,6 +1,13 @@
 /* What a plan's actions record, and how much. */
 #include "runtime/profile/recorder.h"
 
+/* At most, beside a mark a step:
+ * - before a pass a wait for other lanes' steps, of two lanes; each ends one that was open, so that those for want of room are among them;
+ * - before F and I a wait for the input, before their last step one for its place;
+ * - for every further slice of a state a group, a wait for it, and one of the half beside that comes behind that;
+ * - of a pair the waits of two halves beside for compute, and of compute for them. */
+enum { JOINS = 2, WAITS = JOINS + 2, MARKS_OF_SLICE = 3, PAIR_WAITS = 3 };
+
 static size_t count_steps(mhp_store *store, int stage, mhp_pass pass)
 {
     mhp_microbatch nothing = {0};
@@ -14,12 +21,8 @@ static size_t count_forward(mhp_store *store, int stage)
 {
     size_t slices = (size_t)mhp_stage_get_sizes(mhp_store_find(store, stage)->stage)->slices;
 
-    return count_steps(store, stage, MHP_PASS_FORWARD) + 2 * (slices - 1);
+    return count_steps(store, stage, MHP_PASS_FORWARD) + MARKS_OF_SLICE * (slices - 1);
 }
-
-/* Beside a mark a step, and two for every further slice that a state comes in: what is waited for before a pass, other lanes' steps twice; before F and I the input as well, and
- * before their last step its place. */
-enum { JOINS = 2, WAITS = JOINS + 2 };
 
 static size_t count_marks(mhp_store *store, const mhp_action *action)
 {
@@ -39,7 +42,7 @@ static size_t count_marks(mhp_store *store, const mhp_action *action)
     case MHP_ACTION_OVERLAP_F_B:
         return WAITS + count_steps(store, stage, MHP_PASS_INPUT_GRADIENT) +
                count_steps(store, stage, MHP_PASS_WEIGHT_GRADIENT) +
-               (pair ? WAITS + 1 + count_forward(store, action->stage) : 0);
+               (pair ? WAITS + PAIR_WAITS + count_forward(store, action->stage) : 0);
     case MHP_ACTION_REDUCE_GRAD:
         return 1;
     default:
@@ -91,9 +94,12 @@ mhp_status mhp_recorder_joined(mhp_recorder *recorder, mhp_pass pass, int stage,
     return mhp_recorder_mark(recorder, wait_of(pass, stage, microbatch, slot));
 }
 
-mhp_status mhp_recorder_partner(mhp_recorder *recorder)
+mhp_status mhp_recorder_lanes(mhp_recorder *recorder, mhp_lane lane)
 {
-    return mhp_recorder_mark(recorder, wait_of(MHP_PASS_INPUT_GRADIENT, -1, -1, -1));
+    mhp_trace_span wait = wait_of(MHP_PASS_INPUT_GRADIENT, -1, -1, -1);
+
+    wait.lane = lane;
+    return mhp_recorder_mark(recorder, wait);
 }
 
 mhp_status mhp_recorder_group(mhp_recorder *recorder, const mhp_cursor *cursor, int stage, int microbatch,

@@ -4,31 +4,67 @@
 #include <math.h>
 #include <string.h>
 
+/* The same words as in docs/profiling.md, section Definitions: a test compares them. */
 const mhp_definition mhp_profile_definitions[] = {
-    {"window", "of a rank, from the host's begin of a step to the host's last result of it, on rank 0's clock; "
-               "averages are over all "
-               "recorded steps"},
-    {"compute", "the rank's compute stream worked: kernels of the model, gradient norm, optimizer"},
-    {"transfer", "of what a rank received: from the moment when the message was made, its receive was posted and the "
-                 "message before it on "
-                 "its channel had arrived, until it had arrived; of a collective, from the last member's entry. "
-                 "Waiting for the other side "
-                 "is no part of it. Measured where streams wait, so copies by a card's copy engines count"},
-    {"hidden share", "transfer time during which the receiving rank computed, over transfer time"},
-    {"exposed", "the compute stream stood still, and all that it waited for had been made but was still under way"},
-    {"bubble", "the compute stream stood still because something that it waited for was not made yet"},
-    {"other", "the rest of the window: the host before and behind the stream's work, preparation and reporting, and "
-              "the time between an "
-              "arrival and the stream's going on. compute + exposed + bubble + other = window"},
-    {"kernel time", "at least one kernel ran on the rank's card, by the driver's own records (CUPTI)"},
-    {"compute by records", "at least one kernel, copy or set of the streams that compute ran, outside of preparation and "
-                           "reporting; and the gaps shorter than 10 us between them inside a stretch of compute, which "
-                           "are launches. Longer ones are not: there the host was late, which events count as compute"},
-    {"copies", "the time in which at least one copy ran on the rank's card, by any engine, and the bytes of all of them"},
-    {"messages by records", "of copies that are the messages, how long they took; of NCCL's kernels, from the later begin of the two "
-                            "that move a message to the end of the receiver's. Not where it is not certain which moved what"},
-    {"critical path", "from the end of the step back to its begin, always to what was awaited last"},
-    {"waited for", "bubbles of other ranks in which this rank's work was what they waited for"},
+    {"window",
+     "from the host's begin of a step to the host's last result of it, on rank 0's clock; averages are "
+     "over all recorded steps"},
+    {"compute",
+     "the compute stream worked (groups of the model, gradient norm, optimizer), or stood still while "
+     "another lane of the rank worked. Time in which both worked counts once"},
+    {"made",
+     "a message is made when the last group of the pass that makes it ends. Of a state in slices, those "
+     "that move before that do not show as transfer, and a wait for them is a bubble"},
+    {"transfer",
+     "of a message: from the latest of made, its receive was posted and the message before it on its "
+     "channel arrived, to its arrival. Of a collective: from the last member's entry to its end on this "
+     "rank. Counted at the rank that receives. Waiting for the other side is no part of it. Measured where "
+     "streams wait, so copies by a card's copy engines count"},
+    {"hidden share",
+     "transfer time during which the receiving rank computed, over transfer time; not known of a rank "
+     "without transfers"},
+    {"exposed",
+     "the compute stream stood still, and everything that it waited for had been made and posted, but not "
+     "all of it had arrived. Waits of a pair's two passes count as one"},
+    {"bubble",
+     "the compute stream stood still, and something that it waited for was not made yet, or its receive "
+     "not posted"},
+    {"other",
+     "the rest of the window: the host before and behind the stream's work, preparation and reporting, a "
+     "check by replay, and the time between the last arrival and the stream's going on. compute + exposed "
+     "+ bubble + other = window, on every rank"},
+    {"critical path",
+     "from the end of the step back to its begin: through compute as it stands; from a wait over the "
+     "transfer that arrived last to the moment when it could set off, and from there on at the rank that "
+     "made that so. Its shares add up to the step"},
+    {"waited for",
+     "bubbles of other ranks in which this rank's work was what they waited for, added up; the order of "
+     "stragglers"},
+    {"energy",
+     "what the meters counted from a step's begin to its end: NVML's of each card, RAPL's of each node's "
+     "processor packages; of a step the mean over the recorded steps. Of the whole run, J a step and a "
+     "token are of all steps; kWh and CO2e (kWh times report.emissions' pue and grams_per_kwh) also of "
+     "what was between them, from before the first step to the end. What could not be read is not known, "
+     "never 0"},
+    {"idle energy",
+     "of a meter: its energy of a step, times the share of their windows that the ranks which it serves "
+     "stood still, in bubbles or exposed; of a card or a node's packages that several ranks share, the "
+     "mean of these ranks' shares. Summed over meters, mean over the recorded steps. A meter does not tell "
+     "when within a step it counted: this takes standing still to draw the step's mean power, and is too "
+     "high where it draws less"},
+    {"kernel time",
+     "at least one kernel ran on the rank's card, on any stream, by the driver's own records (CUPTI)"},
+    {"compute by records",
+     "at least one kernel, copy or set of the streams that compute ran, outside of preparation and "
+     "reporting; and the gaps shorter than 10 us between them inside a stretch of compute, which are "
+     "launches. Longer ones are not: there the host was late, which events count as compute. Kernels by "
+     "which the runtime reads the card's clock around a wait do not count"},
+    {"copies",
+     "the time in which at least one copy ran on the rank's card, by any engine, and the bytes of all of "
+     "them"},
+    {"messages by records",
+     "of copies that are the messages, how long they took; of NCCL's kernels, from the later begin of the "
+     "two that move a message to the end of the receiver's. Not where it is not certain which moved what"},
     {NULL, NULL},
 };
 
@@ -149,8 +185,9 @@ static void write_head(const mhp_profile_report *report, FILE *stream)
         fprintf(stream, "; %zu links of ranks do not fit, by %.1f us", analysis->clocks.clamped_count,
                 analysis->clocks.clamped_most_us);
     }
-    fprintf(stream, "\nrecording       %lld marks a step, %.3f %% of it; reading them between steps %.3f %%\n\n",
-            (long long)trace->mark_count, 100 * analysis->marks_share, 100 * analysis->resolve_share);
+    fprintf(stream, "\nrecording       %lld marks and %lld transfers a step, %.3f %% of it; reading them between steps %.3f %%\n\n",
+            (long long)trace->mark_count, (long long)analysis->transfers_a_step,
+            100 * (analysis->marks_share + analysis->transfers_share), 100 * analysis->resolve_share);
 }
 
 static void write_ranks(const mhp_analysis *analysis, FILE *stream)
@@ -160,11 +197,17 @@ static void write_ranks(const mhp_analysis *analysis, FILE *stream)
     for (int rank = 0; rank < analysis->rank_count; rank++) {
         const mhp_rank_figures *figures = &analysis->mean[rank];
 
-        fprintf(stream, "%5d %10.3f %7.1f %% %7.1f %% %7.1f %% %7.1f %% %12.3f %6.1f %% %10.1f %%\n", rank,
+        double hidden = mhp_figures_hidden_share(figures);
+        char hidden_text[16] = "-";
+
+        if (!isnan(hidden)) {
+            snprintf(hidden_text, sizeof hidden_text, "%.1f %%", 100 * hidden);
+        }
+        fprintf(stream, "%5d %10.3f %7.1f %% %7.1f %% %7.1f %% %7.1f %% %12.3f %8s %10.1f %%\n", rank,
                 1e-3 * figures->step_us, share(figures->compute_us, figures->step_us),
                 share(figures->exposed_us, figures->step_us), share(figures->bubble_us, figures->step_us),
                 share(figures->other_us, figures->step_us), 1e-3 * mhp_figures_transfer_us(figures),
-                100 * mhp_figures_hidden_share(figures), share(figures->waited_for_us, figures->step_us));
+                hidden_text, share(figures->waited_for_us, figures->step_us));
     }
 }
 
@@ -281,6 +324,7 @@ mhp_status mhp_profile_report_table(const mhp_profile_report *report, FILE *stre
     write_head(report, stream);
     write_ranks(report->analysis, stream);
     write_kernels(report->analysis, stream);
+    mhp_report_energy_table(report->energy, stream);
     write_parts(report->analysis, stream);
     write_path(&report->analysis->mean_path, stream);
     fprintf(stream, "\nwhat would help most, by the simulator\n");

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "runtime/profile/measured.h"
+#include "runtime/profile/report_energy.h"
 
 struct json_t; /* jansson.h */
 
@@ -24,6 +25,7 @@ typedef struct mhp_profile_report {
     mhp_measured measured;
     mhp_simulation planned;                 /* the plan with the measured costs */
     mhp_what_if what_if[MHP_WHAT_IF_COUNT]; /* what saves most first */
+    const mhp_report_energy *energy;        /* the caller's, set behind create; NULL: not read */
 } mhp_profile_report;
 
 /* `sizes`: the plan's stages with their bytes. MHP_ERR_FORMAT if the traces are of another plan. Release in every case.
@@ -42,8 +44,8 @@ mhp_status mhp_profile_report_json(const mhp_profile_report *report, struct json
 mhp_status mhp_profile_report_table(const mhp_profile_report *report, FILE *stream);
 /* All recorded steps in Chrome's trace format, which Perfetto and Kineto's tools read. MHP_ERR_IO. */
 mhp_status mhp_profile_report_trace(const mhp_profile_report *report, FILE *stream);
-/* One file that needs no network. `metrics`: the run's metrics.jsonl as an array, or NULL. MHP_ERR_IO. */
-mhp_status mhp_profile_report_page(const mhp_profile_report *report, const struct json_t *metrics, FILE *stream);
+/* One file that needs no network. `metrics` has its curves. MHP_ERR_IO. */
+mhp_status mhp_profile_report_page(const mhp_profile_report *report, const mhp_run_metrics *metrics, FILE *stream);
 
 /* Term and definition, ended by NULLs: what stands in the report about its words. */
 typedef struct mhp_definition {

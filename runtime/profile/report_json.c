@@ -140,9 +140,10 @@ static json_t *recording_json(const mhp_analysis *analysis)
 {
     const mhp_trace *trace = &analysis->set->ranks[0];
 
-    return json_pack("{s:I, s:o, s:o, s:o}", "marks_a_step", (json_int_t)trace->mark_count, "mark_ns",
-                     number(trace->mark_ns), "marks_share", number(analysis->marks_share), "reading_share",
-                     number(analysis->resolve_share));
+    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "marks_a_step", (json_int_t)trace->mark_count, "transfers_a_step",
+                     (json_int_t)analysis->transfers_a_step, "mark_ns", number(trace->mark_ns), "marks_share",
+                     number(analysis->marks_share), "transfers_share", number(analysis->transfers_share), "share",
+                     number(analysis->marks_share + analysis->transfers_share), "reading_share", number(analysis->resolve_share));
 }
 
 static json_t *lists_json(const mhp_profile_report *report, json_t *root)
@@ -171,6 +172,7 @@ static json_t *lists_json(const mhp_profile_report *report, json_t *root)
     for (const mhp_definition *definition = mhp_profile_definitions; definition->term; definition++) {
         json_object_set_new(words, definition->term, json_string(definition->text));
     }
+    json_object_set_new(root, "energy", mhp_report_energy_json(report->energy));
     json_object_set_new(root, "ranks", ranks);
     json_object_set_new(root, "messages_by_records", messages_json(&analysis->messages));
     json_object_set_new(root, "no_messages_by_records", no_messages_json(analysis));

@@ -165,19 +165,20 @@ static json_t *kinds_json(void)
     return kinds;
 }
 
-static mhp_status page_json(const mhp_profile_report *report, const json_t *metrics, json_t **json_out)
+static mhp_status page_json(const mhp_profile_report *report, const mhp_run_metrics *metrics, json_t **json_out)
 {
     mhp_status status = MHP_OK;
     const mhp_step_analysis *step = &report->analysis->steps[report->analysis->median];
     double begin_us = mhp_measured_begin_us(step);
-    json_t *figures = NULL, *planned = NULL, *measured = NULL;
+    double end_us = fmax(step->timeline.end_us, begin_us + report->planned.makespan_us); /* both are drawn whole */
+    json_t *figures = NULL, *planned = NULL, *measured = NULL, *curves = NULL;
 
     MHP_TRY(out, mhp_profile_report_json(report, &figures));
     MHP_TRY(out, draw_json(report, &report->planned, begin_us, &planned));
     MHP_TRY(out, measured_json(report, step, &measured));
-    *json_out = json_pack("{s:O, s:O, s:O, s:o, s:o, s:f}", "report", figures, "planned", planned, "measured", measured,
-                          "kinds", kinds_json(), "metrics", metrics ? json_deep_copy(metrics) : json_array(), "end_us",
-                          step->timeline.end_us);
+    MHP_TRY(out, mhp_run_metrics_json(metrics, &curves));
+    *json_out = json_pack("{s:O, s:O, s:O, s:o, s:O, s:f}", "report", figures, "planned", planned, "measured", measured,
+                          "kinds", kinds_json(), "metrics", curves, "end_us", end_us);
     if (!*json_out) {
         status = mhp_error_set(MHP_ERR_NO_MEMORY, "cannot build the page");
     }
@@ -185,6 +186,7 @@ out:
     json_decref(figures);
     json_decref(planned);
     json_decref(measured);
+    json_decref(curves);
     return status;
 }
 
@@ -200,7 +202,7 @@ static void write_data(const char *text, FILE *stream)
     }
 }
 
-mhp_status mhp_profile_report_page(const mhp_profile_report *report, const json_t *metrics, FILE *stream)
+mhp_status mhp_profile_report_page(const mhp_profile_report *report, const mhp_run_metrics *metrics, FILE *stream)
 {
     mhp_status status = MHP_OK;
     const char *place = strstr(mhp_report_template, PLACE);

@@ -274,6 +274,25 @@ static void write_counter(writer *w, int rank, const char *name, const char *uni
     fprintf(w->stream, ",\"args\":{\"%s\":%.0f}}", unit, value);
 }
 
+static size_t released_at(const mhp_plan *plan, int stage, int microbatch)
+{
+    return (size_t)stage * (size_t)plan->microbatch_count + (size_t)microbatch;
+}
+
+/* A message's slot is free when the last group of the pass that reads it last has ended, on whatever lane. */
+static void note_released(const mhp_plan *plan, const mhp_timed_span *timed, size_t count, double *released_us)
+{
+    for (size_t i = 0; i < count; i++) {
+        const mhp_trace_span *span = timed[i].span;
+
+        if (span->kind == MHP_TRACE_GROUP && (span->pass == MHP_PASS_INPUT_GRADIENT || plan->forward_only)) {
+            double *at = &released_us[released_at(plan, span->stage, span->microbatch)];
+
+            *at = fmax(*at, timed[i].end_us);
+        }
+    }
+}
+
 /* Slots are filled from a message's arrival to the end of the micro-batch's input gradient. */
 static mhp_status write_slots(writer *w, int rank)
 {
@@ -285,25 +304,16 @@ static mhp_status write_slots(writer *w, int rank)
     mhp_status status = MHP_OK;
     int filled = 0;
 
-    MHP_TRY(out,
-            mhp_calloc(&released_us, (size_t)plan->stage_count * (size_t)plan->microbatch_count, sizeof *released_us));
+    MHP_TRY(out, mhp_calloc(&released_us, released_at(plan, plan->stage_count, 0), sizeof *released_us));
     MHP_TRY(out, mhp_calloc(&changes, 2 * most, sizeof *changes));
-    for (size_t i = 0; i < timed->span_count; i++) {
-        const mhp_trace_span *span = timed->spans[i].span;
-
-        if (span->kind == MHP_TRACE_GROUP && (span->pass == MHP_PASS_INPUT_GRADIENT || plan->forward_only)) {
-            released_us[(size_t)span->stage * (size_t)plan->microbatch_count + (size_t)span->microbatch] =
-                timed->spans[i].end_us;
-        }
-    }
+    note_released(plan, timed->spans, timed->span_count, released_us);
+    note_released(plan, timed->beside, timed->beside_count, released_us);
     for (size_t i = 0; i < most; i++) {
         const mhp_transfer *transfer = &w->step->timeline.transfers[i];
 
         if (is_message(transfer) && transfer->target == rank) {
             changes[count++] = (change){transfer->arrived_us, 1};
-            changes[count++] = (change){
-                released_us[(size_t)transfer->stage * (size_t)plan->microbatch_count + (size_t)transfer->microbatch],
-                -1};
+            changes[count++] = (change){released_us[released_at(plan, transfer->stage, transfer->microbatch)], -1};
         }
     }
     qsort(changes, count, sizeof *changes, compare_changes);

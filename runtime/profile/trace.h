@@ -18,7 +18,7 @@
 typedef enum mhp_trace_kind {
     MHP_TRACE_STEP,       /* the host's: from the begin of a step to its last result */
     MHP_TRACE_GROUP,      /* compute: one step of a pass's cursor (model/stage.h) */
-    MHP_TRACE_WAIT,       /* compute stood still before what follows */
+    MHP_TRACE_WAIT,       /* the lane stood still before what follows on it */
     MHP_TRACE_PHASE,      /* compute: what stands around the plan */
     MHP_TRACE_MESSAGE,    /* a state or gradient that this rank received: from the post of the receive to its arrival */
     MHP_TRACE_COLLECTIVE, /* a reduction or gathering: from this rank's entry to its end */

@@ -80,6 +80,9 @@ echo "== devices"
 expect 'model.dtype is bf16 and parallel.device a CPU' launch 2 train config.yaml --set model.dtype=bf16
 expect 'model.dtype is f64 and parallel.device is cuda' launch 2 train config.yaml --set model.dtype=f64 --set parallel.device=cuda
 expect 'model.hidden_size is 20 .* multiple of 8' launch 2 train config.yaml --set model.hidden_size=20 --set parallel.device=cuda
+expect 'model.head_dim is 320 .* at most 256' launch 2 train config.yaml --set model.head_dim=320 --set parallel.device=cuda
+expect '16777216 tokens: expected at most 8388608' launch 2 train config.yaml --set train.micro_batch_size=64 \
+    --set train.sequence_length=262144
 expect 'parallel.transport is ipc and rank 0 computes on a processor: .*; expected auto or mpi' \
     launch 2 train config.yaml --set parallel.transport=ipc
 expect 'parallel.transport is nccl and rank 0 computes on a processor: .*; expected auto or mpi' \

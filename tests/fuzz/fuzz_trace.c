@@ -223,6 +223,7 @@ static void check_json(const char *text, size_t length, const char *what)
 
 static void write_report(const mhp_profile_report *report)
 {
+    static const mhp_run_metrics no_metrics;
     char *text = NULL;
     size_t length = 0;
     json_t *root = NULL;
@@ -234,7 +235,7 @@ static void write_report(const mhp_profile_report *report)
             abort();
         }
         demand(what == 0   ? mhp_profile_report_table(report, stream)
-               : what == 1 ? mhp_profile_report_page(report, NULL, stream)
+               : what == 1 ? mhp_profile_report_page(report, &no_metrics, stream)
                            : mhp_profile_report_trace(report, stream),
                "report");
         fclose(stream);

@@ -2,7 +2,7 @@
 # profile.sh MHCPIPE CHECK_REPORT TRANSPORT RANKS: trains a small bf16 model on a card a rank and records some steps of it with kernels.
 # Compute by events and by the card's own records must not be more than 2 % apart on any rank; messages neither, by events and by
 # records of copies (ipc) or of NCCL's kernels (nccl); no record may be lost; message kinds and energy must be there, spans must nest.
-# Prints the numbers that it compares.
+# On several cards likewise compute with pairs on two streams. Prints the numbers that it compares.
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 check=$(realpath "$2")
 transport=$3
@@ -37,3 +37,16 @@ ipc | nccl) limits+=(2) ;;
 esac
 "$check" records run/report.json "${limits[@]}"
 "$check" power run/metrics.jsonl "$ranks"
+grep -q '^  GPU  *[0-9.]* J a step, idle in bubbles [0-9.]* J, exposed [0-9.]* J$' table || fail "idle energy of the cards is not known: $(grep '^  GPU' table)"
+
+# Pairs on two streams: what a card's own records call compute is the same still, and no group begins before its lane could.
+if [ "$ranks" -gt 1 ]; then
+    launch "$ranks" train config.yaml "${settings[@]/#/--set=}" --set schedule.kind=dualpipev --set schedule.overlap.pair=streams \
+        --set log.dir=pairs --profile 6 >out 2>&1 || fail "training with pairs: $(tail -5 out)"
+    "$mhcpipe" report pairs >table || fail "no report: $(tail -3 table)"
+    cat table
+    "$check" figures pairs/report.json
+    "$check" nested pairs/profile/trace.json
+    "$check" lanes pairs/profile
+    "$check" records pairs/report.json 2
+fi

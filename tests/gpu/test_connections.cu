@@ -10,7 +10,10 @@
 
 #include "tests/gpu/connection_reference.hpp"
 
-enum { SHARED_OF_A100 = 163 << 10 };
+enum {
+    SHARED_OF_A100 = 163 << 10,
+    SHARED_OF_FOUR_TOKENS = 224768,     /* of the coefficients' gradient: width 64, 8 streams, 100 iterations */
+};
 
 /* ---- cases ---- */
 
@@ -446,6 +449,24 @@ static void test_limits(void)
     }
 }
 
+/* Less shared memory than the gradient of four tokens a block takes: refused before anything is launched. */
+static void test_no_room(void)
+{
+    mhp_mix_gradient_args args = {};
+
+    args.connection.kind = MHP_CONNECTION_MHC;
+    args.connection.tokens = 600;
+    args.connection.hidden = 64;
+    args.connection.streams = 8;
+    args.connection.sinkhorn_iterations = 100;
+    mhp_cuda_limit_shared(SHARED_OF_FOUR_TOKENS - 64);
+    if (mhp_cuda_mix_gradient_bf16(NULL, &args) != MHP_ERR_UNSUPPORTED || !strstr(mhp_error_text(), "expected fewer streams")) {
+        printf("FAIL limits: expected \"expected fewer streams\" in \"%s\"\n", mhp_error_text());
+        failures++;
+    }
+    mhp_cuda_limit_shared(0);
+}
+
 /* More tokens than a pass of the four-stream kernels takes: copies of a few, each with the bits of these. */
 static void test_many_tokens(void)
 {
@@ -500,6 +521,14 @@ static void test(const config &c)
     int before = failures;
 
     mhp_cuda_limit_shared(c.shared);
+    if (mhp_cuda_shared_bytes() < c.shared) {
+        printf("skip %s: this card's blocks have less than %d bytes\n", name_of(c).c_str(), c.shared);
+        return;
+    }
+    if (c.shared > 0 && mhp_cuda_serves_four()) {
+        printf("FAIL %s: the four-stream kernels serve with %d bytes of shared memory\n", name_of(c).c_str(), mhp_cuda_shared_bytes());
+        failures++;
+    }
     if (c.kind == MHP_CONNECTION_RESIDUAL) {
         test_residual(c);
     } else {
@@ -571,7 +600,13 @@ int main(int argc, char **argv)
     for (mhp_connection_kind kind : {MHP_CONNECTION_MHC, MHP_CONNECTION_HC}) {
         cases.push_back({kind, true, 37, 328, 4, 20, 1, SHARED_OF_A100});       /* the general kernels */
     }
+    if (!small) {
+        cases.push_back({MHP_CONNECTION_MHC, true, 1031, 2560, 4, 20, 3, SHARED_OF_A100});
+    }
+    /* four tokens a block, where five would share the work best */
+    cases.push_back({MHP_CONNECTION_MHC, true, 600, 64, 8, 100, 1, SHARED_OF_FOUR_TOKENS});
     test_limits();
+    test_no_room();
     if (!small) {
         test_many_tokens();
     }

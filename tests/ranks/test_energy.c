@@ -2,15 +2,18 @@
  * and what one rank cannot read is known to nobody.
  *
  * A check that fails ends its rank, and with it the whole launch: the others may wait for it. */
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/file.h"
 #include "core/memory.h"
 #include "runtime/energy.h"
+#include "runtime/metrics.h"
 #include "tests/ranks/check.h"
 
 enum { STEPS = 5, NOT_SUPPORTED = 3 };
@@ -145,6 +148,53 @@ static mhp_joules end_step(world *w, mhp_run_energy *energy)
     return step;
 }
 
+/* The line of a recorded step has a meter for each package and card, with the ranks that share it and what the lowest of them read. */
+static void check_meters(world *w, const layout *at, const mhp_run_energy *energy)
+{
+    mhp_joules joules[64];
+    mhp_step_report report = {.step_s = 1, .energy = {{1, 1}}, .meters = energy, .rank_energy = joules, .world_size = w->size, .recorded = true};
+    char path[512];
+    mhp_metrics *metrics = NULL;
+    json_t *root, *meters;
+    int served = 0;
+
+    for (int rank = 0; rank < w->size; rank++) {
+        int first = rank / at->ranks_per_node * at->ranks_per_node;
+        int card = at->ranks_per_card > 0 ? first + (rank - first) / at->ranks_per_card * at->ranks_per_card : -1;
+
+        CHECK(mhp_run_energy_metered_by(energy, rank, MHP_ENERGY_CPU) == first);
+        CHECK(mhp_run_energy_metered_by(energy, rank, MHP_ENERGY_GPU) == card);
+        joules[rank] = (mhp_joules){{rank == first ? 100 + rank : 0, rank == card ? 200 + rank : 0}};
+    }
+    snprintf(path, sizeof path, "%s/metrics%d", w->folder, w->rank);
+    CHECK_OK(mhp_mkdirs(path));
+    CHECK_OK(mhp_metrics_open(path, 0, &metrics));
+    CHECK_OK(mhp_metrics_write(metrics, &report, 0));
+    mhp_metrics_close(metrics);
+    snprintf(path, sizeof path, "%s/metrics%d/metrics.jsonl", w->folder, w->rank);
+    root = json_load_file(path, 0, NULL);
+    meters = json_object_get(root, "energy_meters");
+    CHECK(json_array_size(meters) == (size_t)(round_up(w->size, at->ranks_per_node) + card_count(w, at)));
+    for (size_t i = 0; i < json_array_size(meters); i++) {
+        const json_t *meter = json_array_get(meters, i), *ranks = json_object_get(meter, "ranks");
+        bool gpu = strcmp(json_string_value(json_object_get(meter, "kind")), "gpu") == 0;
+        int lowest = (int)json_integer_value(json_array_get(ranks, 0));
+
+        CHECK(is_near(json_number_value(json_object_get(meter, "j")), (gpu ? 200 : 100) + lowest));
+        CHECK(json_array_size(ranks) <= (size_t)(gpu ? at->ranks_per_card : at->ranks_per_node));
+        for (size_t r = 0; r < json_array_size(ranks); r++) {
+            int rank = (int)json_integer_value(json_array_get(ranks, r));
+
+            CHECK(mhp_run_energy_metered_by(energy, rank, gpu ? MHP_ENERGY_GPU : MHP_ENERGY_CPU) == lowest);
+            CHECK(r == 0 || rank > json_integer_value(json_array_get(ranks, r - 1)));
+            served++;
+        }
+    }
+    CHECK(served == w->size * (at->ranks_per_card > 0 ? 2 : 1));
+    json_decref(root);
+    CHECK(unlink(path) == 0);
+}
+
 /* Step s costs every package 2 (s + 1) J and every card 3 (s + 1) J; opening to the first step 1 and 1. */
 static void count_once(world *w, layout at)
 {
@@ -157,6 +207,7 @@ static void count_once(world *w, layout at)
     set_package(w, 1, package_j);
     card_mj = 5000;
     energy = open_energy(w, &at, node, bus_id);
+    check_meters(w, &at, energy);
     for (int step = 0; step < STEPS; step++) {
         mhp_joules joules;
         struct timespec pause = {0, 2000000};

@@ -1,5 +1,5 @@
 /* mpirun -n 2 test_overlap FOLDER [test]: what runs beside what, seen in the recorder's traces: a rebuild beside a gradient that is late,
- * and the lanes of a pair whose states come in slices.
+ * the lanes of a pair whose states come in slices, and that no group has the time for which its lane waited.
  *
  * A check that fails ends its rank, and with it the whole launch. */
 #include <math.h>
@@ -11,6 +11,7 @@
 #include "runtime/profile/analyse.h"
 #include "runtime/trainer.h"
 #include "tests/ranks/check.h"
+#include "tests/report/lane_order.h"
 
 enum { STEPS = 2, LENGTH = 80, SLICES = 3, VOCABULARY = 19, MICROBATCHES = 4, PATH_BYTES = 256 };
 
@@ -34,8 +35,8 @@ static mhp_status fill(void *context, uint64_t sample, int32_t *token, int32_t *
     return MHP_OK;
 }
 
-/* Trains, and records the last step; `fault` happens in it. */
-static void record(world *w, mhp_schedule_params *schedule, const mhp_fault *fault)
+/* Trains, and records the last step; `faults` happen in it. */
+static void record(world *w, mhp_schedule_params *schedule, mhp_fault *faults, size_t fault_count)
 {
     static char no_file[] = "";
     mhp_model_params model = {
@@ -50,8 +51,7 @@ static void record(world *w, mhp_schedule_params *schedule, const mhp_fault *fau
     mhp_optimizer_params optimizer = {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1, .decay = MHP_DECAY_CONSTANT};
     mhp_train_params train = {.steps = STEPS, .seed = 1, .sequence_length = LENGTH, .micro_batch_size = 1};
     mhp_profile_params profile = {.steps = 1, .start = STEPS - 1};
-    mhp_fault faults[] = {fault ? *fault : (mhp_fault){.rank = -1}};
-    mhp_section_list list = {.items = faults, .count = fault != NULL};
+    mhp_section_list list = {.items = faults, .count = fault_count};
     mhp_trainer_params params = {.comm = w->comm, .model = &model, .parallel = &parallel, .schedule = schedule, .optimizer = &optimizer,
                                  .train = &train, .profile = &profile, .directory = w->folder, .samples = {fill, NULL}};
     mhp_trainer *trainer = NULL;
@@ -103,7 +103,7 @@ static void rebuilds_wait_for_no_gradient(world *w)
     mhp_trace_set set;
     int64_t rebuilt_ns, came_ns;
 
-    record(w, &schedule, &late);
+    record(w, &schedule, &late, 1);
     if (w->rank == 0) {
         read_traces(w, &set);
         rebuilt_ns = end_of(&set.ranks[0], MHP_TRACE_GROUP, MHP_PASS_REBUILD, MHP_CAUSE_COUNT, 0);
@@ -158,7 +158,7 @@ static void lanes_have_what_messages_wait_for(world *w)
     mhp_trace_set set;
     int lane = -1;
 
-    record(w, &schedule, NULL);
+    record(w, &schedule, NULL, 0);
     if (w->rank == 0) {
         read_traces(w, &set);
         for (int m = 0; m < MICROBATCHES; m++) {    /* a join more than functions; of states the first in slices */
@@ -168,6 +168,49 @@ static void lanes_have_what_messages_wait_for(world *w)
             CHECK(count_groups(&set.ranks[1], MHP_PASS_INPUT_GRADIENT, 2, m, &lane) == 2 + 3 && lane != MHP_LANE_GRADIENT);
         }
         check_figures(w, &set);
+        mhp_trace_set_release(&set);
+    }
+    CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, NULL));
+}
+
+static int64_t longest_group(const mhp_trace *trace)
+{
+    int64_t longest_ns = 0;
+
+    for (size_t i = 0; i < trace->span_count; i++) {
+        const mhp_trace_span *span = &trace->spans[i];
+
+        if (span->kind == MHP_TRACE_GROUP && span->end_ns - span->start_ns > longest_ns) {
+            longest_ns = span->end_ns - span->start_ns;
+        }
+    }
+    return longest_ns;
+}
+
+/* One rank of a DualPipeV is late three times, amid forwards, backwards and pairs. The other one stands still meanwhile, and so do its
+ * lanes: for inputs, further slices, each other. */
+static void idle_time_is_in_no_group(world *w, mhp_pair_mode pair, int late_rank)
+{
+    static char *const actions[][3] = {{"0F1", "3B2", "(3F3;0B1)OVERLAP_F_B"}, {"2B0", "(1F3;2B1)OVERLAP_F_B", "1B2"}};
+    char kind[] = "dualpipev", no_file[] = "";
+    mhp_schedule_params schedule = {.kind = kind, .overlap = {.critical_stream = true, .slices = SLICES, .pair = pair}};
+    mhp_fault late[3];
+    mhp_trace_set set;
+    char text[LANE_ORDER_TEXT_MAX];
+
+    for (int i = 0; i < 3; i++) {
+        late[i] = (mhp_fault){.kind = MHP_FAULT_SLOW, .rank = late_rank, .step = STEPS, .action = actions[late_rank][i],
+                              .file = no_file, .seconds = late_s};
+    }
+    record(w, &schedule, late, 3);
+    if (w->rank == 0) {
+        read_traces(w, &set);
+        CHECK((double)longest_group(&set.ranks[late_rank]) * 1e-9 >= late_s);
+        CHECK((double)longest_group(&set.ranks[1 - late_rank]) * 1e-9 < late_s / 2);
+        for (int rank = 0; rank < w->size; rank++) {
+            CHECK((lane_order_check(&set.ranks[rank], text) > 0) == (pair != MHP_PAIR_INTERLEAVE));
+            CHECK_OK(text[0] ? mhp_error_set(MHP_ERR_FORMAT, "%s", text) : MHP_OK);
+        }
         mhp_trace_set_release(&set);
     }
     CHECK_OK(mhp_comm_agree(w->comm, MHP_OK, NULL));
@@ -188,6 +231,11 @@ int main(int argc, char **argv)
     w->folder = argv[1];
     rebuilds_wait_for_no_gradient(w);
     lanes_have_what_messages_wait_for(w);
+    for (int late_rank = 0; late_rank < 2; late_rank++) {
+        idle_time_is_in_no_group(w, MHP_PAIR_STREAMS, late_rank);
+        idle_time_is_in_no_group(w, MHP_PAIR_PARTS, late_rank);
+        idle_time_is_in_no_group(w, MHP_PAIR_INTERLEAVE, late_rank);
+    }
     mhp_comm_close(w->comm);
     mhp_device_close(w->device);
     return 0;

@@ -1,32 +1,28 @@
 /* What must hold of a run's files, found out by reading them:
- *   figures REPORT_JSON           every rank's parts add up to its step, shares are shares
- *   trace TRACE_JSON              events of a thread nest, flows have both ends in that order, counters never fall below 0
+ *   figures REPORT_JSON [PERCENT] every rank's parts add up to its step, shares are shares, what recording cost is at most so much of
+ *                                 a step (20), energy is known or has a reason, and idle energy is what shares of the step make of it
+ *   trace TRACE_JSON              events of a thread nest, flows have both ends in that order, counters never fall below 0,
+ *                                 and slots are filled while they are
  *   nested TRACE_JSON             the same of a run that may have no messages, but has a card's records
  *   records REPORT_JSON PERCENT [PERCENT]
  *                                 every rank has a card's records, all of them, and computed as long by them as by events; ranks
  *                                 that are several got states and gradients; messages took as long by records as by events
+ *   lanes FOLDER                  traces: no group begins before the end of what its lane waited for; some are on lanes beside compute
  *   power METRICS_JSONL CARDS     every step's energy is known, and makes a power that a card can have
+ *   drawn REPORT_HTML BYTES       the page is no larger; all boxes lie within its time axis; curves are of at most 2000 points, of which
+ *                                 each is a later step than the one before
  *   page REPORT_JSON DOM          every figure that the page shows is the report's, and what it draws as idle as well
  * Prints what it looked at; the first thing that does not hold ends it. */
-#include <jansson.h>
+#include "tests/report/check_report.h"
+
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "tests/report/lane_order.h"
 
 enum { FILE_BYTES_MAX = 1 << 28, PATH_MAX_BYTES = 256 };
-
-#define CHECK(condition, ...)                                                                                          \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "check_report: " __VA_ARGS__);                                                             \
-            fprintf(stderr, " (%s)\n", #condition);                                                                    \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 static json_t *read_json(const char *path)
 {
@@ -35,14 +31,6 @@ static json_t *read_json(const char *path)
 
     CHECK(root, "%s: line %d: %s", path, error.line, error.text);
     return root;
-}
-
-static double number_at(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-
-    CHECK(json_is_number(value), "%s is no number", key);
-    return json_number_value(value);
 }
 
 /* ---- figures ---- */
@@ -62,8 +50,9 @@ static double sum_of(const json_t *object)
 
 static void check_rank(const json_t *rank, size_t index)
 {
-    double step = number_at(rank, "step_us"), compute = number_at(rank, "compute_us"),
-           hidden = number_at(rank, "hidden_share");
+    double step = number_at(rank, "step_us"), compute = number_at(rank, "compute_us");
+    bool received = number_at(rank, "transfer_us") > 0;
+    double hidden = received ? number_at(rank, "hidden_share") : 0;
     double sum = compute + number_at(rank, "exposed_us") + number_at(rank, "bubble_us") + number_at(rank, "other_us");
     double parts =
         sum_of(json_object_get(rank, "groups_us")) + number_at(rank, "norm_us") + number_at(rank, "update_us");
@@ -74,6 +63,7 @@ static void check_rank(const json_t *rank, size_t index)
     CHECK(step > 0 && compute > 0, "rank %zu did nothing", index);
     CHECK(fabs(sum - step) <= 1e-3 * step, "rank %zu: %.3f us are accounted for of %.3f", index, sum, step);
     CHECK(fabs(parts - compute) <= 1e-6 * step, "rank %zu: parts of %.3f us, compute of %.3f", index, parts, compute);
+    CHECK(received || json_is_null(json_object_get(rank, "hidden_share")), "rank %zu: a hidden share of no transfers", index);
     CHECK(hidden >= 0 && hidden <= 1, "rank %zu: a hidden share of %.3f", index, hidden);
     json_object_foreach((json_t *)(uintptr_t)transfers, key, transfer)
     {
@@ -83,7 +73,47 @@ static void check_rank(const json_t *rank, size_t index)
     }
 }
 
-static void check_figures(const char *path)
+/* ---- energy in the report ---- */
+
+/* With one recorded step, its means are that step's. */
+static void check_meter(const json_t *ranks, const json_t *meter, const char *idle_us, const char *idle_j)
+{
+    const json_t *served = json_object_get(meter, "ranks");
+    double sum = 0, expected;
+
+    for (size_t i = 0; i < json_array_size(served); i++) {
+        const json_t *rank = json_array_get(ranks, (size_t)json_integer_value(json_array_get(served, i)));
+
+        sum += number_at(rank, idle_us) / number_at(rank, "step_us");
+    }
+    expected = number_at(meter, "j_per_step") * sum / (double)json_array_size(served);
+    CHECK(fabs(number_at(meter, idle_j) - expected) <= 1e-9 * expected, "%s is %.9f, expected %.9f", idle_j, number_at(meter, idle_j), expected);
+}
+
+static void check_energy(const json_t *root)
+{
+    static const char *const kinds[] = {"gpu", "cpu"};
+    const json_t *energy = json_object_get(root, "energy"), *meters = json_object_get(energy, "meters"),
+                 *ranks = json_object_get(root, "ranks"), *run = json_object_get(energy, "run");
+
+    CHECK(json_is_object(energy), "no energy");
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        const json_t *kind = json_object_get(energy, kinds[k]);
+        bool known = json_is_number(json_object_get(kind, "bubble_j")) && json_is_number(json_object_get(kind, "exposed_j"));
+
+        CHECK(known ? number_at(kind, "bubble_j") + number_at(kind, "exposed_j") <= number_at(kind, "j_per_step") * (1 + 1e-9)
+                    : json_is_string(json_object_get(kind, "reason")),
+              "%s: neither joules nor a reason", kinds[k]);
+    }
+    CHECK(json_is_number(json_object_get(run, "kwh")) || json_is_string(json_object_get(run, "reason")), "the run has no kWh and no reason");
+    CHECK(json_is_number(json_object_get(run, "co2e_g")) || json_is_string(json_object_get(run, "co2e_reason")), "no CO2e and no reason");
+    for (size_t i = 0; number_at(json_object_get(root, "run"), "steps") == 1 && i < json_array_size(meters); i++) {
+        check_meter(ranks, json_array_get(meters, i), "bubble_us", "bubble_j");
+        check_meter(ranks, json_array_get(meters, i), "exposed_us", "exposed_j");
+    }
+}
+
+static void check_figures(const char *path, double most_percent)
 {
     json_t *root = read_json(path), *ranks = json_object_get(root, "ranks"), *rank,
            *words = json_object_get(root, "definitions");
@@ -91,6 +121,7 @@ static void check_figures(const char *path)
     double length = number_at(critical, "length_us");
     double sum = sum_of(json_object_get(critical, "groups_us")) + sum_of(json_object_get(critical, "transfers_us")) +
                  number_at(critical, "optimizer_us") + number_at(critical, "other_us");
+    double share;
     size_t i;
 
     CHECK(json_array_size(ranks) > 0, "no rank in %s", path);
@@ -101,10 +132,12 @@ static void check_figures(const char *path)
     CHECK(fabs(sum - length) <= 1e-6 * length, "the critical path has parts of %.3f us, and is %.3f long", sum, length);
     CHECK(fabs(length - number_at(root, "mean_step_us")) <= 1e-6 * length,
           "the critical path is not as long as the step");
-    CHECK(number_at(json_object_get(root, "recording"), "marks_share") < 0.2,
-          "recording took a fifth of a step, and the steps are small");
+    share = 100 * number_at(json_object_get(root, "recording"), "share");
+    CHECK(share > 0 || number_at(json_object_get(root, "recording"), "mark_ns") == 0, "recording cost nothing");
+    CHECK(share <= most_percent, "recording took %.3f %% of a step, expected at most %.3f", share, most_percent);
     CHECK(json_object_size(words) >= 8, "terms without definitions");
-    printf("%zu ranks add up\n", json_array_size(ranks));
+    check_energy(root);
+    printf("%zu ranks add up; recording took %.3f %% of a step\n", json_array_size(ranks), share);
     json_decref(root);
 }
 
@@ -237,11 +270,30 @@ static void check_trace(const char *path, bool card)
     }
     CHECK(!card || card_streams > 0, "no CUDA stream has a thread");
     CHECK(counter_count > 0 && name_count > 0, "no counters or no names");
-    printf("%zu events nest, %zu messages, %zu counts, %zu CUDA streams\n", slice_count, flow_count / 2, counter_count,
-           card_streams);
+    printf("%zu events nest, %zu messages, %zu counts, %zu of filled slots, %zu CUDA streams\n", slice_count, flow_count / 2,
+           counter_count, check_slots(events), card_streams);
     mhp_free(slices);
     mhp_free(flows);
     json_decref(root);
+}
+
+/* ---- the traces ---- */
+
+static void check_lanes(const char *folder)
+{
+    mhp_trace_set set;
+    size_t beside_count = 0;
+
+    CHECK(mhp_trace_set_read(folder, &set) == MHP_OK, "%s", mhp_error_text());
+    for (int rank = 0; rank < set.count; rank++) {
+        char text[LANE_ORDER_TEXT_MAX];
+
+        beside_count += lane_order_check(&set.ranks[rank], text);
+        CHECK(!text[0], "%s", text);
+    }
+    CHECK(beside_count > 0, "no pair has a lane beside compute");
+    printf("%zu groups beside compute begin where they could\n", beside_count);
+    mhp_trace_set_release(&set);
 }
 
 /* ---- a card's records ---- */
@@ -357,6 +409,61 @@ static void check_power(const char *path, int cards)
     CHECK(power >= least_w && power <= most_w, "%.1f W, expected %.0f to %.0f", power, least_w, most_w);
 }
 
+/* ---- the page's data ---- */
+
+enum { CURVE_POINTS_MAX = 2000 };
+
+static void check_boxes(const json_t *drawing, double end_us)
+{
+    const json_t *boxes = json_object_get(drawing, "boxes");
+    double last_us = 0;
+
+    for (size_t i = 0; i < json_array_size(boxes); i++) {
+        last_us = fmax(last_us, json_number_value(json_array_get(json_array_get(boxes, i), 7)));
+    }
+    CHECK(last_us > 0 && last_us <= end_us + 1e-6 * end_us, "a box ends at %.3f us, the axis at %.3f", last_us, end_us);
+}
+
+static void check_curve(const char *key, const json_t *points)
+{
+    size_t count = json_array_size(points) / 2;
+
+    CHECK(count <= CURVE_POINTS_MAX, "%s has %zu points", key, count);
+    for (size_t i = 1; i < count; i++) {
+        CHECK(json_number_value(json_array_get(points, 2 * i)) > json_number_value(json_array_get(points, 2 * i - 2)),
+              "%s: point %zu is not behind the one before", key, i);
+    }
+}
+
+static void check_drawing(const char *path, double most_bytes)
+{
+    static const char mark[] = "const data=";
+    char *text = NULL, *begin;
+    size_t size, points = 0;
+    json_t *data, *curve;
+    const char *key;
+    double end_us;
+
+    CHECK(mhp_file_read_all(path, FILE_BYTES_MAX, &text, &size) == MHP_OK, "%s", mhp_error_text());
+    begin = strstr(text, mark);
+    CHECK(begin, "no data in %s", path);
+    data = json_loads(begin + sizeof mark - 1, JSON_DISABLE_EOF_CHECK, NULL);
+    CHECK((double)size <= most_bytes, "%s has %zu bytes, expected at most %.0f", path, size, most_bytes);
+    end_us = number_at(data, "end_us");
+    check_boxes(json_object_get(data, "planned"), end_us);
+    check_boxes(json_object_get(data, "measured"), end_us);
+    json_object_foreach(json_object_get(data, "metrics"), key, curve)
+    {
+        if (json_is_array(curve) && strcmp(key, "events") != 0) {
+            check_curve(key, curve);
+            points += json_array_size(curve) / 2;
+        }
+    }
+    printf("a page of %zu bytes, an axis of %.3f us, %zu points of curves\n", size, end_us, points);
+    json_decref(data);
+    mhp_free(text);
+}
+
 /* ---- the page ---- */
 
 /* The value of an attribute from `at` on, unescaped into `text`; NULL if there is none. */
@@ -380,6 +487,7 @@ static const char *read_attribute(const char *at, const char *name, char *text, 
     return at;
 }
 
+/* NaN: null, which the page says as well. */
 static double find_figure(const json_t *root, const char *path)
 {
     char copy[PATH_MAX_BYTES], *rest = NULL;
@@ -389,8 +497,8 @@ static double find_figure(const json_t *root, const char *path)
     for (char *key = strtok_r(copy, "/", &rest); key && at; key = strtok_r(NULL, "/", &rest)) {
         at = json_is_array(at) ? json_array_get(at, (size_t)atoi(key)) : json_object_get(at, key);
     }
-    CHECK(json_is_number(at), "the page shows %s, which the report has not", path);
-    return json_number_value(at);
+    CHECK(json_is_number(at) || json_is_null(at), "the page shows %s, which the report has not", path);
+    return json_is_null(at) ? NAN : json_number_value(at);
 }
 
 static size_t check_shown(const json_t *report, const char *dom)
@@ -402,7 +510,7 @@ static size_t check_shown(const json_t *report, const char *dom)
         double expected = find_figure(report, key);
 
         dom = read_attribute(dom, "data-value", value, sizeof value);
-        CHECK(dom && fabs(strtod(value, NULL) - expected) <= 1e-9 * fabs(expected),
+        CHECK(dom && (isnan(expected) ? strcmp(value, "null") == 0 : fabs(strtod(value, NULL) - expected) <= 1e-9 * fabs(expected)),
               "the page shows %s for %s: expected %.15g", value, key, expected);
         count++;
     }
@@ -453,20 +561,24 @@ static void check_page(const char *report_path, const char *dom_path)
 
 int main(int argc, char **argv)
 {
-    if (argc == 3 && strcmp(argv[1], "figures") == 0) {
-        check_figures(argv[2]);
+    if ((argc == 3 || argc == 4) && strcmp(argv[1], "figures") == 0) {
+        check_figures(argv[2], argc == 4 ? atof(argv[3]) : 20);
+    } else if (argc == 4 && strcmp(argv[1], "drawn") == 0) {
+        check_drawing(argv[2], atof(argv[3]));
     } else if (argc == 3 && strcmp(argv[1], "trace") == 0) {
         check_trace(argv[2], false);
     } else if (argc == 3 && strcmp(argv[1], "nested") == 0) {
         check_trace(argv[2], true);
     } else if ((argc == 4 || argc == 5) && strcmp(argv[1], "records") == 0) {
         check_records(argv[2], atof(argv[3]), argv[4]); /* NULL behind the last */
+    } else if (argc == 3 && strcmp(argv[1], "lanes") == 0) {
+        check_lanes(argv[2]);
     } else if (argc == 4 && strcmp(argv[1], "power") == 0) {
         check_power(argv[2], atoi(argv[3]));
     } else if (argc == 4 && strcmp(argv[1], "page") == 0) {
         check_page(argv[2], argv[3]);
     } else {
-        fprintf(stderr, "usage: check_report figures|trace|nested|records|power|page FILE [PERCENT [PERCENT]|CARDS|DOM]\n");
+        fprintf(stderr, "usage: check_report figures|trace|nested|records|lanes|power|drawn|page FILE [PERCENT [PERCENT]|CARDS|BYTES|DOM]\n");
         return 2;
     }
     return 0;

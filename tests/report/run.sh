@@ -47,6 +47,21 @@ launch 2 train config.yaml --set schedule.kind=1f1b --set schedule.microbatches=
     --profile 2 --set profile.start=1 >/dev/null
 "$mhcpipe" report 1f1b | grep -q 'steps 5 to 6' || fail "a resumed run records other steps"
 
+echo "== pairs on lanes of their own: no group has the time for which its lane waited, nor has compute"
+cp config.yaml late.yaml
+printf 'fault:\n  - {kind: slow, rank: 0, step: 3, action: "(3F3;0B1)OVERLAP_F_B", seconds: 0.3}\n' >>late.yaml
+for case in "dualpipe streams config.yaml" "dualpipev parts config.yaml" "dualpipev streams late.yaml" "dualpipev parts late.yaml"; do
+    read -r kind pair config <<<"$case"
+    launch 2 train "$config" --set schedule.kind="$kind" --set schedule.microbatches=8 --set train.steps=3 --set log.dir=lanes \
+        --set schedule.overlap.pair="$pair" --set schedule.overlap.slices=2 --profile 2 >/dev/null
+    "$mhcpipe" report lanes >out || fail "$case: $(cat out)"
+    "$check" figures lanes/report.json
+    "$check" trace lanes/profile/trace.json
+    "$check" lanes lanes/profile
+    [ "$config" = config.yaml ] ||
+        awk '$1 == 1 && $2 > 100 { found = $3 < 40 && $7 > 40 } END { exit !found }' out || fail "$case: rank 1 does not wait: $(cat out)"
+done
+
 echo "== whose traces these are"
 # train_own [OPTION ...]: the same run of two ranks again; a report of it if it is recorded.
 train_own() {
@@ -126,6 +141,63 @@ grep -q 'rank 0 records no kernels: no card computes' err || fail "no reason in 
 "$check" figures cardless/report.json
 "$check" records cardless/report.json 2 2>err && fail "records are found without a card"
 grep -q 'rank 0 has no kernel records: no card computes' err || fail "$(cat err)"
+
+echo "== energy: null with the reason where nothing is readable; known joules of a card each and of packages that two ranks share"
+if [ ! -r /sys/class/powercap/intel-rapl:0/energy_uj ]; then
+    grep -q '^  CPU  *- J a step, idle in bubbles - J, exposed - J (.*powercap' <("$mhcpipe" report run) || fail "no reason for the energy"
+fi
+"$mhcpipe" report cards >out
+grep -q '^energy  *- J a step.* - J a token$' out || fail "energy of a run without metrics: $(cat out)"
+grep -q '^  GPU  *- J.*(there is no cards/metrics.jsonl)$' out || fail "no reason without metrics: $(cat out)"
+grep -q '^  whole run .* - kWh, - g CO2e (there is no cards/summary.json' out || fail "no reason without a summary: $(cat out)"
+meters='{"kind":"gpu","ranks":[0],"j":40},{"kind":"gpu","ranks":[1],"j":30},{"kind":"gpu","ranks":[2],"j":20},{"kind":"gpu","ranks":[3],"j":10},'
+meters+='{"kind":"cpu","ranks":[0,1],"j":6},{"kind":"cpu","ranks":[2,3],"j":2}'
+echo '{"step":1,"tokens":1000,"loss":4,"energy_gpu_j":100,"energy_cpu_j":8,"energy_j":108,"energy_meters":['"$meters"']}' >cards/metrics.jsonl
+echo '{"step":2,"tokens":1000,"loss":3,"energy_gpu_j":200,"energy_cpu_j":9,"energy_j":209}' >>cards/metrics.jsonl
+echo '{"steps":2,"first_step":0,"energy":{"gpu_j":300,"cpu_j":17,"j_per_step":158.5,"j_per_token":0.1585,"kwh":0.25,"co2e_g":95,' \
+    '"grams_per_kwh":380,"pue":1}}' >cards/summary.json
+"$mhcpipe" report cards >out
+grep -q '^energy  *108 J a step, idle in bubbles [0-9.]* J, exposed [0-9.]* J, 0.108 J a token$' out || fail "energy: $(cat out)"
+grep -q '^  whole run  *158.5 J a step, 0.1585 J a token, 0.25 kWh, 95 g CO2e$' out || fail "the run's energy: $(cat out)"
+"$check" figures cards/report.json
+[ "$(grep -c '"kind": "[gc]pu"' cards/report.json)" -eq 6 ] || fail "meters are missing in cards/report.json"
+
+echo "== a long run, with bad steps: a small page"
+# long_metrics FILE: 150,000 steps, each hundredth bad.
+long_metrics() {
+    awk 'BEGIN {
+        for (s = 1; s <= 150000; s++) {
+            printf "{\"step\":%d,\"loss\":%.6f,\"lr\":0.001,\"grad_norm\":1.5,\"tokens\":512,\"tokens_per_s\":52789.5,\"ms_per_step\":9.7,", s, 5 - s / 1e5
+            printf "\"gain_forward\":%.6f,\"gain_backward\":1.5,\"worst_gain_forward\":1.1,\"worst_gain_backward\":1.2}\n", 1 + s % 7 / 10
+            if (s % 100 == 0) printf "{\"event\":\"skip\",\"step\":%d,\"loss\":1e30,\"gain_forward\":1e30}\n", s
+        }
+    }' >"$1"
+}
+cp -r cards long
+long_metrics long/metrics.jsonl
+"$mhcpipe" report long >out || fail "$(cat out)"
+"$check" drawn long/report.html 1000000
+grep -q '1e+\?30' long/report.html && fail "bad steps are in the curves"
+truncate -s 2G long/metrics.jsonl
+"$mhcpipe" report long >out || fail "a metrics.jsonl of 2 GiB ends the report: $(cat out)"
+"$check" drawn long/report.html 1000000
+grep -q '"reason":"long/metrics.jsonl has 2147483648 bytes, more than 1073741824"' long/report.html || fail "the page does not say why it has no curves"
+
+echo "== a plan that is slower than what was measured: all of it is drawn"
+mkdir slow
+cp cards/config.resolved.yaml slow
+"$simulated_run" slow dualpipe 4 8 slow >/dev/null
+"$mhcpipe" report slow >out || fail "$(cat out)"
+"$check" figures slow/report.json
+"$check" drawn slow/report.html 1000000
+awk '/"simulated_plan_us"/ { gsub(/[^0-9.e+-]/, "", $2); plan = $2 } /"step_us"/ && steps { gsub(/[^0-9.e+-]/, "", $2); if (!n++) first = $2 }
+     /"steps": \[/ { steps = 1 } END { exit !(plan > 1.5 * first) }' slow/report.json || fail "the plan is not slower: $(grep simulated_plan slow/report.json)"
+
+echo "== recording takes at most 1 % of steps like the quickstart's"
+launch 4 train "$here/../launch/examples/quickstart.yaml" --set data.path=data/words --set train.steps=3 --set eval.every=0 --set checkpoint.every=0 \
+    --set log.dir=quick --profile 2 >/dev/null
+"$mhcpipe" report quick >out || fail "$(cat out)"
+"$check" figures quick/report.json 1
 
 echo "== refused"
 refused "there is no plain/profile/rank-0000.trace" report plain

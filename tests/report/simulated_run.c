@@ -1,5 +1,7 @@
-/* simulated_run RUN_DIR KIND RANKS MICROBATCHES [copies|nccl]: the traces that the run of RUN_DIR/config.resolved.yaml, of that plan,
- * would leave if it takes exactly as long as simulated; with a mover of messages, the records of its cards as well. */
+/* simulated_run RUN_DIR KIND RANKS MICROBATCHES [copies|nccl|slow]: the traces that the run of RUN_DIR/config.resolved.yaml, of that
+ * plan, would leave if it takes exactly as long as simulated; with a mover of messages, the records of its cards as well; slow: three
+ * steps, of which the last one takes five times as long as the others, so that the mean costs are above those of the step of median
+ * length. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +14,13 @@
 #include "scheduler/lower.h"
 #include "tests/unit/runtime/profile_sample.h"
 
-enum { LAST_US = 1000000 };
+enum { LAST_US = 1000000, STEP_US = 100000 };
 
 static const char cost_text[] = "stages: [{forward_us: 100, input_gradient_us: 115, weight_gradient_us: 85}]\n"
                                 "links: [{default: true, bandwidth_gb_s: 40, latency_us: 6}]\nmessage_bytes: 1000000\n";
+
+static const char slow_text[] = "stages: [{forward_us: 500, input_gradient_us: 575, weight_gradient_us: 425}]\n"
+                                "links: [{default: true, bandwidth_gb_s: 8, latency_us: 30}]\nmessage_bytes: 1000000\n";
 
 static const char names[] = "\0mix\0attention\0ncclDevKernel_SendRecv";
 enum { MIX = 1, ATTENTION = 5, SEND_RECEIVE = 15 };
@@ -165,19 +170,42 @@ out:
     return status;
 }
 
+/* Two more steps of all ranks, as the first one and slower. */
+static mhp_status add_steps(sample_rank *ranks, const mhp_plan *plan, const mhp_costs *costs, const mhp_simulation *simulation)
+{
+    mhp_status status = MHP_OK;
+    mhp_costs slow = {0};
+    mhp_simulate_params params = {.costs = &slow, .early_gradient = true};
+    mhp_simulation slow_step = {0};
+
+    MHP_TRY(out, mhp_costs_parse("costs", slow_text, sizeof slow_text - 1, &slow));
+    MHP_TRY(out, mhp_simulate(plan, &params, &slow_step));
+    for (int r = 0; r < plan->rank_count; r++) {
+        sample_simulated(&ranks[r], plan, costs, simulation, STEP_US);
+        sample_simulated(&ranks[r], plan, &slow, &slow_step, 2 * STEP_US);
+    }
+out:
+    mhp_simulation_release(&slow_step);
+    mhp_costs_release(&slow);
+    return status;
+}
+
 static mhp_status write_traces(const char *folder, const mhp_plan *plan, const mhp_costs *costs,
                                const mhp_simulation *simulation, mhp_hash identity, const char *mover)
 {
     mhp_status status = MHP_OK;
     sample_rank *ranks = NULL;
+    bool slow = mover && strcmp(mover, "slow") == 0;
 
     MHP_RETURN_IF_ERROR(mhp_calloc(&ranks, (size_t)plan->rank_count, sizeof *ranks));
     for (int r = 0; r < plan->rank_count; r++) {
-        ranks[r] = sample_begin(r, plan->rank_count, 1, LAST_US, (sample_clock){r > 0 ? 300 * r : 0, r * 1e-7});
+        ranks[r] = sample_begin(r, plan->rank_count, slow ? 3 : 1, LAST_US, (sample_clock){r > 0 ? 300 * r : 0, r * 1e-7});
         ranks[r].trace.identity = identity;
         sample_simulated(&ranks[r], plan, costs, simulation, 0);
     }
-    if (mover) {
+    if (slow) {
+        MHP_TRY(out, add_steps(ranks, plan, costs, simulation));
+    } else if (mover) {
         MHP_TRY(out, add_records(ranks, plan->rank_count, strcmp(mover, "nccl") == 0));
     }
     for (int r = 0; r < plan->rank_count; r++) {
@@ -203,8 +231,8 @@ int main(int argc, char **argv)
     mhp_hash identity;
     char folder[512];
 
-    if (argc != 5 && !(argc == 6 && (strcmp(argv[5], "copies") == 0 || strcmp(argv[5], "nccl") == 0))) {
-        fprintf(stderr, "usage: simulated_run RUN_DIR KIND RANKS MICROBATCHES [copies|nccl]\n");
+    if (argc != 5 && !(argc == 6 && (strcmp(argv[5], "copies") == 0 || strcmp(argv[5], "nccl") == 0 || strcmp(argv[5], "slow") == 0))) {
+        fprintf(stderr, "usage: simulated_run RUN_DIR KIND RANKS MICROBATCHES [copies|nccl|slow]\n");
         return 2;
     }
     snprintf(folder, sizeof folder, "%s/profile", argv[1]);

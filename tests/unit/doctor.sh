@@ -10,7 +10,7 @@ done
 CUDA_LAUNCH_BLOCKING=1 "$mhcpipe" doctor | grep -q '^  CUDA_LAUNCH_BLOCKING is 1: '
 if grep -q '^  CUDA_DEVICE_MAX_CONNECTIONS ' <<<"$report"; then        # a build with CUDA
     grep -q '^  CUDA_DEVICE_MAX_CONNECTIONS not set: mhcpipe sets 32$' <<<"$(env -u CUDA_DEVICE_MAX_CONNECTIONS "$mhcpipe" doctor)"
-    CUDA_DEVICE_MAX_CONNECTIONS=1 "$mhcpipe" doctor | grep -q '^  CUDA_DEVICE_MAX_CONNECTIONS is 1: '
+    CUDA_DEVICE_MAX_CONNECTIONS=1 "$mhcpipe" doctor | grep -q '^  CUDA_DEVICE_MAX_CONNECTIONS 1: mhcpipe sets 32, '
 fi
 
 # Without a card that works, --device cuda fails and says what would help; with one it does not.

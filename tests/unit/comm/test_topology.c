@@ -96,6 +96,22 @@ static void what_does_not_reach_falls_back(void **state)
     assert_int_equal(choose(&s, 0, 1), MHP_TRANSPORT_MPI);
 }
 
+static void a_group_takes_what_all_its_edges_can(void **state)
+{
+    const int near[] = {0, 1}, far[] = {1, 0, 2}, all[] = {0, 1, 2, 3};
+    sample s;
+
+    (void)state;
+    make(&s, 2, 2, 1);
+    assert_int_equal(mhp_topology_choose_group(&s.topology, MHP_TRANSPORT_AUTO, near, 2), MHP_TRANSPORT_IPC);
+    assert_int_equal(mhp_topology_choose_group(&s.topology, MHP_TRANSPORT_AUTO, far, 3), MHP_TRANSPORT_NCCL);
+    assert_int_equal(mhp_topology_choose_group(&s.topology, MHP_TRANSPORT_AUTO, all, 4), MHP_TRANSPORT_NCCL);
+    assert_int_equal(mhp_topology_choose_group(&s.topology, MHP_TRANSPORT_MPI, near, 2), MHP_TRANSPORT_MPI);
+    s.ranks[3].has_nccl = 0;
+    assert_int_equal(mhp_topology_choose_group(&s.topology, MHP_TRANSPORT_AUTO, all, 4), MHP_TRANSPORT_MPI);
+    assert_int_equal(mhp_topology_choose_group(&s.topology, MHP_TRANSPORT_AUTO, near, 2), MHP_TRANSPORT_IPC);
+}
+
 static void the_named_one_is_taken(void **state)
 {
     sample s;
@@ -143,6 +159,7 @@ int main(void)
         cmocka_unit_test(within_a_host_it_is_ipc),
         cmocka_unit_test(between_hosts_it_is_nccl_or_mpi),
         cmocka_unit_test(what_does_not_reach_falls_back),
+        cmocka_unit_test(a_group_takes_what_all_its_edges_can),
         cmocka_unit_test(the_named_one_is_taken),
         cmocka_unit_test(more_ranks_than_cards_are_refused_by_nccl),
         cmocka_unit_test(two_hosts_are_refused_by_ipc),
