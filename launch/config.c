@@ -125,7 +125,7 @@ static mhp_status copy_path(const char *file, const char *directory, char **path
 {
     const char *slash = strrchr(file, '/');
 
-    return mhp_asprintf(path_out, "%s/schedule/%s", directory, slash ? slash + 1 : file);
+    return mhp_asprintf(path_out, "%s/schedule.resolved/%s", directory, slash ? slash + 1 : file);
 }
 
 /* The file may be an earlier copy: it is read before that goes. */
@@ -135,7 +135,7 @@ static mhp_status save_schedule(const char *file, const char *directory)
     char *folder = NULL, *path = NULL, *text = NULL;
     size_t length = 0;
 
-    MHP_TRY(out, mhp_asprintf(&folder, "%s/schedule", directory));
+    MHP_TRY(out, mhp_asprintf(&folder, "%s/schedule.resolved", directory));
     if (file[0] != '\0') {
         MHP_TRY(out, mhp_file_read_all(file, MHP_CSV_BYTES_MAX, &text, &length));
     }

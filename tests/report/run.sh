@@ -99,10 +99,10 @@ cmp <(grep -v custom/ out) <(grep -v custom/ expected) || fail "report from anot
 "$mhcpipe" plan -k gpipe --ranks 2 --microbatches 4 --compute-only --format yaml -o mine.yaml >/dev/null
 "$mhcpipe" report custom 2>err | cmp - expected || fail "report goes by a schedule that was changed since: $(cat err)"
 rm mine.yaml
-launch 2 train custom/config.resolved.yaml --set schedule.file=custom/schedule/mine.yaml --set profile.steps=1 >/dev/null
+launch 2 train custom/config.resolved.yaml --set schedule.file=custom/schedule.resolved/mine.yaml --set profile.steps=1 >/dev/null
 "$mhcpipe" report custom >out || fail "a run from its own copy of the schedule: $(cat out)"
 launch 2 train config.yaml --set train.steps=2 --set log.dir=custom >/dev/null
-[ ! -e custom/schedule ] || fail "a run without schedule.file keeps the copy of an earlier one's"
+[ ! -e custom/schedule.resolved ] || fail "a run without schedule.file keeps the copy of an earlier one's"
 
 echo "== measured costs"
 "$mhcpipe" plan run/config.resolved.yaml --costs costs.yaml >out
