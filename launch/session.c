@@ -91,6 +91,22 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
     return mhp_comm_choose_transport(session->comm, (mhp_transport_kind)session->config.parallel.transport);
 }
 
+/* ---- the folder ---- */
+
+/* Long enough for the ranks of a run that is put back into the queue, or started anew, to be gone. */
+static const double folder_patience_s = 5;
+
+/* Before anything in the folder changes: what fails from here on dumps its flight recorder there. */
+static mhp_status hold_folder(mhp_session *session, const char *directory)
+{
+    mhp_status status = MHP_OK;
+
+    if (session->root && directory) {
+        status = mhp_folder_lock(directory, folder_patience_s, &session->folder);
+    }
+    return mhp_comm_agree(session->comm, status, NULL);
+}
+
 /* ---- the watch ---- */
 
 static void print_watch(void *context, bool is_error, const char *line)
@@ -116,8 +132,10 @@ mhp_status mhp_session_watch(mhp_session *session, const char *directory)
         .report = print_watch,
         .end = end_process,
     };
-    mhp_status status = mhp_faults_create(&config->fault, mhp_comm_rank(session->comm), &session->faults);
+    mhp_status status;
 
+    MHP_RETURN_IF_ERROR(hold_folder(session, directory));
+    status = mhp_faults_create(&config->fault, mhp_comm_rank(session->comm), &session->faults);
     MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, status, NULL));
     MHP_RETURN_IF_ERROR(mhp_watchdog_open(&params, &session->watchdog));
     mhp_signals_tell(session->watchdog);
@@ -178,7 +196,8 @@ int mhp_session_close(mhp_session *session, mhp_status status)
     }
     mhp_log_set_sink(NULL, NULL, MHP_LOG_WARN);
     end_watch(session);
-    mhp_comm_close(session->comm);
+    mhp_comm_close(session->comm);      /* behind this no rank of the run writes any more */
+    mhp_folder_unlock(session->folder);
     mhp_device_close(session->device);
     mhp_config_release(&session->config);
     mhp_free(session->ranks);
