@@ -105,6 +105,16 @@ static mhp_status load_parameters(mhp_run *run)
     return MHP_OK;
 }
 
+/* Rank 0, once nothing speaks against this start any more. */
+static mhp_status adopt_folder(const mhp_run *run)
+{
+    const mhp_run_params *params = &run->params;
+
+    return params->directory && is_root(run)
+               ? mhp_checkpoint_adopt(params->resume, params->directory, run->resumed_from, run->resumed.step)
+               : MHP_OK;
+}
+
 static mhp_status create_saver(mhp_run *run)
 {
     mhp_saver_params params = {
@@ -132,6 +142,7 @@ mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out)
     run->params.trainer.held_out = (mhp_sample_source){fill_held_out, run->dataset};
     MHP_TRY(out, mhp_trainer_create(&run->params.trainer, &run->trainer));
     MHP_TRY(out, load_parameters(run));
+    MHP_TRY(out, agree(run, adopt_folder(run)));
     MHP_TRY(out, create_saver(run));
     if (run->params.directory && is_root(run)) {
         status = mhp_metrics_open(run->params.directory, run->first_step, &run->metrics);
