@@ -311,7 +311,7 @@ static mhp_status summarize(mhp_run *run, mhp_run_result *result)
     result->best_loss = run->best_loss;
     result->summary = (mhp_summary){.steps = result->steps, .loss = result->loss, .held_out_loss = result->held_out_loss,
                                     .best_loss = run->best_loss};
-    return mhp_telemetry_summary(run->telemetry, &result->summary);
+    return mhp_telemetry_summary(run->telemetry, result->stopped, &result->summary);
 }
 
 /* ---- bad steps ---- */
