@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TERMINATED_STATUS = 128 + SIGTERM };
+enum { SIGNAL_STATUS = 128 };      /* a shell's, of a process that a signal ended: with the signal's number */
 
 static _Atomic(mhp_watchdog *) told;
 static atomic_int told_before;      /* somebody was told at some time */
@@ -23,19 +23,29 @@ static void take_signal(int number)
                                    : number == SIGUSR2 ? MHP_REQUEST_PREEMPT
                                                        : MHP_REQUEST_TERMINATE);
     } else if (!atomic_load(&told_before) && number != SIGUSR1) {
-        _exit(number == SIGUSR2 ? MHP_EXIT_PREEMPTED : TERMINATED_STATUS);
+        _exit(number == SIGUSR2 ? MHP_EXIT_PREEMPTED : SIGNAL_STATUS + number);
     }
     atomic_fetch_sub(&inside, 1);
 }
 
+/* As a shell's background commands have it, for which the terminal's SIGINT is not meant. */
+static bool is_ignored(int number)
+{
+    struct sigaction found;
+
+    return sigaction(number, NULL, &found) == 0 && found.sa_handler == SIG_IGN;
+}
+
 void mhp_signals_install(void)
 {
-    static const int numbers[] = {SIGUSR1, SIGUSR2, SIGTERM};
+    static const int numbers[] = {SIGUSR1, SIGUSR2, SIGTERM, SIGINT};
     struct sigaction action = {.sa_handler = take_signal, .sa_flags = SA_RESTART};
 
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        sigaction(numbers[i], &action, NULL);
+        if (numbers[i] != SIGINT || !is_ignored(SIGINT)) {
+            sigaction(numbers[i], &action, NULL);
+        }
     }
 }
 
