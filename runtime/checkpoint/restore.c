@@ -272,8 +272,11 @@ static mhp_status refuse_all(mhp_status status, const candidates *list, const ch
         return status;
     }
     snprintf(text, sizeof text, "%s", mhp_error_text());
-    return mhp_error_set(status, "none of the checkpoints in %s/checkpoints is intact, %zu in all: remove them, or start without --resume (%s)",
-                         run, list->count, text);
+    if (list->count == 1) {
+        return mhp_error_set(status, "the one checkpoint in %s/checkpoints is not intact: remove it, or start without --resume (%s)", run, text);
+    }
+    return mhp_error_set(status, "none of the %zu checkpoints in %s/checkpoints is intact: remove them, or start without --resume (%s)",
+                         list->count, run, text);
 }
 
 mhp_status mhp_checkpoint_restore(mhp_store *store, mhp_optimizer *optimizer, mhp_resume resume, const char *run,
@@ -298,6 +301,11 @@ out:
 }
 
 /* ---- what the folder holds besides ---- */
+
+static const char *plural(size_t count)
+{
+    return count == 1 ? "" : "s";
+}
 
 /* Whether `directory` is a checkpoint of the run in `run`. */
 static bool is_own(const char *run, const char *directory, int64_t step)
@@ -329,8 +337,8 @@ static mhp_status make_latest(const char *run, const char *directory, int64_t st
     MHP_TRY(out, mhp_put_aside_after(run, step, &aside));
     MHP_TRY(out, mhp_catalog_set_latest(run, step, checksum));
     if (aside.any) {
-        mhp_log_warn("checkpoints of %s behind step %lld are put aside as checkpoints/abandoned-step-*%s, %zu in all", run, (long long)step,
-                     aside.suffix, aside.checkpoints);
+        mhp_log_warn("%s: %zu checkpoint%s behind step %lld put aside as checkpoints/abandoned-step-*%s", run, aside.checkpoints,
+                     plural(aside.checkpoints), (long long)step, aside.suffix);
     }
 out:
     mhp_manifest_release(&manifest);
@@ -347,14 +355,15 @@ static mhp_status leave_behind(mhp_resume resume, const char *run)
     MHP_RETURN_IF_ERROR(mhp_put_aside_run(run, &aside));
     if (aside.checkpoints == 0) {
         if (aside.any) {
-            mhp_log_warn("%s had metrics of an earlier run, which left no checkpoint: they are put aside as abandoned-*%s", run, aside.suffix);
+            mhp_log_warn("%s: metrics and best model of an earlier run, which left no checkpoint, put aside as abandoned-*%s", run,
+                         aside.suffix);
         }
         return MHP_OK;
     }
     MHP_RETURN_IF_ERROR(mhp_catalog_path(run, aside.newest, &path));
-    mhp_log_warn("%s had an earlier run: its checkpoints, %zu in all, its metrics and its best model are put aside as abandoned-*%s; %s"
-                 "--resume %s/checkpoints/abandoned-%s%s goes on with it", run, aside.checkpoints, aside.suffix,
-                 resume.kind == MHP_RESUME_NEVER ? "--resume auto would have gone on with it, and " : "", run, strrchr(path, '/') + 1,
+    mhp_log_warn("%s: %zu checkpoint%s of an earlier run put aside as abandoned-*%s, with its metrics and best model; %s"
+                 "--resume %s/checkpoints/abandoned-%s%s continues it", run, aside.checkpoints, plural(aside.checkpoints), aside.suffix,
+                 resume.kind == MHP_RESUME_NEVER ? "--resume auto would have continued it, and " : "", run, strrchr(path, '/') + 1,
                  aside.suffix);
     mhp_free(path);
     return MHP_OK;
