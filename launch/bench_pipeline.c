@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
+#include "core/folder.h"
 #include "core/memory.h"
 #include "launch/bench.h"
 #include "launch/planning.h"
 #include "launch/run_report.h"
 #include "launch/signals.h"
+#include "runtime/profile/identity.h"
 #include "runtime/trainer.h"
 #include "scheduler/draw.h"
 #include "scheduler/formula.h"
@@ -362,17 +363,35 @@ static mhp_status check_process(const bench *b, const row *r)
     return MHP_OK;
 }
 
+/* Those of an earlier bench: a row that fails has none. */
+static mhp_status remove_figures(const char *directory)
+{
+    static const char *const names[] = {"step.svg", "costs.yaml"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        mhp_status status;
+        char *path = NULL;
+
+        MHP_RETURN_IF_ERROR(mhp_asprintf(&path, "%s/%s", directory, names[i]));
+        status = mhp_folder_remove(path);
+        mhp_free(path);
+        MHP_RETURN_IF_ERROR(status);
+    }
+    return mhp_profile_remove(directory);
+}
+
 /* What this rank can do alone. */
 static mhp_status prepare_row(const bench *b, row *r)
 {
     mhp_config *config = &r->config;
 
+    MHP_RETURN_IF_ERROR(mhp_asprintf(&r->directory, "%s/%s", b->params->output, r->name));
+    MHP_RETURN_IF_ERROR(b->session->root ? remove_figures(r->directory) : MHP_OK);
     MHP_RETURN_IF_ERROR(mhp_config_load(config, b->params->config, r->overrides.items, r->overrides.count));
     MHP_RETURN_IF_ERROR(check_process(b, r));
     config->train.steps = WARM_UPS + b->params->repetitions + b->params->recorded;
     config->profile.start = WARM_UPS + b->params->repetitions;
     config->profile.steps = b->params->recorded;
-    MHP_RETURN_IF_ERROR(mhp_asprintf(&r->directory, "%s/%s", b->params->output, r->name));
     if (b->session->root) {
         MHP_RETURN_IF_ERROR(mhp_mkdirs(r->directory));
         MHP_RETURN_IF_ERROR(mhp_config_save(config, r->directory));

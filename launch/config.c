@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
+#include "core/folder.h"
 #include "core/memory.h"
+#include "scheduler/csv.h"
 
 #define SECTION(name, table_of, text)                                                              \
     {                                                                                              \
@@ -119,6 +120,38 @@ out:
     return status;
 }
 
+/* Under its own name, which is the plan's if it has no other. */
+static mhp_status copy_path(const char *file, const char *directory, char **path_out)
+{
+    const char *slash = strrchr(file, '/');
+
+    return mhp_asprintf(path_out, "%s/schedule.resolved/%s", directory, slash ? slash + 1 : file);
+}
+
+/* The file may be an earlier copy: it is read before that goes. */
+static mhp_status save_schedule(const char *file, const char *directory)
+{
+    mhp_status status;
+    char *folder = NULL, *path = NULL, *text = NULL;
+    size_t length = 0;
+
+    MHP_TRY(out, mhp_asprintf(&folder, "%s/schedule.resolved", directory));
+    if (file[0] != '\0') {
+        MHP_TRY(out, mhp_file_read_all(file, MHP_CSV_BYTES_MAX, &text, &length));
+    }
+    MHP_TRY(out, mhp_folder_remove(folder));
+    if (file[0] != '\0') {
+        MHP_TRY(out, copy_path(file, directory, &path));
+        MHP_TRY(out, mhp_mkdirs(folder));
+        MHP_TRY(out, mhp_file_write_atomic(path, text, length));
+    }
+out:
+    mhp_free(text);
+    mhp_free(path);
+    mhp_free(folder);
+    return status;
+}
+
 mhp_status mhp_config_save(const mhp_config *config, const char *directory)
 {
     mhp_status status = MHP_OK;
@@ -127,10 +160,33 @@ mhp_status mhp_config_save(const mhp_config *config, const char *directory)
 
     MHP_TRY(out, print_to_text(config, &text, &length));
     MHP_TRY(out, mhp_mkdirs(directory));
+    MHP_TRY(out, save_schedule(config->schedule.file, directory));
     MHP_TRY(out, mhp_asprintf(&path, "%s/config.resolved.yaml", directory));
     MHP_TRY(out, mhp_file_write_atomic(path, text, length));
 out:
     free(text);
+    mhp_free(path);
+    return status;
+}
+
+mhp_status mhp_config_load_saved(mhp_config *config, const char *directory)
+{
+    mhp_status status;
+    char *path = NULL, *copy = NULL;
+
+    MHP_TRY(out, mhp_asprintf(&path, "%s/config.resolved.yaml", directory));
+    if (!mhp_file_exists(path)) {
+        MHP_RAISE(out, MHP_ERR_NOT_FOUND, "there is no %s: expected the folder of a run (log.dir)", path);
+    }
+    MHP_TRY(out, mhp_config_load(config, path, NULL, 0));
+    if (config->schedule.file[0] != '\0') {
+        MHP_TRY(out, copy_path(config->schedule.file, directory, &copy));
+        mhp_free(config->schedule.file);
+        config->schedule.file = copy;
+        copy = NULL;
+    }
+out:
+    mhp_free(copy);
     mhp_free(path);
     return status;
 }

@@ -35,7 +35,10 @@ void mhp_config_release(mhp_config *config);
 /* Checksum of the resolved configuration as it is printed. */
 mhp_status mhp_config_checksum(const mhp_config *config, char text[MHP_HASH_TEXT_MAX]);
 
-/* Writes config.resolved.yaml into `directory`, whole or not at all. */
+/* Writes config.resolved.yaml into `directory`, whole or not at all; and, for tools that look at the run later and from elsewhere, a
+ * copy of schedule.file into its folder `schedule.resolved`, which has nothing else in it. */
 mhp_status mhp_config_save(const mhp_config *config, const char *directory);
+/* Reads what was saved; schedule.file is the copy. Like load otherwise; MHP_ERR_NOT_FOUND for what is no run's folder. */
+mhp_status mhp_config_load_saved(mhp_config *config, const char *directory);
 
 #endif

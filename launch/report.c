@@ -70,19 +70,22 @@ static mhp_status write_trace(void *context, FILE *stream)
     return mhp_profile_report_trace(&run->report, stream);
 }
 
+/* Files first: where one cannot be written, that is all there is to read. */
 static mhp_status write_report(mhp_run_report *run, const char *costs)
 {
     const char *directory = run->directory;
 
-    MHP_RETURN_IF_ERROR(mhp_profile_report_table(&run->report, stdout));
+    if (costs) {
+        MHP_RETURN_IF_ERROR(mhp_write_output(costs, mhp_run_report_write_costs, run));
+    }
     MHP_RETURN_IF_ERROR(mhp_run_report_write(run, "report.json", write_json));
     MHP_RETURN_IF_ERROR(mhp_run_report_write(run, "profile/trace.json", write_trace));
     MHP_RETURN_IF_ERROR(mhp_run_report_write(run, "report.html", mhp_run_report_write_page));
+    MHP_RETURN_IF_ERROR(mhp_profile_report_table(&run->report, stdout));
     printf("\n  report        %s/report.html\n  figures       %s/report.json\n"
            "  trace         %s/profile/trace.json (https://ui.perfetto.dev)\n",
            directory, directory, directory);
     if (costs) {
-        MHP_RETURN_IF_ERROR(mhp_write_output(costs, mhp_run_report_write_costs, run));
         printf("  costs         %s\n", costs);
     }
     return MHP_OK;

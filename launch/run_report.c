@@ -3,23 +3,13 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "runtime/memory_costs.h"
+#include "runtime/profile/identity.h"
 
 static mhp_status read_config(mhp_run_report *run)
 {
-    mhp_status status = MHP_OK;
-    char *path = NULL;
-
-    MHP_TRY(out, mhp_asprintf(&path, "%s/config.resolved.yaml", run->directory));
-    if (!mhp_file_exists(path)) {
-        MHP_RAISE(out, MHP_ERR_NOT_FOUND, "there is no %s: expected the folder of a run (log.dir)",
-                  path);
-    }
-    MHP_TRY(out, mhp_config_load(&run->config, path, NULL, 0));
-    MHP_TRY(out, mhp_layout_create(&run->config.model, &run->config.parallel,
-                                   &run->config.schedule, &run->layout));
-out:
-    mhp_free(path);
-    return status;
+    MHP_RETURN_IF_ERROR(mhp_config_load_saved(&run->config, run->directory));
+    return mhp_layout_create(&run->config.model, &run->config.parallel, &run->config.schedule,
+                             &run->layout);
 }
 
 static mhp_status read_metrics(mhp_run_report *run)
@@ -30,13 +20,21 @@ static mhp_status read_metrics(mhp_run_report *run)
     return mhp_report_energy_create(&run->analysis, &run->metrics, run->directory, &run->energy);
 }
 
-static mhp_status read_traces(mhp_run_report *run)
+static mhp_status read_traces(mhp_run_report *run, const mhp_memory_params *params)
 {
     mhp_status status = MHP_OK;
     char *folder = NULL;
+    mhp_hash identity;
 
     MHP_TRY(out, mhp_asprintf(&folder, "%s/profile", run->directory));
+    MHP_TRY(out, mhp_profile_identity(params, &identity));
     MHP_TRY(out, mhp_trace_set_read(folder, &run->traces));
+    if (!mhp_hash_equal(run->traces.ranks[0].identity, identity)) {
+        MHP_RAISE(out, MHP_ERR_FORMAT,
+                  "the traces in %s are of another model, layout, schedule or batch than "
+                  "%s/config.resolved.yaml: expected those of its own run",
+                  folder, run->directory);
+    }
     MHP_TRY(out, mhp_error_prefix(mhp_analyse(&run->traces, &run->analysis), "%s: ", folder));
 out:
     mhp_free(folder);
@@ -50,7 +48,7 @@ mhp_status mhp_run_report_read(const char *directory, mhp_run_report *run)
 
     *run = (mhp_run_report){.directory = directory};
     MHP_RETURN_IF_ERROR(read_config(run));
-    MHP_RETURN_IF_ERROR(read_traces(run));
+    MHP_RETURN_IF_ERROR(read_traces(run, &memory));
     MHP_RETURN_IF_ERROR(mhp_memory_costs(&memory, false, &run->sizes));
     MHP_RETURN_IF_ERROR(read_metrics(run));
     MHP_RETURN_IF_ERROR(mhp_error_prefix(

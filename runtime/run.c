@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "runtime/checkpoint/catalog.h"
 #include "runtime/metrics.h"
+#include "runtime/profile/identity.h"
 #include "runtime/telemetry.h"
 
 struct mhp_run {
@@ -128,6 +129,19 @@ static mhp_status create_saver(mhp_run *run)
     return run->params.directory ? mhp_saver_create(&params, &run->saver) : MHP_OK;
 }
 
+/* Rank 0: what a run of the same folder left behind is cut at the step that this one goes on from. */
+static mhp_status begin_files(mhp_run *run)
+{
+    const char *directory = run->params.directory;
+    mhp_hash identity = {0};
+
+    if (run->first_step > 0) { /* else nothing stays, whosever it is */
+        MHP_RETURN_IF_ERROR(mhp_trainer_identity(run->trainer, &identity));
+    }
+    MHP_RETURN_IF_ERROR(mhp_profile_begin(directory, identity, run->first_step));
+    return mhp_metrics_open(directory, run->first_step, &run->metrics);
+}
+
 mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out)
 {
     mhp_status status = MHP_OK;
@@ -145,7 +159,7 @@ mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out)
     MHP_TRY(out, agree(run, adopt_folder(run)));
     MHP_TRY(out, create_saver(run));
     if (run->params.directory && is_root(run)) {
-        status = mhp_metrics_open(run->params.directory, run->first_step, &run->metrics);
+        status = begin_files(run);
     }
     MHP_TRY(out, agree(run, status));
     *run_out = run;

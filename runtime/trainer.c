@@ -2,6 +2,7 @@
 
 #include "core/memory.h"
 #include "runtime/memory_table.h"
+#include "runtime/profile/identity.h"
 #include "runtime/trainer_internal.h"
 
 int64_t mhp_trainer_batch_samples(const mhp_trainer *trainer)
@@ -22,11 +23,25 @@ static mhp_status create_layout(mhp_trainer *trainer)
     return mhp_layout_create(trainer->params.model, trainer->params.parallel, trainer->params.schedule, &trainer->layout);
 }
 
+static mhp_memory_params memory_params(const mhp_trainer *trainer)
+{
+    const mhp_trainer_params *params = &trainer->params;
+
+    return (mhp_memory_params){.layout = &trainer->layout, .model = params->model, .parallel = params->parallel,
+                               .schedule = params->schedule, .train = params->train};
+}
+
+mhp_status mhp_trainer_identity(const mhp_trainer *trainer, mhp_hash *identity_out)
+{
+    mhp_memory_params params = memory_params(trainer);
+
+    return mhp_profile_identity(&params, identity_out);
+}
+
 /* Every rank looks at all ranks' memory, so that all refuse or none. */
 static mhp_status plan_memory(mhp_trainer *trainer)
 {
-    mhp_memory_params params = {.layout = &trainer->layout, .model = trainer->params.model, .parallel = trainer->params.parallel,
-                                .schedule = trainer->params.schedule, .train = trainer->params.train};
+    mhp_memory_params params = memory_params(trainer);
     int rank = mhp_comm_rank(trainer->params.comm) % trainer->layout.plan->rank_count;
 
     MHP_RETURN_IF_ERROR(mhp_memory_check(&params));
@@ -81,6 +96,7 @@ static mhp_status create_recorder(mhp_trainer *trainer)
     if (!params.profile || params.profile->steps == 0 || !params.directory) {
         return MHP_OK;
     }
+    MHP_RETURN_IF_ERROR(mhp_trainer_identity(trainer, &params.identity));
     MHP_RETURN_IF_ERROR(mhp_recorder_create(&params, &trainer->recorder));
     mhp_recorder_reserve(trainer->recorder, 7, 0);      /* around the plan: record_phase, record_wait */
     return MHP_OK;

@@ -73,6 +73,8 @@ const mhp_layout *mhp_trainer_layout(const mhp_trainer *trainer);
 const mhp_memory_plan *mhp_trainer_memory(const mhp_trainer *trainer);
 const mhp_arena *mhp_trainer_arena(const mhp_trainer *trainer);
 mhp_stream *mhp_trainer_compute(mhp_trainer *trainer);
+/* Of what it records: runtime/profile/identity.h. */
+mhp_status mhp_trainer_identity(const mhp_trainer *trainer, mhp_hash *identity_out);
 /* Notes in `live` what the rank does, from now on; NULL: nowhere. */
 void mhp_trainer_watch(mhp_trainer *trainer, mhp_live *live);
 /* Has `energy` read at the end of every step from now on, on all ranks; NULL: none. */

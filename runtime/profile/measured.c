@@ -23,6 +23,22 @@ static bool is_of_action(const mhp_trace_span *span, const mhp_action *action)
     return span->stage == action->stage && span->microbatch == action->microbatch;
 }
 
+/* The plan sends it from the peer to this rank, both of one replica. */
+static bool is_planned(const mhp_trace *trace, const mhp_trace_span *message, const mhp_plan *plan)
+{
+    int source_stage = message->cause == MHP_CAUSE_STATE ? message->stage - 1 : message->stage + 1;
+
+    return source_stage >= 0 && source_stage < plan->stage_count &&
+           message->peer / plan->rank_count == trace->rank / plan->rank_count &&
+           mhp_plan_owner(plan, source_stage, message->microbatch) == message->peer % plan->rank_count &&
+           mhp_plan_owner(plan, message->stage, message->microbatch) == trace->rank % plan->rank_count;
+}
+
+static bool is_of_plan_action(const mhp_trace_span *span, const mhp_action_list *list)
+{
+    return (size_t)span->action < list->count && is_of_action(span, &list->items[span->action]);
+}
+
 static mhp_status check_rank(const mhp_trace *trace, const mhp_plan *plan)
 {
     const mhp_action_list *list = &plan->ranks[trace->rank % plan->rank_count].actions;
@@ -31,8 +47,8 @@ static mhp_status check_rank(const mhp_trace *trace, const mhp_plan *plan)
         const mhp_trace_span *span = &trace->spans[i];
 
         if (span->stage >= plan->stage_count || span->microbatch >= plan->microbatch_count ||
-            (span->kind == MHP_TRACE_GROUP && (span->action < 0 || (size_t)span->action >= list->count ||
-                                               !is_of_action(span, &list->items[span->action])))) {
+            (span->kind == MHP_TRACE_GROUP && !is_of_plan_action(span, list)) ||
+            (span->kind == MHP_TRACE_MESSAGE && !is_planned(trace, span, plan))) {
             return mhp_error_set(MHP_ERR_FORMAT,
                                  "the trace of rank %d is not of plan %s: its span %zu belongs to no action of it",
                                  trace->rank, plan->name, i);
@@ -437,9 +453,10 @@ static void note_spans(const mhp_step_analysis *step, int rank, double begin_us,
 
     for (size_t i = 0; i < timed->span_count; i++) {
         const mhp_timed_span *one = &timed->spans[i];
-        mhp_span *span = one->span->action >= 0 ? &out->ranks[rank].spans[one->span->action] : NULL;
 
         if (one->span->kind == MHP_TRACE_GROUP && one->span->lane <= MHP_LANE_LEADER) {
+            mhp_span *span = &out->ranks[rank].spans[one->span->action];
+
             *span = (mhp_span){span->end_us > 0 ? span->start_us : one->start_us - begin_us, one->end_us - begin_us};
         }
     }

@@ -19,7 +19,7 @@ const char *mhp_message_mover_text(mhp_message_mover mover)
 /* ---- copies ---- */
 
 /* The size of a message, 0 if there is none; and of all of them. */
-static int64_t sum_messages(const mhp_trace_set *set, int64_t *sum_out)
+static int64_t sum_messages(const mhp_trace_set *set, uint64_t *sum_out)
 {
     int64_t bytes = 0;
 
@@ -30,7 +30,7 @@ static int64_t sum_messages(const mhp_trace_set *set, int64_t *sum_out)
 
             if (span->kind == MHP_TRACE_MESSAGE) {
                 bytes = span->bytes;
-                *sum_out += span->bytes;
+                *sum_out += (uint64_t)span->bytes;
             }
         }
     }
@@ -43,9 +43,9 @@ static bool may_be_message(const mhp_record *record, int64_t message_bytes)
     return record->kind == MHP_RECORD_COPY_CARD && record->lane < 0 && record->bytes >= message_bytes / MHP_SLICES_MAX;
 }
 
-static int64_t sum_copies(const mhp_trace_set *set, int64_t message_bytes, int64_t *took_ns_out)
+static uint64_t sum_copies(const mhp_trace_set *set, int64_t message_bytes, double *took_ns_out)
 {
-    int64_t bytes = 0;
+    uint64_t bytes = 0;
 
     *took_ns_out = 0;
     for (int rank = 0; rank < set->count; rank++) {
@@ -53,8 +53,8 @@ static int64_t sum_copies(const mhp_trace_set *set, int64_t message_bytes, int64
 
         for (size_t i = 0; i < records->count; i++) {
             if (may_be_message(&records->items[i], message_bytes)) {
-                bytes += records->items[i].bytes;
-                *took_ns_out += records->items[i].end_ns - records->items[i].start_ns;
+                bytes += (uint64_t)records->items[i].bytes;
+                *took_ns_out += (double)(records->items[i].end_ns - records->items[i].start_ns);
             }
         }
     }
@@ -77,14 +77,16 @@ static const char *what_is_missing(const mhp_trace_set *set)
 
 void mhp_message_records_begin(const mhp_trace_set *set, mhp_message_records *messages_out)
 {
-    int64_t all_bytes, bytes = sum_messages(set, &all_bytes), took_ns;
+    uint64_t all_bytes;
+    int64_t bytes = sum_messages(set, &all_bytes);
+    double took_ns;
 
     *messages_out = (mhp_message_records){.mover = MHP_MOVED_BY_NCCL};
     if (all_bytes == 0) {
         messages_out->unknown = "there were no messages";
     } else if (sum_copies(set, bytes, &took_ns) == all_bytes) {
         messages_out->mover = MHP_MOVED_BY_COPIES;
-        messages_out->records_us = 1e-3 * (double)took_ns / set->ranks[0].step_count;
+        messages_out->records_us = 1e-3 * took_ns / set->ranks[0].step_count;
     } else {
         messages_out->unknown = what_is_missing(set);
     }

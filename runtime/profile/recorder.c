@@ -6,10 +6,10 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "core/folder.h"
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/range.h"
+#include "runtime/profile/identity.h"
 
 /* A card runs streams side by side over CUDA_DEVICE_MAX_CONNECTIONS = 32 connections, and streams that share one may
  * block each other: watches beyond these wait on the comm thread instead, which sees an event up to 0.2 ms late. */
@@ -53,7 +53,7 @@ struct mhp_recorder {
     mhp_recorder_params params;
     mhp_device *device;
     bool on_card;
-    char *folder;
+    char *directory, *folder; /* the run's, and the traces' in it */
     mhp_watch *watches;
     int card_streams;
     mark *marks; /* of a step */
@@ -122,11 +122,13 @@ mhp_status mhp_recorder_create(const mhp_recorder_params *params, mhp_recorder *
     recorder->device = mhp_comm_device(params->comm);
     recorder->on_card = mhp_device_get_kind(recorder->device) == MHP_DEVICE_CUDA;
     recorder->action = -1;
+    MHP_TRY(out, mhp_strdup(&recorder->directory, params->directory));
     MHP_TRY(out, mhp_asprintf(&recorder->folder, "%s/profile", params->directory));
     recorder->trace.rank = mhp_comm_rank(params->comm);
     recorder->trace.world_size = mhp_comm_size(params->comm);
     recorder->trace.pipeline_ranks = params->pipeline_ranks;
     recorder->trace.streams = params->streams;
+    recorder->trace.identity = params->identity;
     recorder->trace.device = (int)mhp_device_get_kind(recorder->device);
     *recorder_out = recorder;
     recorder = NULL;
@@ -172,6 +174,7 @@ void mhp_recorder_destroy(mhp_recorder *recorder)
     mhp_free(recorder->marks);
     mhp_free(recorder->transfers);
     mhp_free(recorder->folder);
+    mhp_free(recorder->directory);
     mhp_free(recorder);
 }
 
@@ -424,7 +427,7 @@ out:
     return status;
 }
 
-/* What another run of the same folder left there does not mix with this one. */
+/* What an earlier start of the run recorded does not mix with this one. */
 static mhp_status finish(mhp_recorder *recorder)
 {
     mhp_comm *comm = recorder->params.comm;
@@ -435,7 +438,7 @@ static mhp_status finish(mhp_recorder *recorder)
     if (recorder->records && take_kernels(recorder) < 0) {
         leave_kernels(recorder);
     }
-    status = recorder->trace.rank == 0 ? mhp_folder_remove(recorder->folder) : MHP_OK;
+    status = recorder->trace.rank == 0 ? mhp_profile_remove(recorder->directory) : MHP_OK;
     MHP_RETURN_IF_ERROR(mhp_comm_agree(comm, status, NULL));
     return mhp_comm_agree(comm, write_trace(recorder), NULL);
 }

@@ -22,7 +22,8 @@ typedef struct mhp_recorder_params {
     const char *directory;             /* the run's folder: the trace goes to its subfolder `profile`; copied */
     int64_t total_steps;               /* of the run */
     int pipeline_ranks;
-    int streams; /* residual streams */
+    int streams;       /* residual streams */
+    mhp_hash identity; /* runtime/profile/identity.h */
 } mhp_recorder_params;
 
 mhp_status mhp_recorder_create(const mhp_recorder_params *params, mhp_recorder **recorder_out);

@@ -35,15 +35,25 @@ typedef struct writer {
     bool begun;
 } writer;
 
+/* 31 years at most: clocks that were read wrong may say anything. */
+static int64_t whole_ns(double us)
+{
+    static const double most_ns = 1e18;
+
+    return llround(fmax(-most_ns, fmin(1e3 * us, most_ns)));
+}
+
 static int64_t time_ns(const writer *w, double us)
 {
-    return w->shift_ns + llround(1e3 * us);
+    return w->shift_ns + whole_ns(us);
 }
 
 /* Microseconds with three digits: a nanosecond is never lost, so neighbours never overlap. */
 static void write_us(const writer *w, const char *name, int64_t ns)
 {
-    fprintf(w->stream, ",\"%s\":%" PRId64 ".%03" PRId64, name, ns / 1000, ns % 1000);
+    uint64_t amount = ns < 0 ? -(uint64_t)ns : (uint64_t)ns; /* a card's first mark may stand before the step */
+
+    fprintf(w->stream, ",\"%s\":%s%" PRIu64 ".%03" PRIu64, name, ns < 0 ? "-" : "", amount / 1000, amount % 1000);
 }
 
 static void begin_event(writer *w, const char *phase, int rank, int thread)
@@ -422,7 +432,7 @@ static void choose_step(writer *w, int index)
     const mhp_step_analysis *steps = w->report->analysis->steps;
 
     w->step = &steps[index];
-    w->shift_ns = llround(1e3 * (steps[index].timeline.origin_us - steps[0].timeline.origin_us));
+    w->shift_ns = whole_ns(steps[index].timeline.origin_us - steps[0].timeline.origin_us);
     w->next_flow += index > 0 ? (int64_t)steps[index - 1].timeline.transfer_count : 1;
 }
 

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "comm/clock.h"
+#include "core/hash.h"
 #include "core/records.h"
 #include "model/stage.h"
 #include "runtime/lanes.h"
@@ -72,6 +73,7 @@ typedef struct mhp_trace {
     int rank, world_size, pipeline_ranks; /* world rank = replica * pipeline ranks + pipeline rank */
     int streams;                          /* residual streams n of every state */
     int device;                           /* mhp_device_kind */
+    mhp_hash identity;                    /* of what was trained how (identity.h) */
     int64_t first_step;                   /* number of the first recorded step, from 0 */
     int step_count;
     mhp_clock_reading before, after; /* the recorded steps */
@@ -87,12 +89,18 @@ typedef struct mhp_trace {
 
 enum { MHP_TRACE_SPANS_MAX = 1 << 24 }; /* of a rank: 1.1 GB; so with records, of 40 bytes */
 enum { MHP_TRACE_NAMES_BYTES_MAX = 1 << 20 };
+enum { MHP_TRACE_STEPS_MAX = 10000 };
+#define MHP_TRACE_FIRST_STEP_MAX ((int64_t)1 << 53)
 
 /* Writes the file, whole or not at all. */
 mhp_status mhp_trace_write(const mhp_trace *trace, const char *path);
 /* MHP_ERR_FORMAT for what is no trace, is cut off, was changed, or holds a value out of range; MHP_ERR_LIMIT for one
  * that is too large. All name the path. Release in every case; zeroed is allowed there. */
 mhp_status mhp_trace_read(const char *path, mhp_trace *trace_out);
+/* The same from memory; `path` stands for the file. */
+mhp_status mhp_trace_parse(const char *path, const void *data, size_t size, mhp_trace *trace_out);
+/* Without spans and records, and without a look at the checksum, which is over all of the file. */
+mhp_status mhp_trace_read_head(const char *path, mhp_trace *trace_out);
 void mhp_trace_release(mhp_trace *trace);
 
 /* The spans of a step. */

@@ -39,12 +39,15 @@ other parallel.transport=mpi
 small parallel.memory_limit=1000        # bytes
 last
 ROWS
+mkdir -p rows.out/bad/profile
+touch rows.out/bad/{report.html,step.svg,costs.yaml}    # of an earlier bench
 launch 2 bench pipeline config.yaml --set train.sequence_length=16 --rows rows --output rows.out --repetitions 1 --record 1 >log 2>&1 ||
     fail "$(cat log)"
 [ "$(cut -f1 rows.out/rows.tsv | tr '\n' ' ')" = "name good bad odd other small last " ] || fail "rows are missing: $(cat rows.out/rows.tsv)"
 for word in 'bad.*no schedule is called "1f2b"' 'odd.*dualpipe on 2 ranks with 3' 'other.*expected parallel.transport' 'small.*rank 0 needs'; do
     grep -Eq "^$word" rows.out/rows.tsv || fail "expected $word: $(cat rows.out/rows.tsv)"
 done
+[ "$(ls rows.out/bad)" = config.resolved.yaml ] || fail "a row that is refused has figures: $(ls rows.out/bad)"
 awk -F'\t' 'NF != 18 || (($1 == "good" || $1 == "last") && ($18 != "" || !($3 > 0))) { exit 1 }' rows.out/rows.tsv || fail "$(cat rows.out/rows.tsv)"
 echo "../up schedule.kind=1f1b" >rows
 ! launch 2 bench pipeline config.yaml --rows rows --output rows.out >log 2>&1 || fail "a row with a path for a name runs"

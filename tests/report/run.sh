@@ -62,6 +62,48 @@ for case in "dualpipe streams config.yaml" "dualpipev parts config.yaml" "dualpi
         awk '$1 == 1 && $2 > 100 { found = $3 < 40 && $7 > 40 } END { exit !found }' out || fail "$case: rank 1 does not wait: $(cat out)"
 done
 
+echo "== whose traces these are"
+# train_own [OPTION ...]: the same run of two ranks again; a report of it if it is recorded.
+train_own() {
+    launch 2 train config.yaml --set schedule.kind=1f1b --set train.steps=8 --set checkpoint.every=4 --set log.dir=own "$@" >/dev/null
+}
+train_own --profile 2 --set profile.start=5
+"$mhcpipe" report own >out || fail "$(cat out)"
+grep -q 'steps 6 to 7' out || fail "recorded: $(head -1 out)"
+train_own --resume own --set train.steps=10
+"$mhcpipe" report own >out || fail "a run that goes on loses what it recorded: $(cat out)"
+grep -q 'steps 6 to 7' out || fail "a run that goes on records other steps: $(head -1 out)"
+cp -r own went_on
+train_own --resume own/checkpoints/step-00000004
+for file in profile report.json report.html; do
+    [ ! -e "own/$file" ] || fail "steps that are done again leave own/$file"
+done
+rm -r own
+cp -r went_on own
+train_own --resume own --set train.steps=12 --set schedule.kind=gpipe
+[ ! -e own/profile ] && [ ! -e own/report.json ] || fail "a run that goes on with another schedule keeps the traces of the one before"
+rm -r own
+cp -r went_on own
+train_own --set model.hidden_size=32 --set train.steps=3
+for file in profile report.json report.html; do
+    [ ! -e "own/$file" ] || fail "a run from the start keeps own/$file of an earlier one"
+done
+refused "there is no own/profile/rank-0000.trace" report own
+
+echo "== a schedule of one's own: kept with the run"
+"$mhcpipe" plan -k 1f1b --ranks 2 --microbatches 4 --compute-only --format yaml -o mine.yaml >/dev/null
+launch 2 train config.yaml --set schedule.kind=custom --set schedule.file=mine.yaml --set train.steps=6 --set log.dir=custom --profile 2 >/dev/null
+"$mhcpipe" report custom >expected || fail "$(cat expected)"
+(cd / && "$mhcpipe" report "$work/custom") >out 2>err || fail "report from another folder: $(cat err)"
+cmp <(grep -v custom/ out) <(grep -v custom/ expected) || fail "report from another folder: another table"
+"$mhcpipe" plan -k gpipe --ranks 2 --microbatches 4 --compute-only --format yaml -o mine.yaml >/dev/null
+"$mhcpipe" report custom 2>err | cmp - expected || fail "report goes by a schedule that was changed since: $(cat err)"
+rm mine.yaml
+launch 2 train custom/config.resolved.yaml --set schedule.file=custom/schedule.resolved/mine.yaml --set profile.steps=1 >/dev/null
+"$mhcpipe" report custom >out || fail "a run from its own copy of the schedule: $(cat out)"
+launch 2 train config.yaml --set train.steps=2 --set log.dir=custom >/dev/null
+[ ! -e custom/schedule.resolved ] || fail "a run without schedule.file keeps the copy of an earlier one's"
+
 echo "== measured costs"
 "$mhcpipe" plan run/config.resolved.yaml --costs costs.yaml >out
 simulated=$(grep -o '"simulated_plan_us":[^,]*' <(tr -d ' ' <run/report.json) | cut -d: -f2)
@@ -182,6 +224,16 @@ rm bad/profile/rank-0003.trace
 refused "rank-0003.trace" report bad
 copy
 sed -i 's/kind: dualpipe/kind: 1f1b/' bad/config.resolved.yaml
-refused "belongs to no action of it" report bad
+refused "the traces in bad/profile are of another model, layout, schedule or batch than bad/config.resolved.yaml" report bad
+copy
+sed -i 's/sequence_length: 32/sequence_length: 16/' bad/config.resolved.yaml
+refused "the traces in bad/profile are of another model" report bad
+"$simulated_run" cards 1f1b 4 8 >/dev/null
+refused "belongs to no action of it" report cards
+"$simulated_run" cards dualpipe 4 16 >/dev/null
+refused "belongs to no action of it" report cards
+rm run/report.html
+refused "nowhere/costs.yaml" report run --costs nowhere/costs.yaml
+[ ! -s out ] && [ ! -e run/report.html ] || fail "a report whose costs cannot be written is made all the same: $(cat out)"
 launch 2 train config.yaml --set profile.steps=10001 >/dev/null 2>err && fail "too many steps are accepted"
 grep -q "10000" err || fail "too many steps: $(cat err)"

@@ -1,11 +1,15 @@
-/* simulated_run RUN_DIR KIND RANKS MICROBATCHES [copies|nccl|slow]: the traces that a run of a plan would leave that takes exactly
- * as long as simulated; with a mover of messages, the records of its cards as well; slow: three steps, of which the last one takes five
- * times as long as the others, so that the mean costs are above those of the step of median length. */
+/* simulated_run RUN_DIR KIND RANKS MICROBATCHES [copies|nccl|slow]: the traces that the run of RUN_DIR/config.resolved.yaml, of that
+ * plan, would leave if it takes exactly as long as simulated; with a mover of messages, the records of its cards as well; slow: three
+ * steps, of which the last one takes five times as long as the others, so that the mean costs are above those of the step of median
+ * length. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
+#include "launch/config.h"
+#include "runtime/layout.h"
+#include "runtime/profile/identity.h"
 #include "scheduler/generator.h"
 #include "scheduler/lower.h"
 #include "tests/unit/runtime/profile_sample.h"
@@ -150,6 +154,22 @@ out:
     return status;
 }
 
+static mhp_status find_identity(const char *directory, mhp_hash *identity_out)
+{
+    mhp_status status = MHP_OK;
+    mhp_config config = {0};
+    mhp_layout layout = {0};
+    mhp_memory_params params = {&layout, &config.model, &config.parallel, &config.schedule, &config.train};
+
+    MHP_TRY(out, mhp_config_load_saved(&config, directory));
+    MHP_TRY(out, mhp_layout_create(&config.model, &config.parallel, &config.schedule, &layout));
+    MHP_TRY(out, mhp_profile_identity(&params, identity_out));
+out:
+    mhp_layout_release(&layout);
+    mhp_config_release(&config);
+    return status;
+}
+
 /* Two more steps of all ranks, as the first one and slower. */
 static mhp_status add_steps(sample_rank *ranks, const mhp_plan *plan, const mhp_costs *costs, const mhp_simulation *simulation)
 {
@@ -171,7 +191,7 @@ out:
 }
 
 static mhp_status write_traces(const char *folder, const mhp_plan *plan, const mhp_costs *costs,
-                               const mhp_simulation *simulation, const char *mover)
+                               const mhp_simulation *simulation, mhp_hash identity, const char *mover)
 {
     mhp_status status = MHP_OK;
     sample_rank *ranks = NULL;
@@ -180,6 +200,7 @@ static mhp_status write_traces(const char *folder, const mhp_plan *plan, const m
     MHP_RETURN_IF_ERROR(mhp_calloc(&ranks, (size_t)plan->rank_count, sizeof *ranks));
     for (int r = 0; r < plan->rank_count; r++) {
         ranks[r] = sample_begin(r, plan->rank_count, slow ? 3 : 1, LAST_US, (sample_clock){r > 0 ? 300 * r : 0, r * 1e-7});
+        ranks[r].trace.identity = identity;
         sample_simulated(&ranks[r], plan, costs, simulation, 0);
     }
     if (slow) {
@@ -207,6 +228,7 @@ int main(int argc, char **argv)
     mhp_costs costs = {0};
     mhp_simulate_params params = {.costs = &costs, .early_gradient = true};
     mhp_simulation simulation = {0};
+    mhp_hash identity;
     char folder[512];
 
     if (argc != 5 && !(argc == 6 && (strcmp(argv[5], "copies") == 0 || strcmp(argv[5], "nccl") == 0 || strcmp(argv[5], "slow") == 0))) {
@@ -215,11 +237,12 @@ int main(int argc, char **argv)
     }
     snprintf(folder, sizeof folder, "%s/profile", argv[1]);
     MHP_TRY(out, mhp_mkdirs(folder));
+    MHP_TRY(out, find_identity(argv[1], &identity));
     MHP_TRY(out, mhp_costs_parse("costs", cost_text, sizeof cost_text - 1, &costs));
     MHP_TRY(out, mhp_schedule_generate(argv[2], &shape, &plan));
     MHP_TRY(out, mhp_plan_lower(plan, NULL));
     MHP_TRY(out, mhp_simulate(plan, &params, &simulation));
-    MHP_TRY(out, write_traces(folder, plan, &costs, &simulation, argv[5])); /* NULL behind the last */
+    MHP_TRY(out, write_traces(folder, plan, &costs, &simulation, identity, argv[5])); /* NULL behind the last */
     printf("%.6f\n", simulation.makespan_us);
 out:
     if (status < 0) {

@@ -366,6 +366,28 @@ static void check_costs(const mhp_analysis *analysis, const mhp_plan *plan, cons
     mhp_costs_release(&sizes);
 }
 
+/* A message that the plan sends to another rank, or from another, is refused. */
+static void check_messages(mhp_analysis *analysis, const mhp_plan *plan)
+{
+    mhp_trace *trace = &analysis->set->ranks[0];
+    bool found = false;
+
+    for (size_t i = 0; i < trace->span_count && !found; i++) {
+        mhp_trace_span *span = &trace->spans[i], kept = *span;
+
+        if (span->kind == MHP_TRACE_MESSAGE && span->stage + 1 < plan->stage_count && span->cause == MHP_CAUSE_GRADIENT) {
+            found = true;
+            span->stage++;
+            assert_int_equal(mhp_measured_check(analysis, plan), MHP_ERR_FORMAT);
+            *span = kept;
+            span->peer = 0;
+            assert_int_equal(mhp_measured_check(analysis, plan), MHP_ERR_FORMAT);
+            *span = kept;
+        }
+    }
+    assert_true(found);
+}
+
 static void check_simulated(const char *kind, int rank_count, int microbatches)
 {
     enum { STEPS = 2, RANKS_MAX = 8 };
@@ -415,6 +437,7 @@ static void check_simulated(const char *kind, int rank_count, int microbatches)
     }
     assert_near(analysis.mean_path.length_us, simulation.makespan_us, "the path");
     check_costs(&analysis, plan, kind, &simulation);
+    check_messages(&analysis, plan);
     mhp_analysis_release(&analysis);
     mhp_simulation_release(&simulation);
     mhp_plan_destroy(plan);
