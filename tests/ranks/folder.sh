@@ -17,10 +17,9 @@ await() {
     fail "no \"$2\" in $1: $(cat "$1" ./*.err)"
 }
 
-# preempt LAUNCHER: a checkpoint, and status 75.
-preempt() {
+# await_preempted LAUNCHER: the end behind a SIGUSR2, with status 75.
+await_preempted() {
     local status=0
-    kill -USR2 "$(pgrep -P "$1" -x mpirun)"
     wait "$1" || status=$?
     [ "$status" -eq 75 ] || fail "expected status 75, not $status: $(cat ./*.out ./*.err)"
 }
@@ -28,7 +27,7 @@ preempt() {
 echo "== a second start: one error that names the first, and nothing touched"
 "$here/mpirun.sh" 2 "$mhcpipe" "${long[@]}" --set checkpoint.keep_last=2 >first.out 2>first.err &
 first=$!
-await run/checkpoints/latest 'step-0*[2-9]00 '
+await run/checkpoints/latest 'step-'
 for file in run/config.resolved.yaml run/live/rank-0 run/checkpoints; do
     stat -c '%n %i %W' "$file"
 done >before
@@ -50,15 +49,16 @@ cmp before <(for file in run/config.resolved.yaml run/live/rank-0 run/checkpoint
 launch 2 "${long[@]}" --dry-run >/dev/null || fail "a dry run was refused"
 
 echo "== a start while the run before it ends waits"
+kill -USR2 "$(pgrep -P "$first" -x mpirun)"
 "$here/mpirun.sh" 2 "$mhcpipe" "${long[@]}" --resume auto >second.out 2>second.err &
 second=$!
-sleep 0.7
-preempt $first
+await_preempted $first
 steps=$(sed -n 's/^stopped on request after \([0-9]*\) steps.*/\1/p' first.out)
 await second.out "resumes from run/checkpoints/step-0*$steps, $steps steps done"
 "$mhcpipe" top --once run | grep -q 'run: running' || fail "$("$mhcpipe" top --once run)"
 awk -F'[:,]' '$2 != NR { exit 1 }' run/metrics.jsonl || fail "steps are missing or there twice"
-preempt $second
+kill -USR2 "$(pgrep -P "$second" -x mpirun)"
+await_preempted $second
 first='' second=''
 "$mhcpipe" top --once run >out || fail "top of a stopped run ended with $?: $(cat out)"
 grep -q 'run: stopped, dualpipe on 2 ranks' out && grep -q '^   1  stopped' out || fail "a run that was stopped is: $(cat out)"
