@@ -105,6 +105,22 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
     return MHP_OK;
 }
 
+/* ---- the folder ---- */
+
+/* Long enough for the ranks of a run that is put back into the queue, or started anew, to be gone. */
+static const double folder_patience_s = 5;
+
+/* Before anything in the folder changes: what fails from here on dumps its flight recorder there. */
+static mhp_status hold_folder(mhp_session *session, const char *directory)
+{
+    mhp_status status = MHP_OK;
+
+    if (session->root && directory) {
+        status = mhp_folder_lock(directory, folder_patience_s, &session->folder);
+    }
+    return mhp_comm_agree(session->comm, status, NULL);
+}
+
 /* ---- the watch ---- */
 
 static void print_watch(void *context, bool is_error, const char *line)
@@ -127,6 +143,7 @@ mhp_status mhp_session_open_watched(mhp_session *session, const char *path, cons
     mhp_status status;
 
     MHP_RETURN_IF_ERROR(join_alike(session, path, overrides));
+    MHP_RETURN_IF_ERROR(hold_folder(session, records ? config->log.dir : NULL));
     status = mhp_faults_create(&config->fault, mhp_comm_rank(session->comm), &session->faults);
     MHP_RETURN_IF_ERROR(mhp_comm_agree(session->comm, status, NULL));
     params.comm = session->comm;
@@ -211,6 +228,7 @@ int mhp_session_close(mhp_session *session, mhp_status status)
     if (!leave(session, exit_status == 0)) {
         _exit(exit_status);
     }
+    mhp_folder_unlock(session->folder);        /* behind leaving no rank of the run writes any more */
     mhp_device_close(session->device);
     mhp_config_release(&session->config);
     mhp_free(session->ranks);

@@ -3,6 +3,7 @@
 #define MHP_LAUNCH_SESSION_H
 
 #include "comm/comm.h"
+#include "core/lock.h"
 #include "launch/command.h"
 #include "launch/config.h"
 #include "launch/seat.h"
@@ -12,6 +13,7 @@ typedef struct mhp_session {
     mhp_config config;
     mhp_device *device;
     mhp_comm *comm;
+    mhp_lock *folder;       /* rank 0's, of a run with a folder */
     mhp_faults *faults;     /* these two in a run that is watched, else NULL */
     mhp_watchdog *watchdog;
     bool root; /* world rank 0: the one that prints */
@@ -30,7 +32,8 @@ mhp_status mhp_session_open(mhp_session *session, const char *path, const mhp_ov
 mhp_status mhp_session_join(mhp_session *session, const char *path, const mhp_overrides *overrides);
 
 /* The same as open for what takes long: watches it, answers signals if they are installed, and injects the configured faults. Flight
- * recorders go into the run's folder if it `records`, else nowhere. */
+ * recorders go into the run's folder if it `records`, which it then has for itself until the session is closed, else nowhere. Every rank
+ * gets the same status: MHP_ERR_TIMEOUT if another run holds the folder. */
 mhp_status mhp_session_open_watched(mhp_session *session, const char *path, const mhp_overrides *overrides, bool records);
 
 /* Leaves the world and returns the exit status. An error that all ranks agreed on is printed once; one

@@ -10,7 +10,9 @@
 #include "launch/command.h"
 
 /* How much longer others wait than the first rank, which is to print the one line and to end the launch with it. */
-enum { TERMINATED_STATUS = 128 + SIGTERM, BACKSTOP_SECONDS = 2 };
+enum { BACKSTOP_SECONDS = 2 };
+
+enum { SIGNAL_STATUS = 128 };      /* a shell's, of a process that a signal ended: with the signal's number */
 
 static _Atomic(mhp_watchdog *) told;
 static atomic_int told_before;      /* somebody was told at some time */
@@ -43,21 +45,31 @@ static void take_signal(int number)
         mhp_watchdog_ask(watchdog, number == SIGUSR1   ? MHP_REQUEST_DUMP
                                    : number == SIGUSR2 ? MHP_REQUEST_PREEMPT
                                                        : MHP_REQUEST_TERMINATE);
-    } else if (number == SIGTERM || (number == SIGUSR2 && !atomic_load(&told_before))) {
+    } else if (number == SIGTERM || number == SIGINT || (number == SIGUSR2 && !atomic_load(&told_before))) {
         put_error(terminated_text);
-        _exit(number == SIGUSR2 ? MHP_EXIT_PREEMPTED : TERMINATED_STATUS);
+        _exit(number == SIGUSR2 ? MHP_EXIT_PREEMPTED : SIGNAL_STATUS + number);
     }
     atomic_fetch_sub(&inside, 1);
 }
 
+/* As a shell's background commands have it, for which the terminal's SIGINT is not meant. */
+static bool is_ignored(int number)
+{
+    struct sigaction found;
+
+    return sigaction(number, NULL, &found) == 0 && found.sa_handler == SIG_IGN;
+}
+
 void mhp_signals_install(void)
 {
-    static const int numbers[] = {SIGUSR1, SIGUSR2, SIGTERM};
+    static const int numbers[] = {SIGUSR1, SIGUSR2, SIGTERM, SIGINT};
     struct sigaction action = {.sa_handler = take_signal, .sa_flags = SA_RESTART};
 
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        sigaction(numbers[i], &action, NULL);
+        if (numbers[i] != SIGINT || !is_ignored(SIGINT)) {
+            sigaction(numbers[i], &action, NULL);
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-/* Signals that a run answers: SIGUSR1 dumps the flight recorders, SIGUSR2 is preemption, SIGTERM may be. */
+/* Signals that a run answers: SIGUSR1 dumps the flight recorders, SIGUSR2 is preemption, SIGTERM and SIGINT may be. */
 #ifndef MHP_LAUNCH_SIGNALS_H
 #define MHP_LAUNCH_SIGNALS_H
 
 #include "runtime/watchdog.h"
 
-/* Without a watchdog SIGUSR2 ends the process with MHP_EXIT_PREEMPTED and SIGTERM ends it as it does by default: nothing has been done
- * yet that could be lost. */
+/* Without a watchdog SIGUSR2 ends the process with MHP_EXIT_PREEMPTED and SIGTERM and SIGINT end it as they do by default: nothing has
+ * been done yet that could be lost. */
 void mhp_signals_install(void);
 /* Who is told from now on; NULL: nobody, SIGTERM ends the process, and the others do nothing any more. When it returns the one before is
  * not told again. */

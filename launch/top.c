@@ -57,7 +57,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 }
 
 static const struct argp_option options[] = {
-    {"once", ONCE_KEY, NULL, 0, "Print once, plainly, all ranks, and end: with 0 if the run goes on or is finished, else with 1", 0},
+    {"once", ONCE_KEY, NULL, 0, "Print once, plainly, all ranks, and end: with 0 if the run goes on, is finished or was stopped on request, else with 1", 0},
     {"interval", INTERVAL_KEY, "S", 0, "Seconds between two looks (1)", 0},
     {"stale", STALE_KEY, "S", 0, "Seconds without a sign of life after which a rank is marked (5)", 0},
     {0},
@@ -129,12 +129,13 @@ out:
 
 static bool is_over(mhp_live_verdict verdict)
 {
-    return verdict == MHP_LIVE_RUN_FINISHED || verdict == MHP_LIVE_RUN_DEAD || verdict == MHP_LIVE_RUN_FAILED;
+    return verdict == MHP_LIVE_RUN_FINISHED || verdict == MHP_LIVE_RUN_STOPPED || verdict == MHP_LIVE_RUN_DEAD ||
+           verdict == MHP_LIVE_RUN_FAILED;
 }
 
 static bool is_well(mhp_live_verdict verdict)
 {
-    return verdict == MHP_LIVE_RUN_RUNNING || verdict == MHP_LIVE_RUN_FINISHED;
+    return verdict == MHP_LIVE_RUN_RUNNING || verdict == MHP_LIVE_RUN_FINISHED || verdict == MHP_LIVE_RUN_STOPPED;
 }
 
 int mhp_command_top(int argc, char **argv)

@@ -30,9 +30,11 @@ static void print_rank(const mhp_live_rank *rank, char text[CELL_MAX])
 static void print_health(const mhp_live_rank *rank, char text[CELL_MAX])
 {
     static const char *const texts[] = {[MHP_LIVE_ALIVE] = "alive", [MHP_LIVE_SILENT] = "stale", [MHP_LIVE_DEAD] = "dead"};
+    static const char *const ends[] = {
+        [MHP_LIVE_FINISHED] = "finished", [MHP_LIVE_FAILED] = "failed", [MHP_LIVE_STOPPED] = "stopped"};
 
     if (rank->health == MHP_LIVE_ENDED) {
-        snprintf(text, CELL_MAX, "%s", rank->state.phase == MHP_LIVE_FINISHED ? "finished" : "failed");
+        snprintf(text, CELL_MAX, "%s", ends[rank->state.phase]);
     } else if (rank->health == MHP_LIVE_SILENT) {
         snprintf(text, CELL_MAX, "stale %.0fs", rank->silent_s);
     } else {
@@ -249,6 +251,9 @@ static void print_verdict(const mhp_live_run *run, int width, FILE *stream)
         break;
     case MHP_LIVE_RUN_FAILED:
         print_line(width, stream, "rank %d ended with an error, which the run's output tells", number);
+        break;
+    case MHP_LIVE_RUN_STOPPED:
+        print_line(width, stream, "stopped on request, with a checkpoint: train --resume auto goes on");
         break;
     case MHP_LIVE_RUN_RUNNING:
     case MHP_LIVE_RUN_FINISHED:

@@ -68,7 +68,7 @@ static const struct argp_option options[] = {
     MHP_MEMORY_LIMIT_OPTION,
     {"resume", RESUME_KEY, "WHAT", 0,
      "Continue from a checkpoint: auto (the newest intact one in log.dir, or from the start if "
-     "there is none), latest, never (the default), or the PATH of a checkpoint or of a run's "
+     "it has none at all), latest, never (the default), or the PATH of a checkpoint or of a run's "
      "folder",
      0},
     {"profile", PROFILE_KEY, "STEPS", 0,

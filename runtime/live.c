@@ -157,6 +157,7 @@ static void identify(mhp_live_state *state)
 {
     state->process = (int32_t)getpid();
     state->node = mhp_live_node();
+    state->processes = mhp_live_processes();
     state->start_ns = unix_time_ns();
     state->phase = MHP_LIVE_RUNNING;
     state->step_s = state->bubble = state->loss = state->tokens_per_s = state->power_w = NAN;

@@ -13,13 +13,16 @@
 typedef struct mhp_live mhp_live;
 
 enum {
-    MHP_LIVE_VERSION = 1,
+    MHP_LIVE_VERSION = 2,
     MHP_LIVE_BYTES = 512,
     MHP_LIVE_NAME_MAX = 64,
     MHP_LIVE_PERIOD_MS = 200,
 };
 
-typedef enum mhp_live_phase { MHP_LIVE_RUNNING, MHP_LIVE_FINISHED, MHP_LIVE_FAILED, MHP_LIVE_PHASE_COUNT } mhp_live_phase;
+/* Stopped: ended on request before its last step, with a checkpoint. */
+typedef enum mhp_live_phase {
+    MHP_LIVE_RUNNING, MHP_LIVE_FINISHED, MHP_LIVE_FAILED, MHP_LIVE_STOPPED, MHP_LIVE_PHASE_COUNT
+} mhp_live_phase;
 typedef enum mhp_live_place {
     MHP_LIVE_STARTING, MHP_LIVE_STEP, MHP_LIVE_EVALUATION, MHP_LIVE_BETWEEN, MHP_LIVE_PLACE_COUNT
 } mhp_live_place;
@@ -30,6 +33,7 @@ typedef struct mhp_live_state {
     int32_t phase, place;           /* mhp_live_phase, mhp_live_place */
     int32_t cuda;                   /* whether a card computes: then `action` is the one that was last given to it */
     uint64_t node;                  /* tells machines apart */
+    uint64_t processes;             /* tells apart, on one machine, what processes see each other; 0: not known */
     uint64_t start_ns, beat_ns;     /* Unix time: of the run's start, and of the last copy */
     uint64_t action;                /* mhp_live_unpack; 0: none */
     int64_t first_step, done, total;        /* steps: before this start, by now, in all */
@@ -73,11 +77,14 @@ mhp_status mhp_live_read(const char *path, mhp_live_state *state_out);
 
 typedef enum mhp_live_health { MHP_LIVE_ALIVE, MHP_LIVE_SILENT, MHP_LIVE_DEAD, MHP_LIVE_ENDED } mhp_live_health;
 
-/* What is known of the rank from this machine at `now_ns`, Unix time: alive; silent for more than `silence_s`; dead, for it is silent for
- * a second and its process is not there (known on its own machine alone); ended in order or with an error. */
+/* What is known of the rank from here at `now_ns`, Unix time: alive; silent for more than `silence_s`; dead, for its process is not there
+ * (known on its own machine alone, among processes that see it), however fresh its last sign of life; ended in order or with an error. A
+ * state that was read before its process ended in order is judged dead: read again, for then it is the last. */
 mhp_live_health mhp_live_judge(const mhp_live_state *state, uint64_t now_ns, double silence_s);
 
 /* This machine, as in `node`; 0 if that cannot be told. */
 uint64_t mhp_live_node(void);
+/* The processes that this one sees, as in `processes`. */
+uint64_t mhp_live_processes(void);
 
 #endif

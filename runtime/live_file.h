@@ -18,7 +18,7 @@ typedef struct mhp_live_file {
 } mhp_live_file;
 
 _Static_assert(sizeof(mhp_live_file) == MHP_LIVE_BYTES, "a change of this layout is another version");
-_Static_assert(offsetof(mhp_live_file, state) == 24 && sizeof(mhp_live_state) == 256,
+_Static_assert(offsetof(mhp_live_file, state) == 24 && sizeof(mhp_live_state) == 264,
                "a change of this layout is another version");
 
 #endif

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,7 +13,7 @@
 #include "core/memory.h"
 #include "runtime/live_file.h"
 
-enum { TRIES = 50, PAUSE_NS = 1000000, BOOT_ID_MAX = 64 };
+enum { TRIES = 50, PAUSE_NS = 1000000, BOOT_ID_MAX = 64, PROC_STAT_MAX = 512 };
 
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 
@@ -73,6 +74,14 @@ uint64_t mhp_live_node(void)
 
     mhp_free(text);
     return node;
+}
+
+/* Containers on one machine do not see each other's processes. */
+uint64_t mhp_live_processes(void)
+{
+    struct stat found;
+
+    return stat("/proc/self/ns/pid", &found) == 0 ? (uint64_t)found.st_ino : 0;
 }
 
 static mhp_status check_header(const char *path, const mhp_live_file *file, ssize_t length)
@@ -166,16 +175,38 @@ mhp_status mhp_live_read(const char *path, mhp_live_state *state_out)
     return status;
 }
 
+/* ---- judging ---- */
+
+/* Not there, or waiting for its parent to notice that it ended. */
+static bool is_gone(int32_t process)
+{
+    char path[64], text[PROC_STAT_MAX] = "";
+    const char *name_end;
+    FILE *file;
+
+    if (kill(process, 0) != 0 && errno == ESRCH) {
+        return true;
+    }
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)process);
+    file = fopen(path, "re");
+    if (file) {
+        text[fread(text, 1, sizeof text - 1, file)] = '\0';
+        fclose(file);
+    }
+    name_end = strrchr(text, ')');      /* "PID (NAME) STATE ...", where a name may hold anything */
+    return name_end && name_end[1] == ' ' && (name_end[2] == 'Z' || name_end[2] == 'X');
+}
+
 mhp_live_health mhp_live_judge(const mhp_live_state *state, uint64_t now_ns, double silence_s)
 {
-    bool is_here = state->node != 0 && state->node == mhp_live_node();
+    bool is_here = state->node != 0 && state->node == mhp_live_node() && state->processes != 0 &&
+                   state->processes == mhp_live_processes();
     double silent_s = now_ns > state->beat_ns ? (double)(now_ns - state->beat_ns) * 1e-9 : 0;
 
     if (state->phase != MHP_LIVE_RUNNING) {
         return MHP_LIVE_ENDED;
     }
-    /* A process of another container is not seen from here, so that being out of sight alone says nothing. */
-    if (silent_s > 1 && is_here && kill(state->process, 0) != 0 && errno == ESRCH) {
+    if (is_here && is_gone(state->process)) {
         return MHP_LIVE_DEAD;
     }
     return silent_s > silence_s ? MHP_LIVE_SILENT : MHP_LIVE_ALIVE;

@@ -13,7 +13,7 @@ static const char rank_prefix[] = "rank-";
 
 const char *mhp_live_verdict_text(mhp_live_verdict verdict)
 {
-    static const char *const texts[] = {"running", "finished", "incomplete", "silent", "dead", "failed"};
+    static const char *const texts[] = {"running", "finished", "stopped", "incomplete", "silent", "dead", "failed"};
 
     return texts[verdict];
 }
@@ -70,43 +70,52 @@ static mhp_status find_size(const char *directory, const mhp_folder_list *list, 
     return lowest < MHP_RANKS_MAX ? MHP_OK : mhp_error_set(status, "%s", text);
 }
 
-static void look_at_rank(const char *directory, int number, int size, double silence_s, mhp_live_rank *rank)
+static void judge_rank(double silence_s, mhp_live_rank *rank)
 {
     struct timespec now;
     uint64_t now_ns;
 
-    rank->hidden = NAN;
-    if (read_rank(directory, number, &rank->state) != MHP_OK) {
-        snprintf(rank->problem, sizeof rank->problem, "%s", mhp_error_text());
-        return;
-    }
-    if (rank->state.rank != number || rank->state.size != size) {
-        snprintf(rank->problem, sizeof rank->problem, "%s/live/%s%d is of another run: rank %d of %d, expected %d of %d", directory,
-                 rank_prefix, number, rank->state.rank, rank->state.size, number, size);
-        return;
-    }
     clock_gettime(CLOCK_REALTIME, &now);
     now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    rank->is_known = true;
     rank->silent_s = now_ns > rank->state.beat_ns ? (double)(now_ns - rank->state.beat_ns) * 1e-9 : 0;
     rank->health = mhp_live_judge(&rank->state, now_ns, silence_s);
+}
+
+static void look_at_rank(const char *directory, int number, int size, double silence_s, mhp_live_rank *rank)
+{
+    rank->hidden = NAN;
+    for (int look = 0; look < 2; look++) {
+        if (read_rank(directory, number, &rank->state) != MHP_OK) {
+            snprintf(rank->problem, sizeof rank->problem, "%s", mhp_error_text());
+            return;
+        }
+        if (rank->state.rank != number || rank->state.size != size) {
+            snprintf(rank->problem, sizeof rank->problem, "%s/live/%s%d is of another run: rank %d of %d, expected %d of %d", directory,
+                     rank_prefix, number, rank->state.rank, rank->state.size, number, size);
+            return;
+        }
+        judge_rank(silence_s, rank);
+        if (rank->health != MHP_LIVE_DEAD) {    /* else it may have ended in order behind the first look */
+            break;
+        }
+    }
+    rank->is_known = true;
 }
 
 static mhp_live_verdict verdict_of(const mhp_live_rank *rank)
 {
     static const mhp_live_verdict of_health[] = {
         [MHP_LIVE_ALIVE] = MHP_LIVE_RUN_RUNNING, [MHP_LIVE_SILENT] = MHP_LIVE_RUN_SILENT, [MHP_LIVE_DEAD] = MHP_LIVE_RUN_DEAD};
+    static const mhp_live_verdict of_phase[] = {
+        [MHP_LIVE_FINISHED] = MHP_LIVE_RUN_FINISHED, [MHP_LIVE_FAILED] = MHP_LIVE_RUN_FAILED, [MHP_LIVE_STOPPED] = MHP_LIVE_RUN_STOPPED};
 
     if (!rank->is_known) {
         return MHP_LIVE_RUN_INCOMPLETE;
     }
-    if (rank->health == MHP_LIVE_ENDED) {
-        return rank->state.phase == MHP_LIVE_FINISHED ? MHP_LIVE_RUN_FINISHED : MHP_LIVE_RUN_FAILED;
-    }
-    return of_health[rank->health];
+    return rank->health == MHP_LIVE_ENDED ? of_phase[rank->state.phase] : of_health[rank->health];
 }
 
-/* Ranks do not finish at the same moment: a run is finished when all of them are. */
+/* Ranks do not finish or stop at the same moment: a run has when all of them have. */
 static void judge(mhp_live_run *run)
 {
     bool is_running = false;
@@ -120,7 +129,7 @@ static void judge(mhp_live_run *run)
             run->culprit = &run->ranks[i];
         }
     }
-    if (run->verdict == MHP_LIVE_RUN_FINISHED && is_running) {
+    if (is_running && (run->verdict == MHP_LIVE_RUN_FINISHED || run->verdict == MHP_LIVE_RUN_STOPPED)) {
         run->verdict = MHP_LIVE_RUN_RUNNING;
     }
 }

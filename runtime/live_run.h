@@ -19,6 +19,7 @@ typedef struct mhp_live_rank {
 typedef enum mhp_live_verdict {
     MHP_LIVE_RUN_RUNNING,
     MHP_LIVE_RUN_FINISHED,
+    MHP_LIVE_RUN_STOPPED,           /* on request, with a checkpoint */
     MHP_LIVE_RUN_INCOMPLETE,        /* a rank's file is missing, foreign or damaged */
     MHP_LIVE_RUN_SILENT,
     MHP_LIVE_RUN_DEAD,

@@ -106,6 +106,16 @@ static mhp_status load_parameters(mhp_run *run)
     return MHP_OK;
 }
 
+/* Rank 0, once nothing speaks against this start any more. */
+static mhp_status adopt_folder(const mhp_run *run)
+{
+    const mhp_run_params *params = &run->params;
+
+    return params->directory && is_root(run)
+               ? mhp_checkpoint_adopt(params->resume, params->directory, run->resumed_from, run->resumed.step)
+               : MHP_OK;
+}
+
 static mhp_status create_saver(mhp_run *run)
 {
     mhp_saver_params params = {
@@ -146,6 +156,7 @@ mhp_status mhp_run_create(const mhp_run_params *params, mhp_run **run_out)
     run->params.trainer.held_out = (mhp_sample_source){fill_held_out, run->dataset};
     MHP_TRY(out, mhp_trainer_create(&run->params.trainer, &run->trainer));
     MHP_TRY(out, load_parameters(run));
+    MHP_TRY(out, agree(run, adopt_folder(run)));
     MHP_TRY(out, create_saver(run));
     if (run->params.directory && is_root(run)) {
         status = begin_files(run);
@@ -325,7 +336,7 @@ static mhp_status summarize(mhp_run *run, mhp_run_result *result)
     result->best_loss = run->best_loss;
     result->summary = (mhp_summary){.steps = result->steps, .loss = result->loss, .held_out_loss = result->held_out_loss,
                                     .best_loss = run->best_loss};
-    return mhp_telemetry_summary(run->telemetry, &result->summary);
+    return mhp_telemetry_summary(run->telemetry, result->stopped, &result->summary);
 }
 
 /* ---- bad steps ---- */

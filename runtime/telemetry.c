@@ -14,7 +14,8 @@ struct mhp_telemetry {
     mhp_live *live;
     mhp_tensorboard *tensorboard;   /* rank 0, as is prometheus */
     mhp_prometheus *prometheus;
-    bool is_root, is_finished;
+    bool is_root;
+    mhp_live_phase end;             /* what the live files say at last */
     bool has_warned;                /* of prometheus */
     uint64_t start_ns;              /* of the first step */
     double tokens;
@@ -106,6 +107,7 @@ mhp_status mhp_telemetry_open(const mhp_telemetry_params *params, mhp_telemetry 
 
     MHP_TRY(out, mhp_calloc(&telemetry, 1, sizeof *telemetry));
     telemetry->params = *params;
+    telemetry->end = MHP_LIVE_FAILED;
     telemetry->is_root = mhp_comm_rank(params->comm) == 0;
     MHP_TRY(out, mhp_comm_agree(params->comm, open_files(telemetry), NULL));
     MHP_TRY(out, open_energy(telemetry));
@@ -127,7 +129,7 @@ void mhp_telemetry_close(mhp_telemetry *telemetry)
     (void)mhp_stream_synchronize(mhp_trainer_compute(telemetry->params.trainer));   /* what was submitted uses both */
     mhp_trainer_watch(telemetry->params.trainer, NULL);
     mhp_trainer_meter(telemetry->params.trainer, NULL);
-    mhp_live_close(telemetry->live, telemetry->is_finished ? MHP_LIVE_FINISHED : MHP_LIVE_FAILED);
+    mhp_live_close(telemetry->live, telemetry->end);
     mhp_prometheus_close(telemetry->prometheus);
     mhp_tensorboard_close(telemetry->tensorboard);
     mhp_run_energy_close(telemetry->energy);
@@ -190,7 +192,7 @@ mhp_status mhp_telemetry_write(mhp_telemetry *telemetry, const mhp_step_report *
     return telemetry->tensorboard ? mhp_tensorboard_write(telemetry->tensorboard, done, scalars, count) : MHP_OK;
 }
 
-mhp_status mhp_telemetry_summary(mhp_telemetry *telemetry, mhp_summary *summary)
+mhp_status mhp_telemetry_summary(mhp_telemetry *telemetry, bool stopped, mhp_summary *summary)
 {
     static const mhp_emissions_params no_emissions = {0, 1};
     const mhp_telemetry_params *params = &telemetry->params;
@@ -204,6 +206,6 @@ mhp_status mhp_telemetry_summary(mhp_telemetry *telemetry, mhp_summary *summary)
     if (params->directory && telemetry->is_root) {
         MHP_RETURN_IF_ERROR(mhp_summary_write(summary, emissions, params->directory));
     }
-    telemetry->is_finished = true;
+    telemetry->end = stopped ? MHP_LIVE_STOPPED : MHP_LIVE_FINISHED;
     return MHP_OK;
 }

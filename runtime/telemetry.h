@@ -29,7 +29,8 @@ void mhp_telemetry_end(mhp_telemetry *telemetry, const mhp_step_report *report);
 void mhp_telemetry_evaluation(mhp_telemetry *telemetry);
 /* Writes what rank 0 writes of a step; held_out_loss is NaN if there was no evaluation. */
 mhp_status mhp_telemetry_write(mhp_telemetry *telemetry, const mhp_step_report *report, double held_out_loss);
-/* The end of the run: fills in what the summary has beyond the losses, and writes it. Every rank. */
-mhp_status mhp_telemetry_summary(mhp_telemetry *telemetry, mhp_summary *summary);
+/* The end of the run: fills in what the summary has beyond the losses, and writes it. `stopped`: on request, before the last step.
+ * Every rank. */
+mhp_status mhp_telemetry_summary(mhp_telemetry *telemetry, bool stopped, mhp_summary *summary);
 
 #endif

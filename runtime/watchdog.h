@@ -51,7 +51,7 @@ bool mhp_watchdog_wants_stop(const mhp_watchdog *watchdog);
 typedef enum mhp_request {
     MHP_REQUEST_DUMP,               /* every rank writes its flight recorder */
     MHP_REQUEST_PREEMPT,            /* stop behind the step with a checkpoint; a second one, a second later or more: at once */
-    MHP_REQUEST_TERMINATE,          /* somebody ends the run soon: like PREEMPT, if no rank was lost and a checkpoint fits */
+    MHP_REQUEST_TERMINATE,          /* somebody ends the run soon: like PREEMPT, if no rank was lost and a checkpoint fits; likewise */
     MHP_REQUEST_COUNT
 } mhp_request;
 

@@ -30,6 +30,7 @@ struct mhp_watchdog {
     mhp_place place;
     pending_loss pending;
     uint64_t tick_ns, beat_ns, dump_ns, ended_ns, preempt_ns, terminate_ns;
+    uint64_t own_terminate_ns;      /* of the first signal to this process; terminate_ns: to any */
     bool terminated;
     pthread_mutex_t lock;           /* of the times */
     double typical_s[MHP_SECTION_COUNT], save_s;

@@ -349,6 +349,23 @@ static void take_preemption(mhp_watchdog *watchdog)
     }
 }
 
+/* A second one counts on the rank that got the first: what the launcher tells all of them reaches some late. */
+static void take_termination(mhp_watchdog *watchdog)
+{
+    uint64_t now_ns = mhp_time_ns();
+
+    if (watchdog->own_terminate_ns != 0 && mhp_watchdog_seconds(watchdog->own_terminate_ns) >= second_request_s &&
+        watchdog->ended_ns == 0) {
+        stop_at_once(watchdog, "terminated a second time: stops at once, without a checkpoint");
+        return;
+    }
+    watchdog->own_terminate_ns = watchdog->own_terminate_ns == 0 ? now_ns : watchdog->own_terminate_ns;
+    if (watchdog->terminate_ns == 0) {
+        watchdog->terminate_ns = now_ns;
+        mhp_liveness_tell(watchdog->liveness, WORD_TERMINATE, "");
+    }
+}
+
 /* A launcher that has lost a rank terminates the others; then the loss is the news, and comes within this wait. */
 static void decide_termination(mhp_watchdog *watchdog)
 {
@@ -398,9 +415,8 @@ void mhp_watchdog_take_requests(mhp_watchdog *watchdog)
     if (atomic_exchange(&watchdog->requests[MHP_REQUEST_PREEMPT], 0)) {
         take_preemption(watchdog);
     }
-    if (atomic_exchange(&watchdog->requests[MHP_REQUEST_TERMINATE], 0) && watchdog->terminate_ns == 0) {
-        watchdog->terminate_ns = mhp_time_ns();
-        mhp_liveness_tell(watchdog->liveness, WORD_TERMINATE, "");
+    if (atomic_exchange(&watchdog->requests[MHP_REQUEST_TERMINATE], 0)) {
+        take_termination(watchdog);
     }
     if (atomic_load(&watchdog->failed) && !atomic_load(&watchdog->failure_told)) {
         tell_failure(watchdog);

@@ -7,9 +7,8 @@
 #include "core/folder.h"
 #include "core/memory.h"
 
-#define STEP_PREFIX      "step-"
-#define WORK_PREFIX      "." STEP_PREFIX
-#define ABANDONED_PREFIX "abandoned-"
+#define STEP_PREFIX "step-"
+#define WORK_PREFIX "." STEP_PREFIX
 
 enum { STEP_DIGITS_MIN = 8, STEP_DIGITS_MAX = 18, LATEST_BYTES_MAX = 256 };
 
@@ -237,39 +236,6 @@ mhp_status mhp_catalog_retain(const char *run, int64_t keep_last, int64_t keep_e
     for (size_t i = 0; i + (size_t)keep_last < count; i++) {
         if (keep_every == 0 || steps[i] % keep_every != 0) {
             MHP_TRY(out, remove_step(run, steps[i]));
-        }
-    }
-out:
-    mhp_free(steps);
-    return status;
-}
-
-static mhp_status abandon(const char *run, int64_t step)
-{
-    mhp_status status = MHP_OK;
-    char *path = NULL;
-    char *aside = NULL;
-
-    MHP_TRY(out, mhp_catalog_path(run, step, &path));
-    MHP_TRY(out, mhp_asprintf(&aside, "%s/checkpoints/" ABANDONED_PREFIX STEP_PREFIX "%0*lld", run, STEP_DIGITS_MIN, (long long)step));
-    MHP_TRY(out, mhp_folder_remove(aside));
-    MHP_TRY(out, mhp_folder_rename(path, aside));
-out:
-    mhp_free(aside);
-    mhp_free(path);
-    return status;
-}
-
-mhp_status mhp_catalog_abandon_after(const char *run, int64_t step)
-{
-    mhp_status status = MHP_OK;
-    int64_t *steps = NULL;
-    size_t count = 0;
-
-    MHP_TRY(out, mhp_catalog_steps(run, &steps, &count));
-    for (size_t i = 0; i < count; i++) {
-        if (steps[i] > step) {
-            MHP_TRY(out, abandon(run, steps[i]));
         }
     }
 out:

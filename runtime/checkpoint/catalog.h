@@ -27,7 +27,5 @@ mhp_status mhp_catalog_latest(const char *run, int64_t *step_out);
 
 /* Removes all but the last `keep_last` (0: keeps all) and those whose step is a multiple of `keep_every` (0: none). */
 mhp_status mhp_catalog_retain(const char *run, int64_t keep_last, int64_t keep_every);
-/* Renames the checkpoints behind `step` to abandoned-step-NNNNNNNN: the run has gone back and will write those steps anew. */
-mhp_status mhp_catalog_abandon_after(const char *run, int64_t step);
 
 #endif

@@ -9,7 +9,6 @@
 struct mhp_checkpoint_reader {
     char *directory;
     mhp_manifest manifest;
-    mhp_hash checksum;
     mhp_safetensors *file;          /* all safetensors files as one; NULL if there is none */
     bool *checked;                  /* [tensor_count] */
 };
@@ -76,7 +75,7 @@ mhp_status mhp_checkpoint_reader_open(const char *directory, mhp_checkpoint_read
     MHP_TRY(out, mhp_calloc(&reader, 1, sizeof *reader));
     MHP_TRY(out, mhp_strdup(&reader->directory, directory));
     MHP_TRY(out, path_of(reader, "manifest.json", &path));
-    MHP_TRY(out, mhp_manifest_read(path, &reader->manifest, &reader->checksum));
+    MHP_TRY(out, mhp_manifest_read(path, &reader->manifest, NULL));
     MHP_TRY(out, mhp_calloc(&reader->checked, reader->manifest.tensor_count, sizeof *reader->checked));
     MHP_TRY(out, open_files(reader));
     *reader_out = reader;
@@ -102,11 +101,6 @@ void mhp_checkpoint_reader_close(mhp_checkpoint_reader *reader)
 const mhp_manifest *mhp_checkpoint_reader_manifest(const mhp_checkpoint_reader *reader)
 {
     return &reader->manifest;
-}
-
-mhp_hash mhp_checkpoint_reader_checksum(const mhp_checkpoint_reader *reader)
-{
-    return reader->checksum;
 }
 
 static bool same_info(const mhp_tensor_info *a, const mhp_tensor_info *b)
@@ -170,7 +164,7 @@ static mhp_status check_shape(const mhp_checkpoint_reader *reader, const mhp_man
     if (same_info(&same_type, expected)) {
         return MHP_OK;
     }
-    return mhp_error_set(MHP_ERR_FORMAT, "%s/manifest.json: tensor \"%s\" has another shape, of %lld elements: expected that of the model, "
+    return mhp_error_set(MHP_ERR_CONFIG, "%s/manifest.json: tensor \"%s\" has another shape, of %lld elements: expected that of the model, "
                          "%lld", reader->directory, expected->name, (long long)mhp_tensor_elements(&found->info),
                          (long long)mhp_tensor_elements(expected));
 }

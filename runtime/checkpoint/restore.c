@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "runtime/checkpoint/aside.h"
 #include "runtime/checkpoint/catalog.h"
 #include "runtime/checkpoint/parts.h"
 #include "runtime/checkpoint/reader.h"
@@ -186,8 +187,7 @@ static mhp_status load_stage(mhp_store *store, mhp_optimizer *optimizer, const m
 }
 
 /* Every rank by itself. */
-static mhp_status load(mhp_store *store, mhp_optimizer *optimizer, const char *directory, mhp_checkpoint_state *state_out,
-                       mhp_hash *checksum_out)
+static mhp_status load(mhp_store *store, mhp_optimizer *optimizer, const char *directory, mhp_checkpoint_state *state_out)
 {
     mhp_status status = MHP_OK;
     mhp_checkpoint_reader *reader = NULL;
@@ -199,7 +199,6 @@ static mhp_status load(mhp_store *store, mhp_optimizer *optimizer, const char *d
         MHP_TRY(out, load_stage(store, optimizer, &store->held[i], reader, stream));
     }
     *state_out = mhp_checkpoint_reader_manifest(reader)->state;
-    *checksum_out = mhp_checkpoint_reader_checksum(reader);
 out:
     mhp_stream_destroy(stream);
     mhp_checkpoint_reader_close(reader);
@@ -240,7 +239,7 @@ static bool is_damage(mhp_status status)
 
 /* Loads the first candidate that is intact; `path` is then its folder, "" if there is no candidate at all. */
 static mhp_status load_candidates(mhp_store *store, mhp_optimizer *optimizer, const candidates *list, mhp_checkpoint_state *state_out,
-                                  mhp_hash *checksum_out, char path[PATH_MAX])
+                                  char path[PATH_MAX])
 {
     for (size_t i = 0;; i++) {
         char next[PATH_MAX] = "";
@@ -250,7 +249,7 @@ static mhp_status load_candidates(mhp_store *store, mhp_optimizer *optimizer, co
         if (path[0] == '\0') {
             return MHP_OK;
         }
-        status = mhp_comm_agree(store->params.comm, load(store, optimizer, path, state_out, checksum_out), NULL);
+        status = mhp_comm_agree(store->params.comm, load(store, optimizer, path, state_out), NULL);
         if (!is_damage(status)) {
             return status;
         }
@@ -263,13 +262,65 @@ static mhp_status load_candidates(mhp_store *store, mhp_optimizer *optimizer, co
     }
 }
 
+static mhp_status offer_auto(mhp_status status)
+{
+    char text[MHP_ERROR_TEXT_MAX];
+
+    snprintf(text, sizeof text, "%s", mhp_error_text());
+    return mhp_error_set(status, "%s (--resume auto takes the newest intact checkpoint of the run's folder)", text);
+}
+
+/* The warnings before said what is wrong with each but the last. Rank 0 has the list. */
+static mhp_status refuse_all(mhp_status status, const candidates *list, const char *run)
+{
+    char text[MHP_ERROR_TEXT_MAX];
+
+    if (list->count == 0) {
+        return status;
+    }
+    snprintf(text, sizeof text, "%s", mhp_error_text());
+    if (list->count == 1) {
+        return mhp_error_set(status, "the one checkpoint in %s/checkpoints is not intact: remove it, or start without --resume (%s)", run, text);
+    }
+    return mhp_error_set(status, "none of the %zu checkpoints in %s/checkpoints is intact: remove them, or start without --resume (%s)",
+                         list->count, run, text);
+}
+
+mhp_status mhp_checkpoint_restore(mhp_store *store, mhp_optimizer *optimizer, mhp_resume resume, const char *run,
+                                  mhp_checkpoint_state *state_out, char **directory_out)
+{
+    mhp_status status = MHP_OK;
+    candidates list = {0};
+    char path[PATH_MAX] = "";
+
+    *directory_out = NULL;
+    MHP_TRY(out, mhp_comm_agree(store->params.comm, store->world_rank == ROOT ? list_candidates(resume, run, &list) : MHP_OK, NULL));
+    MHP_TRY(out, load_candidates(store, optimizer, &list, state_out, path));
+    if (path[0] != '\0') {
+        MHP_TRY(out, mhp_strdup(directory_out, path));
+    }
+out:
+    if (is_damage(status)) {
+        status = resume.kind == MHP_RESUME_AUTO ? refuse_all(status, &list, run) : offer_auto(status);
+    }
+    release(&list);
+    return status;
+}
+
+/* ---- what the folder holds besides ---- */
+
+static const char *plural(size_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
 /* Whether `directory` is a checkpoint of the run in `run`. */
 static bool is_own(const char *run, const char *directory, int64_t step)
 {
     char *path = NULL, *own = NULL, *given = NULL;
     bool same = false;
 
-    if (run && mhp_catalog_path(run, step, &path) == MHP_OK) {
+    if (mhp_catalog_path(run, step, &path) == MHP_OK) {
         own = realpath(path, NULL);
         given = realpath(directory, NULL);
         same = own && given && strcmp(own, given) == 0;
@@ -280,45 +331,54 @@ static bool is_own(const char *run, const char *directory, int64_t step)
     return same;
 }
 
-static mhp_status make_latest(const char *run, const char *directory, int64_t step, mhp_hash checksum)
-{
-    if (!run) {
-        return MHP_OK;
-    }
-    if (!is_own(run, directory, step)) {    /* the folder's checkpoints are another run's: none may be taken for this one's */
-        return mhp_catalog_abandon_after(run, -1);
-    }
-    MHP_RETURN_IF_ERROR(mhp_catalog_abandon_after(run, step));
-    return mhp_catalog_set_latest(run, step, checksum);
-}
-
-static mhp_status offer_auto(mhp_status status)
-{
-    char text[MHP_ERROR_TEXT_MAX];
-
-    snprintf(text, sizeof text, "%s", mhp_error_text());
-    return mhp_error_set(status, "%s (--resume auto takes the newest intact checkpoint of the run's folder)", text);
-}
-
-mhp_status mhp_checkpoint_restore(mhp_store *store, mhp_optimizer *optimizer, mhp_resume resume, const char *run,
-                                  mhp_checkpoint_state *state_out, char **directory_out)
+static mhp_status make_latest(const char *run, const char *directory, int64_t step)
 {
     mhp_status status = MHP_OK;
-    mhp_comm *comm = store->params.comm;
-    candidates list = {0};
-    char path[PATH_MAX] = "";
-    mhp_hash checksum = {0};
+    mhp_manifest manifest = {0};
+    mhp_aside aside = {0};
+    mhp_hash checksum;
+    char *path = NULL;
 
-    *directory_out = NULL;
-    MHP_TRY(out, mhp_comm_agree(comm, store->world_rank == ROOT ? list_candidates(resume, run, &list) : MHP_OK, NULL));
-    MHP_TRY(out, load_candidates(store, optimizer, &list, state_out, &checksum, path));
-    MHP_TRY(out, mhp_comm_agree(comm, store->world_rank == ROOT ? make_latest(run, path, state_out->step, checksum) : MHP_OK, NULL));
-    if (path[0] != '\0') {
-        MHP_TRY(out, mhp_strdup(directory_out, path));
+    MHP_TRY(out, mhp_asprintf(&path, "%s/manifest.json", directory));
+    MHP_TRY(out, mhp_manifest_read(path, &manifest, &checksum));
+    MHP_TRY(out, mhp_put_aside_after(run, step, &aside));
+    MHP_TRY(out, mhp_catalog_set_latest(run, step, checksum));
+    if (aside.any) {
+        mhp_log_warn("%s: %zu checkpoint%s behind step %lld put aside as checkpoints/abandoned-step-*%s", run, aside.checkpoints,
+                     plural(aside.checkpoints), (long long)step, aside.suffix);
     }
 out:
-    release(&list);
-    return is_damage(status) && resume.kind != MHP_RESUME_AUTO ? offer_auto(status) : status;
+    mhp_manifest_release(&manifest);
+    mhp_free(path);
+    return status;
+}
+
+/* None of it may be taken for this run's. */
+static mhp_status leave_behind(mhp_resume resume, const char *run)
+{
+    mhp_aside aside;
+    char *path = NULL;
+
+    MHP_RETURN_IF_ERROR(mhp_put_aside_run(run, &aside));
+    if (aside.checkpoints == 0) {
+        if (aside.any) {
+            mhp_log_warn("%s: metrics and best model of an earlier run, which left no checkpoint, put aside as abandoned-*%s", run,
+                         aside.suffix);
+        }
+        return MHP_OK;
+    }
+    MHP_RETURN_IF_ERROR(mhp_catalog_path(run, aside.newest, &path));
+    mhp_log_warn("%s: %zu checkpoint%s of an earlier run put aside as abandoned-*%s, with its metrics and best model; %s"
+                 "--resume %s/checkpoints/abandoned-%s%s continues it", run, aside.checkpoints, plural(aside.checkpoints), aside.suffix,
+                 resume.kind == MHP_RESUME_NEVER ? "--resume auto would have continued it, and " : "", run, strrchr(path, '/') + 1,
+                 aside.suffix);
+    mhp_free(path);
+    return MHP_OK;
+}
+
+mhp_status mhp_checkpoint_adopt(mhp_resume resume, const char *run, const char *directory, int64_t step)
+{
+    return directory && is_own(run, directory, step) ? make_latest(run, directory, step) : leave_behind(resume, run);
 }
 
 mhp_status mhp_checkpoint_verify(const char *directory, mhp_manifest *manifest_out)

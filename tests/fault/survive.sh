@@ -154,6 +154,38 @@ end_background
 [ "$SECONDS" -le 10 ] || fail "the second SIGUSR2 took $SECONDS s: $(cat err)"
 grep -q 'asked to stop a second time' err || fail "the second SIGUSR2 was not taken: $(cat err)"
 
+# alone FOLDER SETTINGS...: a run of one rank without a launcher, as from a terminal, when it has done a step; its process in `launcher`.
+alone() {
+    local folder=$1
+    shift
+    env --default-signal=INT OPENBLAS_NUM_THREADS=1 "$mhcpipe" train config.yaml --set log.dir="$folder" --set parallel.pipeline=1 \
+        --set schedule.kind=gpipe --set train.steps=1000000 "$@" >out 2>err &
+    launcher=$!
+    for _ in $(seq 300); do
+        [ -s "$folder/metrics.jsonl" ] && return
+        sleep 0.1
+    done
+    fail "no step within 30 s: $(cat out err)"
+}
+
+echo "== SIGINT: as SIGTERM; a second one: at once"
+alone interrupted --set watch.term_seconds=30
+kill -INT $launcher
+end_background
+[ "$status" -eq 75 ] || fail "expected status 75, not $status: $(cat out err)"
+grep -q 'warning: terminated: saves a checkpoint' err || fail "SIGINT was not taken: $(cat out err)"
+ls interrupted/checkpoints/step-*/manifest.json >/dev/null || fail "no checkpoint: $(cat out err)"
+alone impatient --set watch.term_seconds=1000 --set 'fault=[{kind: slow, rank: 0, step: 10, seconds: 40}]'
+sleep 0.5
+kill -INT $launcher
+sleep 1.3
+kill -INT $launcher
+SECONDS=0
+end_background
+[ "$status" -eq 75 ] || fail "expected status 75, not $status: $(cat out err)"
+[ "$SECONDS" -le 5 ] || fail "the second SIGINT took $SECONDS s: $(cat err)"
+grep -q 'terminated a second time: stops at once' err || fail "the second SIGINT was not taken: $(cat err)"
+
 echo "== SIGTERM of the launcher: saves if that fits"
 background 2 terminated
 kill -TERM "$mpirun"

@@ -83,6 +83,17 @@ expect 1 'rank 0 ended without a word: process [0-9]* is not there any more'
 timeout 20 "$mhcpipe" top run >out || rc=$?
 expect 1 'run: dead'
 
+echo "== a process that is gone, though it gave a sign of life a moment ago"
+"$mhcpipe" train config.yaml --set parallel.pipeline=1 --set schedule.kind=gpipe --set train.steps=1000000 --set log.dir=gone >train.out 2>&1 &
+launcher=$!
+trap 'kill "$launcher" 2>/dev/null || true; chmod -R u+w "$work"; rm -rf "$work"' EXIT
+look_until gone 0 'gone: running, gpipe on 1 ranks'
+kill -KILL "$launcher"
+{ wait "$launcher" || true; } 2>/dev/null
+look gone
+expect 1 'gone: dead'
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+
 echo "== a run that finishes"
 launch 2 train config.yaml --set train.steps=3 >/dev/null
 look run
@@ -138,4 +149,4 @@ for file in 0 1; do
     printf '\7' | dd of="foreign/live/rank-$file" bs=1 seek=8 conv=notrunc status=none
 done
 look foreign
-expect 1 'foreign/live/rank-0 is of version 7: expected 1'
+expect 1 'foreign/live/rank-0 is of version 7: expected 2'

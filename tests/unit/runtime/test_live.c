@@ -189,7 +189,7 @@ static void foreign_files(void **state)
     memcpy(changed, bytes, sizeof changed);
     changed[VERSION_AT] = MHP_LIVE_VERSION + 1;
     test_write("version", changed, MHP_LIVE_BYTES);
-    assert_error(mhp_live_read(test_path("version"), &read), MHP_ERR_FORMAT, "is of version 2: expected 1");
+    assert_error(mhp_live_read(test_path("version"), &read), MHP_ERR_FORMAT, "is of version 3: expected 2");
     memcpy(changed, bytes, sizeof changed);
     changed[SEQUENCE_AT] = (char)(changed[SEQUENCE_AT] | 1);
     test_write("half", changed, MHP_LIVE_BYTES);
@@ -226,13 +226,14 @@ static void damaged_states(void **state)
 static void judging(void **state)
 {
     mhp_live_state read;
+    siginfo_t ended;
     pid_t child = fork();
 
     (void)state;
     if (child == 0) {
         _exit(0);
     }
-    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT), 0);
     mhp_live_close(open_rank(0, 1), MHP_LIVE_FAILED);
     read = read_rank("live/rank-0");
     assert_int_equal(mhp_live_judge(&read, read.beat_ns, 3), MHP_LIVE_ENDED);
@@ -240,9 +241,13 @@ static void judging(void **state)
     assert_int_equal(mhp_live_judge(&read, read.beat_ns + 2000000000u, 3), MHP_LIVE_ALIVE);
     assert_int_equal(mhp_live_judge(&read, read.beat_ns - 2000000000u, 3), MHP_LIVE_ALIVE);
     assert_int_equal(mhp_live_judge(&read, read.beat_ns + 4000000000u, 3), MHP_LIVE_SILENT);
-    read.process = child;
-    assert_int_equal(mhp_live_judge(&read, read.beat_ns + 500000000u, 3), MHP_LIVE_ALIVE);
-    assert_int_equal(mhp_live_judge(&read, read.beat_ns + 2000000000u, 3), MHP_LIVE_DEAD);
+    read.process = child;   /* ended: nobody has waited for it, then somebody has */
+    assert_int_equal(mhp_live_judge(&read, read.beat_ns, 3), MHP_LIVE_DEAD);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(mhp_live_judge(&read, read.beat_ns, 3), MHP_LIVE_DEAD);
+    read.processes++;       /* in another container nobody sees it */
+    assert_int_equal(mhp_live_judge(&read, read.beat_ns + 2000000000u, 3), MHP_LIVE_ALIVE);
+    read.processes--;
     read.node++;            /* of another machine nobody knows */
     assert_int_equal(mhp_live_judge(&read, read.beat_ns + 2000000000u, 3), MHP_LIVE_ALIVE);
     assert_int_equal(mhp_live_judge(&read, read.beat_ns + 4000000000u, 3), MHP_LIVE_SILENT);

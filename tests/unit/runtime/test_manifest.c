@@ -5,6 +5,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "runtime/checkpoint/aside.h"
 #include "runtime/checkpoint/catalog.h"
 
 static const mhp_checkpoint_state sample_state = {
@@ -192,6 +193,8 @@ static void assert_steps(const char *expected)
 
 static void test_retention(void **state)
 {
+    mhp_aside aside;
+
     (void)state;
     for (int64_t step = 10; step <= 80; step += 10) {
         commit(step);
@@ -200,10 +203,57 @@ static void test_retention(void **state)
     assert_steps("10 20 30 40 50 60 70 80 ");
     assert_ok(mhp_catalog_retain(test_folder, 3, 40));
     assert_steps("40 60 70 80 ");
-    assert_ok(mhp_catalog_abandon_after(test_folder, 60));
+    assert_ok(mhp_put_aside_after(test_folder, 60, &aside));
     assert_steps("40 60 ");
     commit(40);
     assert_steps("40 60 ");
+}
+
+static void assert_there(const char *expected, ...)
+{
+    va_list names;
+
+    va_start(names, expected);
+    for (const char *name = expected; name; name = va_arg(names, const char *)) {
+        if (!mhp_file_exists(test_path(name))) {
+            fail_msg("there is no %s", name);
+        }
+    }
+    va_end(names);
+}
+
+/* Whatever is put aside stays, however often that happens, and what goes together has one number. */
+static void test_put_aside(void **state)
+{
+    mhp_aside aside;
+
+    (void)state;
+    assert_ok(mhp_put_aside_run(test_folder, &aside));
+    assert_false(aside.any);
+    test_write("metrics.jsonl", "", 0);                 /* of a run that made no step */
+    assert_ok(mhp_put_aside_run(test_folder, &aside));
+    assert_false(aside.any);
+    assert_there("metrics.jsonl", NULL);
+    commit(10);
+    commit(20);
+    assert_ok(mhp_put_aside_after(test_folder, 10, &aside));
+    assert_true(aside.any && aside.checkpoints == 1 && aside.newest == 20 && aside.suffix[0] == '\0');
+    assert_there("checkpoints/abandoned-step-00000020/manifest.json", "metrics.jsonl", NULL);
+    commit(20);
+    test_write("metrics.jsonl", "{}\n", 3);
+    assert_ok(mhp_put_aside_run(test_folder, &aside));
+    assert_true(aside.checkpoints == 2 && aside.newest == 20);
+    assert_string_equal(aside.suffix, ".2");
+    assert_there("checkpoints/abandoned-step-00000020/manifest.json", "checkpoints/abandoned-step-00000020.2/manifest.json",
+                 "checkpoints/abandoned-step-00000010.2/manifest.json", "abandoned-metrics.jsonl.2", NULL);
+    assert_false(mhp_file_exists(test_path("metrics.jsonl")));
+    assert_steps("");
+    assert_ok(mhp_mkdirs(test_path("best")));
+    test_write("best/config.json", "{}", 2);            /* killed before the first checkpoint */
+    test_write("summary.json", "{}", 2);
+    assert_ok(mhp_put_aside_run(test_folder, &aside));
+    assert_true(aside.any && aside.checkpoints == 0);
+    assert_there("abandoned-best.3/config.json", "abandoned-summary.json.3", NULL);
 }
 
 static void test_leftovers_are_no_checkpoints(void **state)
@@ -232,6 +282,7 @@ int main(void)
         TEST_IN_FOLDER(test_wrong_contents),
         TEST_IN_FOLDER(test_latest),
         TEST_IN_FOLDER(test_retention),
+        TEST_IN_FOLDER(test_put_aside),
         TEST_IN_FOLDER(test_leftovers_are_no_checkpoints),
     };
 
