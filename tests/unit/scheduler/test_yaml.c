@@ -113,11 +113,12 @@ static void names_are_written_as_text(void **state)
     FILE *stream = open_memstream(&text, &size);
 
     (void)state;
-    snprintf(plan->name, sizeof plan->name, "a: \"b\" \\ \n\xff # {");
+    snprintf(plan->name, sizeof plan->name, "a: \"b\" \\ \n\xff # {\x7f\u00e9\U0001f600");
     assert_int_equal(mhp_plan_write_yaml(plan, stream), MHP_OK);
     assert_int_equal(fclose(stream), 0);
     again = parse_yaml(text);
-    assert_string_equal(again->name, "a: \"b\" \\ ?? # {");
+    assert_string_equal(again->name, "a: \"b\" \\ \n? # {\x7f\u00e9\U0001f600");
+    assert_non_null(strstr(text, "\\u000A? # {\\u007F\u00e9\U0001f600\""));
     mhp_plan_destroy(plan);
     mhp_plan_destroy(again);
     free(text);
