@@ -139,6 +139,36 @@ else
     expect 'full/.*File too large' limited
 fi
 
+echo "== a standard output that is full"
+alone=(--set parallel.pipeline=1 --set schedule.kind=gpipe)
+"$mhcpipe" plan config.yaml --format csv >plan.csv
+printf 'stages: [{forward_us: 1, input_gradient_us: 1, weight_gradient_us: 1}]\n' >costs.yaml
+mkdir -p asked/flight
+cat >asked/flight/rank-00000.json <<'JSON'
+{"run": 1, "rank": 0, "size": 1, "pid": 2, "host": "h", "time": 3, "why": "asked for", "section": "step", "number": 1, "section_s": 9,
+ "mark": {"kind": "run", "work": "F", "stage": 0, "microbatch": 0, "peer": -1, "for_s": 9}, "marks": [], "messages": []}
+JSON
+full() {
+    local status=0
+    "$mhcpipe" "$@" >/dev/full 2>err || status=$?
+    [ "$status" -eq 1 ] || fail "$*: status $status on a full standard output: $(cat err)"
+}
+if [ -w /dev/full ]; then
+    for command in "train config.yaml --dry-run" "train config.yaml ${alone[*]} --set train.steps=2 --set log.dir=unseen --profile 1" \
+        "eval config.yaml ${alone[*]} --model unseen/best" "generate --model run/best --prompt x --bytes 2" "report unseen" \
+        "checkpoint $step" "diagnose asked" "data info data/words" "data tokenize text -o data/unseen" doctor "plan config.yaml --memory-table" \
+        "check plan.csv" "tune config.yaml --costs costs.yaml --iterations 10" "config config.yaml --print" "config --list" --version --help; do
+        # shellcheck disable=SC2086
+        full $command
+        grep -q 'mhcpipe: error: cannot write' err || fail "$command: $(cat err)"
+    done
+    full top unseen --once
+    "$mhcpipe" report unseen >out || fail "a run whose output was lost left no profile: $(cat out)"
+    status=0
+    launch 2 train config.yaml --set train.steps=1 --set log.dir=unseen >/dev/full 2>err || status=$?
+    [ "$status" -ne 124 ] || fail "ranks hang on a full standard output: $(cat err)"
+fi
+
 echo "== a vocabulary that is not bytes"
 launch 1 train config.yaml --set parallel.pipeline=1 --set schedule.kind=gpipe --set model.vocab_size=300 --set train.steps=1 \
     --set log.dir=wide >/dev/null

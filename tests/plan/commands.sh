@@ -90,6 +90,6 @@ refused "none.csv" check none.csv
 echo "== output"
 if [ -w /dev/full ]; then
     "$mhcpipe" plan "${dualpipe[@]}" >/dev/full 2>err && fail "a full disk is no error"
-    grep -q "cannot write" err || fail "a full disk: $(cat err)"
+    grep -q "cannot write to standard output: No space left on device" err || fail "a full disk: $(cat err)"
 fi
 refused "no-such-folder" plan "${dualpipe[@]}" -o no-such-folder/p.svg
