@@ -76,6 +76,15 @@ sed 's/hidden_size/hiden_size/' config.yaml >typing.yaml
 expect 'typing.yaml:2:3: .*hidden_size' launch 2 train typing.yaml
 expect '--set train.steps=0: steps is "0": expected an integer' launch 2 train config.yaml --set train.steps=0
 
+for command in "config config.yaml" "train config.yaml --dry-run" "plan config.yaml"; do
+    # shellcheck disable=SC2086
+    expect '^mhcpipe: error: config.yaml: optimizer.step_factor has 2 entries: expected as many as optimizer.step_at, 1' \
+        "$mhcpipe" $command --set optimizer.decay=step --set 'optimizer.step_at=[0.9]'
+done
+expect '^mhcpipe: error: config.yaml: optimizer.step_factor has 2 entries' \
+    launch 2 train config.yaml --set optimizer.decay=step --set 'optimizer.step_at=[0.9]'
+expect 'config.yaml: log.dir is "": expected the path of a folder' "$mhcpipe" train config.yaml --set 'log.dir=""'
+
 echo "== devices"
 expect 'model.dtype is bf16 and parallel.device a CPU' launch 2 train config.yaml --set model.dtype=bf16
 expect 'model.dtype is f64 and parallel.device is cuda' launch 2 train config.yaml --set model.dtype=f64 --set parallel.device=cuda
@@ -101,6 +110,12 @@ expect 'data/corrupt.idx' launch 2 train config.yaml --set data.path=data/corrup
 expect 'data/words.bin, token .*: expected 0 .. 99, a vocabulary of 100' launch 2 train config.yaml --set model.vocab_size=100
 expect 'no-such-folder' "$mhcpipe" data tokenize no-such-folder -o data/x
 expect 'no text' "$mhcpipe" data tokenize data/words.bin -o data/x
+for prefix in '' data/; do
+    status=0
+    "$mhcpipe" data tokenize text -o "$prefix" 2>err || status=$?
+    [ "$status" -eq 2 ] && grep -qF -- "-o \"$prefix\": expected the name of files" err || fail "tokenize -o \"$prefix\": status $status: $(cat err)"
+    [ ! -e "$prefix.bin" ] || fail "tokenize -o \"$prefix\" left a hidden file"
+done
 [ ! -e data/x.bin ] && [ ! -e data/x.bin.tmp ] || fail "tokenize left files behind"
 
 echo "== the run's files"
