@@ -56,8 +56,8 @@ static void ranks_are_lists_or_texts(void **state)
     assert_reads("actions:\n  - 0F0 0F1 0B0 0B1\n  - 1F0 1B0\n    1F1 1B1\n", csv);
     assert_reads("actions:\n- >-\n  0F0   0F1\n  0B0 0B1\n- - 1F0 1B0\n  - \"1F1\"\n  - '1B1'\n", csv);
     assert_reads("actions:\n  # a comment\n  - [0F0, (0F1;0B0)OVERLAP_F_B, 0B1]\n", "0F0,(0F1;0B0)OVERLAP_F_B,0B1\n");
-    assert_reads("actions: [[0F0, 0B0], [], [1F0, 1B0]]\n", "0F0,0B0\n\n1F0,1B0\n");
-    assert_reads("actions:\n- 0F0 0B0\n-\n- 1F0 1B0\n", "0F0,0B0\n\n1F0,1B0\n");
+    assert_reads("actions: [[0F0, 0B0], [], [1F0, 1B0]]\n", "0F0,0B0\n,\n1F0,1B0\n");
+    assert_reads("actions:\n- 0F0 0B0\n-\n- 1F0 1B0\n", "0F0,0B0\n,\n1F0,1B0\n");
     assert_reads("actions: [[0F0, 0SEND_F0], [1RECV_F0, 1F0]]\n", "0F0,0SEND_F0\n1RECV_F0,1F0\n");
 }
 
@@ -215,7 +215,7 @@ static void files_are_read_by_name_or_content(void **state)
 {
     static const char *const files[][2] = {
         {".csv", "0F0,0B0\n"}, {".yaml", "actions: [0F0 0B0]\n"}, {".yml", "actions: [0F0 0B0]\n"},
-        {".YAML", "actions: [0F0 0B0]\n"}, {"", "0F0,0B0\n"}, {"", "\n,\"0F0\",0B0\n"}, {".txt", "  0F0,0B0\n"},
+        {".YAML", "actions: [0F0 0B0]\n"}, {"", "0F0,0B0\n"}, {"", ",\n,\"0F0\",0B0\n"}, {".txt", "  0F0,0B0\n"},
         {"", "# mine\nactions: [0F0 0B0]\n"}, {".txt", "{actions: [0F0 0B0]}\n"}, {"", "---\nactions: [0F0 0B0]\n"},
     };
     char path[96];
