@@ -86,6 +86,8 @@ mhp_status mhp_options_check(const mhp_option *table, const void *parameters, co
 /* The resolved whole as YAML that reads back to the same values (doubles round-trip). MHP_ERR_INVALID if a value cannot be written:
  * a number that is not finite, a string that is not UTF-8, an enum without a name. */
 mhp_status mhp_options_print(const mhp_option *table, const void *parameters, FILE *stream);
+/* A string as mhp_options_print writes it. */
+mhp_status mhp_option_print_string(const char *text, FILE *stream);
 /* The documentation of every key for a terminal: a line of key, type, default and values, and its help below. */
 mhp_status mhp_options_list(const mhp_option *table, FILE *stream);
 

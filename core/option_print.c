@@ -28,41 +28,13 @@ static bool is_plain(const char *text)
     return true;
 }
 
-/* What YAML takes unescaped between double quotes. */
-static bool is_printable(uint32_t code)
+mhp_status mhp_option_print_string(const char *text, FILE *stream)
 {
-    return (code >= 0x20 && code < 0x7f) || (code >= 0xa0 && code < 0xfffe && code != 0x2028 && code != 0x2029 && code != 0xfeff) ||
-           code >= 0x10000;
-}
-
-static mhp_status print_string(const char *text, FILE *stream)
-{
-    size_t length = strlen(text);
-
     if (is_plain(text)) {
         fputs(text, stream);
-        return MHP_OK;
+    } else if (!mhp_utf8_write_quoted(text, stream)) {
+        return mhp_error_set(MHP_ERR_INVALID, "a string holds bytes that are not UTF-8: expected text");
     }
-    fputc('"', stream);
-    for (size_t i = 0; i < length;) {
-        uint32_t code;
-        size_t bytes = mhp_utf8_decode(text + i, length - i, &code);
-
-        if (bytes == 0) {
-            return mhp_error_set(MHP_ERR_INVALID, "a string holds bytes that are not UTF-8: expected text");
-        }
-        if (code == '"' || code == '\\') {
-            fprintf(stream, "\\%c", (char)code);
-        } else if (is_printable(code)) {
-            fwrite(text + i, 1, bytes, stream);
-        } else if (code > 0xffff) {
-            fprintf(stream, "\\U%08X", code);
-        } else {
-            fprintf(stream, "\\u%04X", code);
-        }
-        i += bytes;
-    }
-    fputc('"', stream);
     return MHP_OK;
 }
 
@@ -105,7 +77,7 @@ static mhp_status print_list(const mhp_option *option, const void *field, FILE *
         } else if (option->type == MHP_OPTION_FLOAT_LIST) {
             MHP_RETURN_IF_ERROR(print_float(floats->items[i], stream));
         } else {
-            MHP_RETURN_IF_ERROR(print_string(strings->items[i], stream));
+            MHP_RETURN_IF_ERROR(mhp_option_print_string(strings->items[i], stream));
         }
     }
     fputc(']', stream);
@@ -168,7 +140,7 @@ static mhp_status print_value(const mhp_option *option, const void *field, FILE 
     case MHP_OPTION_FLOAT:
         return print_float(*(const double *)field, stream);
     case MHP_OPTION_STRING:
-        return print_string(*(char *const *)field, stream);
+        return mhp_option_print_string(*(char *const *)field, stream);
     case MHP_OPTION_ENUM:
         return print_enum(option, *(const int *)field, stream);
     case MHP_OPTION_SECTION:

@@ -63,9 +63,6 @@ static mhp_status print_summary(const mhp_planning *planning)
     printf("with F = I = W: worst bubble %.1f %%, %.2f %% above the lower bound\n",
            100 * mhp_simulation_worst_bubble(&report.simulation),
            100 * mhp_report_distance(&report));
-    if (fflush(stdout) != 0) {
-        status = mhp_error_set(MHP_ERR_IO, "cannot write to stdout");
-    }
 out:
     mhp_plan_report_release(&report);
     return status;

@@ -79,6 +79,36 @@ int mhp_parse_integer(struct argp_state *state, const char *option, const char *
     return (int)value;
 }
 
+static bool has_control(const char *text)
+{
+    while ((unsigned char)*text >= ' ') {
+        text++;
+    }
+    return *text != '\0';
+}
+
+/* A line break and its like are written as $'...' has them, so that a command stays on one line. */
+void mhp_write_shell_word(const char *text, FILE *stream)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%";
+
+    if (text[0] != '\0' && text[strspn(text, plain)] == '\0') {
+        fputs(text, stream);
+        return;
+    }
+    fputs(has_control(text) ? "$'" : "'", stream);
+    for (const char *c = text; *c; c++) {
+        if ((unsigned char)*c < ' ') {
+            fprintf(stream, "\\x%02x", (unsigned)*c);
+        } else if (has_control(text) && (*c == '\'' || *c == '\\')) {
+            fprintf(stream, "\\%c", *c);
+        } else {
+            fputs(*c == '\'' ? "'\\''" : (char[]){*c, '\0'}, stream);
+        }
+    }
+    fputc('\'', stream);
+}
+
 int mhp_print_error(void)
 {
     fprintf(stderr, "mhcpipe: error: %s\n", mhp_error_text());

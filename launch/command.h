@@ -5,6 +5,7 @@
 #include <argp.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "core/status.h"
 
@@ -61,6 +62,9 @@ int mhp_parse_integer(struct argp_state *state, const char *option, const char *
 
 /* 80GiB, 512M or a plain number of bytes; k, M, G and T are powers of 1024. */
 int64_t mhp_parse_bytes(struct argp_state *state, const char *option, const char *text);
+
+/* Writes `text` so that a shell takes it as one word that is this text. */
+void mhp_write_shell_word(const char *text, FILE *stream);
 
 /* "mhcpipe: error: text" on stderr; returns MHP_EXIT_ERROR. */
 int mhp_print_error(void);

@@ -46,6 +46,11 @@ static mhp_status check_microbatch(const mhp_train_params *train)
     return MHP_OK;
 }
 
+static mhp_status check_log(const mhp_log_params *log)
+{
+    return log->dir[0] != '\0' ? MHP_OK : mhp_error_set(MHP_ERR_CONFIG, "log.dir is \"\": expected the path of a folder");
+}
+
 enum { CUDA_HEAD_DIM_MAX = 256 };       /* of the kernels of attention */
 
 /* What a device computes in, and which widths. */
@@ -81,6 +86,8 @@ mhp_status mhp_config_load(mhp_config *config, const char *path, char *const *ov
         mhp_options_load(mhp_config_options, config, path, overrides, override_count));
     MHP_RETURN_IF_ERROR(mhp_error_prefix(mhp_model_params_resolve(&config->model), "%s: ", path));
     MHP_RETURN_IF_ERROR(mhp_error_prefix(check_microbatch(&config->train), "%s: ", path));
+    MHP_RETURN_IF_ERROR(mhp_error_prefix(mhp_optimizer_params_check(&config->optimizer), "%s: ", path));
+    MHP_RETURN_IF_ERROR(mhp_error_prefix(check_log(&config->log), "%s: ", path));
     return mhp_error_prefix(check_device(config), "%s: ", path);
 }
 

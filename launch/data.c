@@ -42,6 +42,8 @@ static error_t parse_tokenize(int key, char *text, struct argp_state *state)
     case ARGP_KEY_END:
         if (given->path_count == 0 || !given->prefix) {
             argp_error(state, "PATHs and -o PREFIX expected");
+        } else if (given->prefix[0] == '\0' || given->prefix[strlen(given->prefix) - 1] == '/') {
+            argp_error(state, "-o \"%s\": expected the name of files behind the folder, for .bin and .idx are added to it", given->prefix);
         }
         return 0;
     default:

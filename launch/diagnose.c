@@ -28,7 +28,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 static const struct argp parser = {
     NULL, parse_option, "RUN_DIR",
     "Reads the dumps of all ranks in RUN_DIR/flight, which a run writes when it fails and on SIGUSR1, and "
-    "says which rank waits for what from whom; then where each rank was.",
+    "says what failed, or which rank waits for what from whom; then where each rank was.",
     NULL, NULL, NULL};
 
 static void print_rank(const mhp_flight_report *report, int rank)
@@ -53,17 +53,29 @@ static void print_rank(const mhp_flight_report *report, int rank)
     printf("\n");
 }
 
+/* What failed is known better by the rank that it failed at than by the ranks that wait for it. */
+static void print_cause(const mhp_flight_report *report)
+{
+    const char *why = mhp_flight_report_why(report);
+    char sentence[MHP_DIAGNOSIS_TEXT_MAX];
+
+    if (mhp_flight_is_failure(why)) {
+        printf("%s.\n\n", why);
+        return;
+    }
+    (void)mhp_diagnose(report->ranks, report->size, sentence);
+    printf("%s.\n\nwhy there are dumps: %s\n", sentence, why);
+}
+
 static void print_report(const mhp_flight_report *report)
 {
-    char sentence[MHP_DIAGNOSIS_TEXT_MAX], moment[64];
+    char moment[64];
     time_t seconds = (time_t)report->time;
     struct tm parts;
 
-    (void)mhp_diagnose(report->ranks, report->size, sentence);
-    printf("%s.\n\n", sentence);
+    print_cause(report);
     strftime(moment, sizeof moment, "%F %T", localtime_r(&seconds, &parts));
-    printf("why there are dumps: %s\n%d of %d ranks wrote one, at %s:\n", mhp_flight_report_why(report), report->found_count, report->size,
-           moment);
+    printf("%d of %d ranks wrote a dump, at %s:\n", report->found_count, report->size, moment);
     for (int rank = 0; rank < report->size; rank++) {
         print_rank(report, rank);
     }

@@ -1,5 +1,6 @@
 /* mhcpipe: finds the subcommand and hands over. */
 #include <cblas.h>
+#include <errno.h>
 #include <hwloc.h>
 #include <jansson.h>
 #include <mpi.h>
@@ -57,7 +58,26 @@ static void print_version(void)
     printf("  hwloc     %u.%u.%u\n", hwloc >> 16, hwloc >> 8 & 0xff, hwloc & 0xff);
 }
 
-int main(int argc, char **argv)
+/* What a command printed may not have arrived: an error, unless it failed for a reason of its own. Other statuses than these are of
+ * runs that were stopped, and mean what they mean to a batch system. */
+static int check_output(int exit_status)
+{
+    bool was_lost = ferror(stdout) != 0;
+    int reason = 0;
+
+    errno = 0;
+    if (fflush(stdout) != 0) {
+        was_lost = true;
+        reason = errno;
+    }
+    if (!was_lost || exit_status == MHP_EXIT_ERROR || exit_status == MHP_EXIT_USAGE) {
+        return exit_status;
+    }
+    fprintf(stderr, "mhcpipe: error: cannot write to standard output: %s\n", reason ? strerror(reason) : "a part of it was lost");
+    return exit_status == 0 ? MHP_EXIT_ERROR : exit_status;
+}
+
+static int run(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
 
@@ -81,4 +101,9 @@ int main(int argc, char **argv)
         print_usage(stderr);
     }
     return MHP_EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    return check_output(run(argc, argv));
 }

@@ -28,9 +28,6 @@ int mhp_memory_table_command(const char *path, const mhp_overrides *overrides)
     MHP_TRY(out, mhp_config_load(&config, path, overrides->items, overrides->count));
     MHP_TRY(out, mhp_layout_create(&config.model, &config.parallel, &config.schedule, &layout));
     MHP_TRY(out, mhp_print_memory_table(&config, &layout, stdout));
-    if (fflush(stdout) != 0) {
-        MHP_RAISE(out, MHP_ERR_IO, "cannot write to stdout");
-    }
 out:
     mhp_layout_release(&layout);
     mhp_config_release(&config);

@@ -49,7 +49,7 @@ enum { COMPARED_MAX = 32 };
 typedef struct arguments {
     mhp_planning_request request;
     plan_format format;
-    bool format_given, compute_only, arrows, torch, memory_table, memory_limit;
+    bool format_given, chunks_given, compute_only, arrows, torch, memory_table, memory_limit;
     int gradient;
     const char *output;
     char *compared[COMPARED_MAX];
@@ -118,6 +118,30 @@ static void take_format_of_output(arguments *given)
     }
 }
 
+/* A configuration or a schedule's file has a shape of its own. Only --chunks serves what a schedule's file is compared with. */
+static void check_shape(const arguments *given, struct argp_state *state)
+{
+    const mhp_planning_request *request = &given->request;
+    const char *option = NULL, *setting = NULL;
+
+    if (!request->file) {
+        return;
+    }
+    if (request->shape.ranks > 0) {
+        option = "--ranks";
+        setting = "parallel.pipeline=P";
+    } else if (request->shape.microbatches > 0) {
+        option = "--microbatches";
+        setting = "schedule.microbatches=M";
+    } else if (given->chunks_given && (given->compared_count == 0 || mhp_is_configuration(request->file))) {
+        option = "--chunks";
+        setting = "schedule.chunks=V";
+    }
+    if (option) {
+        argp_error(state, "%s is for --kind: expected none with %s; a configuration's is changed by --set %s", option, request->file, setting);
+    }
+}
+
 static void check_given(arguments *given, struct argp_state *state)
 {
     mhp_planning_request *request = &given->request;
@@ -135,6 +159,7 @@ static void check_given(arguments *given, struct argp_state *state)
     if (request->kind && request->file) {
         argp_error(state, "--kind or a FILE expected, not both");
     }
+    check_shape(given, state);
     if (!request->kind && !request->file && given->compared_count > 0) {
         request->kind = given->compared[0];
         given->compared_count--;
@@ -171,6 +196,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
             mhp_parse_integer(state, "--microbatches", text, 1, MHP_MICROBATCHES_MAX);
         return 0;
     case CHUNKS_KEY:
+        given->chunks_given = true;
         request->shape.chunks = mhp_parse_integer(state, "--chunks", text, 1, 64);
         return 0;
     case FORMAT_KEY:

@@ -364,12 +364,5 @@ static mhp_status write_file(const char *path, mhp_write_fn write, void *context
 
 mhp_status mhp_write_output(const char *path, mhp_write_fn write, void *context)
 {
-    if (path) {
-        return write_file(path, write, context);
-    }
-    MHP_RETURN_IF_ERROR(write(context, stdout));
-    if (fflush(stdout) != 0) {
-        return mhp_error_set(MHP_ERR_IO, "cannot write to stdout: %s", strerror(errno));
-    }
-    return MHP_OK;
+    return path ? write_file(path, write, context) : write(context, stdout);
 }

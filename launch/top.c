@@ -155,7 +155,7 @@ int mhp_command_top(int argc, char **argv)
         struct timespec pause = {(time_t)given.interval_s, (long)(fmod(given.interval_s, 1) * 1e9)};
 
         status = show(&given, on_terminal, &hidden, &verdict);
-        if (status != MHP_OK || given.once || is_over(verdict)) {
+        if (status != MHP_OK || given.once || is_over(verdict) || ferror(stdout)) {
             break;
         }
         nanosleep(&pause, NULL);

@@ -87,6 +87,23 @@ static const struct argp parser = {
     "parallel.data.",
     NULL, NULL, NULL};
 
+/* A fault on order that cannot happen is a mistake. */
+static mhp_status check_faults(const mhp_config *config)
+{
+    mhp_status status = MHP_OK;
+    mhp_layout layout = {0};
+
+    if (config->fault.count == 0) {
+        return MHP_OK;
+    }
+    MHP_TRY(out, mhp_layout_create(&config->model, &config->parallel, &config->schedule, &layout));
+    MHP_TRY(out, mhp_faults_check(&config->fault, layout.plan, (int)(config->parallel.pipeline * config->parallel.data),
+                                  config->train.steps));
+out:
+    mhp_layout_release(&layout);
+    return status;
+}
+
 /* ---- dry run ---- */
 
 static mhp_status print_data(const mhp_config *config, FILE *stream)
@@ -113,6 +130,7 @@ static mhp_status print_dry_run(const mhp_config *config, const char *resume)
     char *checkpoint = NULL;
 
     MHP_TRY(out, mhp_layout_create(&config->model, &config->parallel, &config->schedule, &layout));
+    MHP_TRY(out, check_faults(config));
     MHP_TRY(out, mhp_plan_write_table(layout.plan, stdout));
     printf("\n");
     MHP_TRY(out, mhp_print_memory_table(config, &layout, stdout));
@@ -263,6 +281,7 @@ static mhp_status train(mhp_session *session, const char *resume, mhp_progress *
         .progress_context = progress,
     };
 
+    MHP_TRY(out, mhp_comm_agree(session->comm, check_faults(config), NULL));
     MHP_TRY(out, mhp_config_checksum(config, checksum));
     MHP_TRY(out, mhp_run_create(&params, &run));
     if (session->root) {

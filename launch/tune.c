@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "core/option.h"
 #include "launch/command.h"
 #include "launch/planning.h"
 #include "scheduler/tune.h"
@@ -286,24 +287,58 @@ static void print_best(const mhp_tune_result *result)
 typedef struct written {
     const mhp_tune_result *result;
     const mhp_config *config;
+    const mhp_planning_request *request;
     const char *path;
 } written;
 
-/* The options that run the schedule, on one line. */
-static void print_options(const written *w, FILE *stream)
+/* " --set schedule.file=FILE", as the shell and then the reader of configurations take it. */
+static mhp_status print_file(const char *path, FILE *stream)
 {
-    const mhp_plan *order = w->result->order;
-    int64_t total = w->config->schedule.microbatches * w->config->train.micro_batch_size;
-    const char *what = w->result->best.rebuilt_stages == 0                              ? "none"
-                       : w->config->schedule.recompute.what == MHP_RECOMPUTE_CONNECTIONS ? "connections"
-                                                                                         : "full";
+    mhp_status status = MHP_OK;
+    char *setting = NULL;
+    size_t length;
+    FILE *text = open_memstream(&setting, &length);
 
-    fprintf(stream, "--set schedule.weight_gradients=deep --set schedule.recompute.what=%s ", what);
-    fprintf(stream, "--set schedule.kind=custom --set schedule.file=%s --set schedule.microbatches=%d"
-                    " --set train.micro_batch_size=%lld --set schedule.layers_per_stage=[",
-            w->path, order->microbatch_count, (long long)(total / order->microbatch_count));
+    if (!text) {
+        return mhp_error_set(MHP_ERR_NO_MEMORY, "cannot print the command: %s", strerror(errno));
+    }
+    fprintf(text, "schedule.file=");
+    status = mhp_error_prefix(mhp_option_print_string(path, text), "--output %s: ", path);
+    if (fclose(text) != 0 && status == MHP_OK) {
+        status = mhp_error_set(MHP_ERR_NO_MEMORY, "cannot print the command: %s", strerror(errno));
+    }
+    MHP_TRY(out, status);
+    fprintf(stream, " --set ");
+    mhp_write_shell_word(setting, stream);
+out:
+    free(setting);
+    return status;
+}
+
+/* The command that trains with the schedule, on one line. What tune chose stands behind what the user set, and so counts. */
+static mhp_status print_command(const written *w, FILE *stream)
+{
+    const mhp_config *config = w->config;
+    const mhp_overrides *overrides = &w->request->overrides;
+    const mhp_plan *order = w->result->order;
+    int64_t total = config->schedule.microbatches * config->train.micro_batch_size;
+    const char *what = w->result->best.rebuilt_stages == 0                          ? "none"
+                       : config->schedule.recompute.what == MHP_RECOMPUTE_CONNECTIONS ? "connections"
+                                                                                     : "full";
+
+    fprintf(stream, "mpirun -n %lld mhcpipe train ", (long long)(config->parallel.pipeline * config->parallel.data));
+    mhp_write_shell_word(w->request->file, stream);
+    for (size_t i = 0; i < overrides->count; i++) {
+        fprintf(stream, " --set ");
+        mhp_write_shell_word(overrides->items[i], stream);
+    }
+    fprintf(stream, " --set schedule.weight_gradients=deep --set schedule.recompute.what=%s --set schedule.kind=custom", what);
+    MHP_RETURN_IF_ERROR(print_file(w->path, stream));
+    fprintf(stream, " --set schedule.microbatches=%d --set train.micro_batch_size=%lld --set 'schedule.layers_per_stage=[",
+            order->microbatch_count, (long long)(total / order->microbatch_count));
     print_layers(w->result, ",", stream);
-    fprintf(stream, "]\n");
+    fprintf(stream, "]'\n");
+    return MHP_OK;
 }
 
 static mhp_status write_schedule(void *context, FILE *stream)
@@ -312,9 +347,9 @@ static mhp_status write_schedule(void *context, FILE *stream)
     const mhp_tune_row *best = &w->result->best;
 
     fprintf(stream, "# Found by mhcpipe tune from %s: %.6g us by the simulator, %.2f %% above the "
-                    "lower bound.\n# mhcpipe train CONFIG ",
+                    "lower bound.\n# ",
             best->name, best->makespan_us, 100 * (best->makespan_us / best->bound_us - 1));
-    print_options(w, stream);
+    MHP_RETURN_IF_ERROR(print_command(w, stream));
     return mhp_plan_write_yaml(w->result->order, stream);
 }
 
@@ -363,18 +398,15 @@ out:
 static mhp_status print_result(const arguments *given, const mhp_planning *planning,
                                const mhp_tune_result *result)
 {
-    written w = {result, &planning->config, given->output ? given->output : "FILE"};
+    written w = {result, &planning->config, &given->request, given->output};
 
     print_rows(result, &given->tune);
     print_best(result);
     print_others(result, given, &planning->config);
     if (given->output) {
         MHP_RETURN_IF_ERROR(mhp_write_output(given->output, write_schedule, &w));
-        printf("written to %s; run it by\n  mhcpipe train %s ", given->output, given->request.file);
-        print_options(&w, stdout);
-    }
-    if (fflush(stdout) != 0) {
-        return mhp_error_set(MHP_ERR_IO, "cannot write to stdout: %s", strerror(errno));
+        printf("written to %s; run it by\n  ", given->output);
+        MHP_RETURN_IF_ERROR(print_command(&w, stdout));
     }
     return MHP_OK;
 }

@@ -6,6 +6,9 @@
 
 enum { HOPS_SHOWN_MAX = 4 };
 
+/* Places are not taken at one moment: what lasts for less than this may have ended before the last of them was. */
+static const double long_s = 1;
+
 typedef struct sentence {
     char *text;
     size_t length;
@@ -138,11 +141,51 @@ static int longest_waiting(const mhp_rank_view *ranks, int count)
     return found;
 }
 
+/* Whether a rank has been where it is for long enough to say anything of it. */
+static bool is_long(const mhp_rank_view *rank)
+{
+    return rank->state != MHP_RANK_PRESENT ||
+           (rank->place.mark.kind == MHP_MARK_NONE ? rank->place.section_s : rank->place.mark_s) >= long_s;
+}
+
+/* Whether each of the waits that follow from a rank's is long; of what all take part in, each one's. */
+static bool waits_long(const mhp_rank_view *ranks, int count, int rank)
+{
+    for (int hop = 0; hop <= count && rank >= 0; hop++) {
+        if (!is_long(&ranks[rank])) {
+            return false;
+        }
+        rank = waits(&ranks[rank]) ? awaited(ranks, count, rank) : -1;
+    }
+    for (int i = 0; i < count; i++) {
+        if (waits(&ranks[i]) && ranks[i].place.mark.kind == MHP_MARK_ALL && !is_long(&ranks[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The waits go in a circle or end nowhere, but are too short to mean it. */
+static int say_it_moves(sentence *out, const mhp_rank_view *longest)
+{
+    if (is_long(longest)) {
+        say(out, "%s has waited for %.1f s, but the ranks that it waits for have not waited long: the run moves", longest->name,
+            longest->place.mark_s);
+    } else {
+        say(out, "no rank has waited long: the run moves");
+    }
+    return -1;
+}
+
 /* Nobody waits: the one that is gone, or has been at its work for longest. */
 static int say_without_waits(sentence *out, const mhp_rank_view *ranks, int count)
 {
     int found = most_blamed(ranks, count, NULL);
 
+    if (found >= 0 && !is_long(&ranks[found])) {
+        say(out, "no rank has waited long: the run moves");
+        return -1;
+    }
     if (found >= 0) {
         say(out, "no rank waits for another: the one to look at is %s, ", ranks[found].name);
         say_end(out, &ranks[found]);
@@ -175,6 +218,9 @@ int mhp_diagnose(const mhp_rank_view *ranks, int count, char text[MHP_DIAGNOSIS_
         return say_without_waits(&out, ranks, count);
     }
     end = end_of_chain(ranks, count, rank, &hops);
+    if ((end < 0 || waits(&ranks[end])) && !waits_long(ranks, count, rank)) {
+        return say_it_moves(&out, &ranks[rank]);
+    }
     shown = hops < HOPS_SHOWN_MAX ? hops : HOPS_SHOWN_MAX;
     say(&out, "%s ", ranks[rank].name);
     for (int hop = 0; hop < shown; hop++) {

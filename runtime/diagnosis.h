@@ -20,7 +20,8 @@ typedef struct mhp_rank_view {
     char name[MHP_RANK_NAME_MAX];   /* "rank 2 (host a, pid 4711)" */
 } mhp_rank_view;
 
-/* `ranks` [count] by world rank. Returns the rank that the others wait for, -1 if there is none to blame. */
+/* `ranks` [count] by world rank. Returns the rank that the others wait for, -1 if there is none to blame. A circle of waits, or waits
+ * that end nowhere, count only if each of them has lasted for a second: the places of ranks are never of one moment. */
 int mhp_diagnose(const mhp_rank_view *ranks, int count, char text[MHP_DIAGNOSIS_TEXT_MAX]);
 
 #endif

@@ -467,18 +467,6 @@ void mhp_executor_watch(mhp_executor *executor, mhp_live *live)
     executor->live = live;
 }
 
-/* The fault that is due at an action of this step. */
-static const mhp_fault *due_fault(const mhp_executor *executor, size_t index, const mhp_action *action)
-{
-    char text[64];
-
-    if (!executor->params.faults) {
-        return NULL;
-    }
-    mhp_action_format(action, text, sizeof text);
-    return mhp_faults_due(executor->params.faults, index, text);
-}
-
 mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *inputs)
 {
     const mhp_action_list *actions = &executor->params.plan->ranks[executor->rank].actions;
@@ -487,7 +475,7 @@ mhp_status mhp_executor_run(mhp_executor *executor, const mhp_executor_inputs *i
         const mhp_action *action = &actions->items[i];
         mhp_status status;
 
-        executor->fault = due_fault(executor, i, action);
+        executor->fault = mhp_faults_due(executor->params.faults, action);
         executor->is_hit = false;
         mhp_recorder_begin_action(executor->params.recorder, i, action);
         status = run_action(executor, action, inputs);

@@ -37,6 +37,9 @@ void mhp_flight_message(mhp_flight *flight, const char *name, bool ended, mhp_st
 /* Where the rank is now. Durations of marks are as exact as this is called often. Any thread. */
 void mhp_flight_place(mhp_flight *flight, mhp_place *place_out);
 
+/* Why a dump that somebody asked for was made; that of any other says what failed. */
+#define MHP_FLIGHT_ASKED "asked for"
+
 /* Writes rank-NNNNN.json into `directory`, which is made if only it is missing, in place of what is there. Takes no memory and no
  * device. One thread at a time. */
 mhp_status mhp_flight_dump(mhp_flight *flight, const char *directory, const char *why);

@@ -7,6 +7,7 @@
 #include "core/file.h"
 #include "core/folder.h"
 #include "core/memory.h"
+#include "runtime/flight.h"
 
 enum { DUMP_BYTES_MAX = 64 << 20, RANKS_MAX = 1 << 16, MESSAGES_MAX = 4096, OLD_SECONDS = 10 };
 
@@ -246,10 +247,23 @@ void mhp_flight_report_release(mhp_flight_report *report)
 
 const char *mhp_flight_report_why(const mhp_flight_report *report)
 {
+    const char *why = "";
+
     for (int rank = 0; rank < report->size; rank++) {
-        if (report->dumps[rank].found && report->dumps[rank].time + OLD_SECONDS >= report->time) {
-            return report->dumps[rank].why;
+        const mhp_dump *dump = &report->dumps[rank];
+
+        if (!dump->found || dump->time + OLD_SECONDS < report->time) {
+            continue;
         }
+        if (mhp_flight_is_failure(dump->why)) {
+            return dump->why;
+        }
+        why = dump->why;
     }
-    return "";
+    return why;
+}
+
+bool mhp_flight_is_failure(const char *why)
+{
+    return why[0] != '\0' && strcmp(why, MHP_FLIGHT_ASKED) != 0;
 }

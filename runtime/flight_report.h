@@ -34,7 +34,9 @@ mhp_status mhp_flight_report_read(const char *run, mhp_flight_report *report_out
 mhp_status mhp_flight_report_add(mhp_flight_report *report, const char *path, const char *text, size_t bytes);
 void mhp_flight_report_release(mhp_flight_report *report);
 
-/* Why the dumps were made: what the first one that says so has as a cause. "" if none was found. */
+/* Why the dumps were made: what failed, by the first one that says so, else that they were asked for. "" if none was found. */
 const char *mhp_flight_report_why(const mhp_flight_report *report);
+/* Whether that says what failed. */
+bool mhp_flight_is_failure(const char *why);
 
 #endif

@@ -116,10 +116,7 @@ mhp_status mhp_optimizer_create(mhp_store *store, const mhp_optimizer_params *pa
     mhp_status status = MHP_OK;
     mhp_optimizer *optimizer = NULL;
 
-    if (params->step_at.count != params->step_factor.count) {
-        MHP_RAISE(out, MHP_ERR_CONFIG, "optimizer.step_factor has %zu entries: expected as many as step_at, %zu",
-                  params->step_factor.count, params->step_at.count);
-    }
+    MHP_TRY(out, mhp_optimizer_params_check(params));
     MHP_TRY(out, mhp_calloc(&optimizer, 1, sizeof *optimizer));
     optimizer->store = store;
     optimizer->params = params;

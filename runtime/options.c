@@ -226,3 +226,12 @@ const mhp_option mhp_profile_options[] = {
      .help = "also record every kernel and copy of a card by CUPTI, from the start until the last recorded step"},
     {.key = NULL},
 };
+
+mhp_status mhp_optimizer_params_check(const mhp_optimizer_params *params)
+{
+    if (params->step_at.count != params->step_factor.count) {
+        return mhp_error_set(MHP_ERR_CONFIG, "optimizer.step_factor has %zu entries: expected as many as optimizer.step_at, %zu",
+                             params->step_factor.count, params->step_at.count);
+    }
+    return MHP_OK;
+}

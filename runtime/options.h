@@ -62,6 +62,9 @@ typedef struct mhp_optimizer_params {
     mhp_float_list step_factor;     /* ... from which lr is multiplied by this */
 } mhp_optimizer_params;
 
+/* What no single key says: MHP_ERR_CONFIG unless step_at and step_factor are of one length. */
+mhp_status mhp_optimizer_params_check(const mhp_optimizer_params *params);
+
 typedef enum mhp_bad_step_policy { MHP_BAD_STEP_STOP, MHP_BAD_STEP_SKIP, MHP_BAD_STEP_ROLLBACK } mhp_bad_step_policy;
 
 typedef struct mhp_non_finite_params {

@@ -269,7 +269,7 @@ static void dump_if_asked(mhp_watchdog *watchdog, bool tells)
     if (mhp_watchdog_seconds(watchdog->dump_ns) < dump_again_s) {
         return;                         /* the launcher tells all ranks, and all ranks tell each other */
     }
-    dump(watchdog, "asked for");
+    dump(watchdog, MHP_FLIGHT_ASKED);
     if (tells) {
         mhp_liveness_tell(watchdog->liveness, WORD_DUMP, "");
     }

@@ -213,18 +213,36 @@ static mhp_status translate(csv_reader *reader)
 
 /* ---- files ---- */
 
+static bool is_blank(const char *line, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r') {
+            return false;
+        }
+    }
+    return true;
+}
+
 mhp_status mhp_plan_parse_csv(const char *name, const char *text, size_t length, mhp_plan **plan_out)
 {
     mhp_status status = MHP_OK;
     csv_reader reader = {.name = name};
     size_t first = 0;
+    bool has_blank = false;
 
     mhp_rows_init(&reader.rows);
     while (first < length) {
         const char *end = memchr(text + first, '\n', length - first);
         size_t line = end ? (size_t)(end - (text + first)) : length - first;
 
-        MHP_TRY(out, parse_row(&reader, text + first, line));
+        if (is_blank(text + first, line)) {
+            has_blank = true;       /* allowed at the end */
+        } else if (has_blank) {
+            MHP_RAISE(out, MHP_ERR_FORMAT, "%s:%d: an empty line: expected a rank's actions, or \",\" for a rank without any", name,
+                      reader.rows.count + 1);
+        } else {
+            MHP_TRY(out, parse_row(&reader, text + first, line));
+        }
         first += line + 1;
     }
     MHP_TRY(out, mhp_rows_check(&reader.rows, name));
@@ -287,7 +305,7 @@ mhp_status mhp_plan_write_csv_as(const mhp_plan *plan, mhp_csv_dialect dialect, 
             fprintf(stream, "%s%s", first ? "" : ",", text);
             first = false;
         }
-        fputc('\n', stream);
+        fputs(first && dialect == MHP_CSV_MHCPIPE ? ",\n" : "\n", stream);     /* an empty line is no row there */
     }
     return ferror(stream) ? mhp_error_set(MHP_ERR_IO, "cannot write the plan: %s", strerror(errno)) : MHP_OK;
 }

@@ -1,4 +1,5 @@
-/* Plans as CSV: one row a rank, one cell an action, an empty cell a bubble. Rows may be of any length. PyTorch's files
+/* Plans as CSV: one row a rank, one cell an action, an empty cell a bubble. Rows may be of any length; "," is
+ * a rank without actions, and an empty line none, allowed at the end alone. PyTorch's files
  * (torch.distributed.pipelining, compute order alone or with messages) have the same shape and grammar. Those from before I and B
  * had their meaning of today, with B for the input gradient and BW for the full backward, are recognised by a BW, or by a W for
  * every B and no I; where that leaves two readings they are refused with the reason. */

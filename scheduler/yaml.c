@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "core/utf8.h"
 #include "core/yaml_internal.h"
 #include "scheduler/csv.h"
 #include "scheduler/placement.h"
@@ -384,18 +385,6 @@ mhp_status mhp_plan_read(const char *path, mhp_plan **plan_out)
 
 /* ---- writing ---- */
 
-/* As a quoted text; what is not printable ASCII becomes '?'. */
-static void write_quoted(const char *text, FILE *stream)
-{
-    fputc('"', stream);
-    for (; *text; text++) {
-        unsigned char letter = (unsigned char)*text;
-
-        fprintf(stream, "%s%c", letter == '"' || letter == '\\' ? "\\" : "", letter < ' ' || letter > '~' ? '?' : letter);
-    }
-    fputc('"', stream);
-}
-
 /* "  - [0F0, 0F1,", broken into lines. */
 static void write_rank(const mhp_action_list *list, FILE *stream)
 {
@@ -420,7 +409,7 @@ mhp_status mhp_plan_write_yaml(const mhp_plan *plan, FILE *stream)
 
     MHP_RETURN_IF_ERROR(mhp_placement_create(plan, &placement));
     fprintf(stream, "name: ");
-    write_quoted(plan->name, stream);
+    (void)mhp_utf8_write_quoted(plan->name, stream);     /* a file's name may be any bytes */
     fprintf(stream, "\nmicrobatches: %d\nplacement:\n", plan->microbatch_count);
     for (int r = 0; r < plan->rank_count; r++) {
         fprintf(stream, "  - [");

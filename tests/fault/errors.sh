@@ -76,6 +76,15 @@ sed 's/hidden_size/hiden_size/' config.yaml >typing.yaml
 expect 'typing.yaml:2:3: .*hidden_size' launch 2 train typing.yaml
 expect '--set train.steps=0: steps is "0": expected an integer' launch 2 train config.yaml --set train.steps=0
 
+for command in "config config.yaml" "train config.yaml --dry-run" "plan config.yaml"; do
+    # shellcheck disable=SC2086
+    expect '^mhcpipe: error: config.yaml: optimizer.step_factor has 2 entries: expected as many as optimizer.step_at, 1' \
+        "$mhcpipe" $command --set optimizer.decay=step --set 'optimizer.step_at=[0.9]'
+done
+expect '^mhcpipe: error: config.yaml: optimizer.step_factor has 2 entries' \
+    launch 2 train config.yaml --set optimizer.decay=step --set 'optimizer.step_at=[0.9]'
+expect 'config.yaml: log.dir is "": expected the path of a folder' "$mhcpipe" train config.yaml --set 'log.dir=""'
+
 echo "== devices"
 expect 'model.dtype is bf16 and parallel.device a CPU' launch 2 train config.yaml --set model.dtype=bf16
 expect 'model.dtype is f64 and parallel.device is cuda' launch 2 train config.yaml --set model.dtype=f64 --set parallel.device=cuda
@@ -101,6 +110,12 @@ expect 'data/corrupt.idx' launch 2 train config.yaml --set data.path=data/corrup
 expect 'data/words.bin, token .*: expected 0 .. 99, a vocabulary of 100' launch 2 train config.yaml --set model.vocab_size=100
 expect 'no-such-folder' "$mhcpipe" data tokenize no-such-folder -o data/x
 expect 'no text' "$mhcpipe" data tokenize data/words.bin -o data/x
+for prefix in '' data/; do
+    status=0
+    "$mhcpipe" data tokenize text -o "$prefix" 2>err || status=$?
+    [ "$status" -eq 2 ] && grep -qF -- "-o \"$prefix\": expected the name of files" err || fail "tokenize -o \"$prefix\": status $status: $(cat err)"
+    [ ! -e "$prefix.bin" ] || fail "tokenize -o \"$prefix\" left a hidden file"
+done
 [ ! -e data/x.bin ] && [ ! -e data/x.bin.tmp ] || fail "tokenize left files behind"
 
 echo "== the run's files"
@@ -137,6 +152,36 @@ else
         launch 2 train config.yaml --set log.dir=full/run
     )
     expect 'full/.*File too large' limited
+fi
+
+echo "== a standard output that is full"
+alone=(--set parallel.pipeline=1 --set schedule.kind=gpipe)
+"$mhcpipe" plan config.yaml --format csv >plan.csv
+printf 'stages: [{forward_us: 1, input_gradient_us: 1, weight_gradient_us: 1}]\n' >costs.yaml
+mkdir -p asked/flight
+cat >asked/flight/rank-00000.json <<'JSON'
+{"run": 1, "rank": 0, "size": 1, "pid": 2, "host": "h", "time": 3, "why": "asked for", "section": "step", "number": 1, "section_s": 9,
+ "mark": {"kind": "run", "work": "F", "stage": 0, "microbatch": 0, "peer": -1, "for_s": 9}, "marks": [], "messages": []}
+JSON
+full() {
+    local status=0
+    "$mhcpipe" "$@" >/dev/full 2>err || status=$?
+    [ "$status" -eq 1 ] || fail "$*: status $status on a full standard output: $(cat err)"
+}
+if [ -w /dev/full ]; then
+    for command in "train config.yaml --dry-run" "train config.yaml ${alone[*]} --set train.steps=2 --set log.dir=unseen --profile 1" \
+        "eval config.yaml ${alone[*]} --model unseen/best" "generate --model run/best --prompt x --bytes 2" "report unseen" \
+        "checkpoint $step" "diagnose asked" "data info data/words" "data tokenize text -o data/unseen" doctor "plan config.yaml --memory-table" \
+        "check plan.csv" "tune config.yaml --costs costs.yaml --iterations 10" "config config.yaml --print" "config --list" --version --help; do
+        # shellcheck disable=SC2086
+        full $command
+        grep -q 'mhcpipe: error: cannot write' err || fail "$command: $(cat err)"
+    done
+    full top unseen --once
+    "$mhcpipe" report unseen >out || fail "a run whose output was lost left no profile: $(cat out)"
+    status=0
+    launch 2 train config.yaml --set train.steps=1 --set log.dir=unseen >/dev/full 2>err || status=$?
+    [ "$status" -ne 124 ] || fail "ranks hang on a full standard output: $(cat err)"
 fi
 
 echo "== a vocabulary that is not bytes"

@@ -59,6 +59,8 @@ done
 echo "== disks that fail"
 train 4 disk-full --set 'fault=[{kind: disk_full, rank: 2, step: 6, file: model-00003}]'
 one_error 'rank 2: .*model-00003.*No space left on device'
+"$mhcpipe" diagnose disk-full >found
+head -1 found | grep -q 'model-00003.*No space left on device' || fail "diagnose: $(cat found)"
 same_end 4 disk-full
 train 2 sync --set 'fault=[{kind: sync_fails, rank: 0, step: 6, file: manifest.json}]'
 one_error 'manifest.json.*Input/output error'
@@ -78,13 +80,21 @@ grep -q 'nan' out err || fail "nobody noticed a state that is no number: $(cat o
 train 2 refused --set 'fault=[{kind: disk_full}]'
 one_error 'fault, item 1: disk_full happens at files: expected a file'
 
+train 2 first --set 'fault=[{kind: nan, rank: 1, step: 5}]'
+grep -q 'nan' out err || fail "the first action that computes was not spoiled: $(cat out err)"
+train 2 refused --set 'fault=[{kind: kill, rank: 1, step: 5, action: 0F1}]'
+one_error 'error: fault, item 1: action is "0F1" and rank 1: expected rank 0, which has it in 1f1b'
+[ ! -e refused ] || fail "a run that was refused made its folder"
+"$mhcpipe" train config.yaml --dry-run --set 'fault=[{kind: kill, rank: 7}]' >out 2>err && fail "a dry run takes a fault of rank 7 of 2"
+grep -q 'fault, item 1: rank is 7: expected 0 to 1' err || fail "a dry run: $(cat err)"
+
 echo "== a rank that hangs"
 train 4 hangs --set 'fault=[{kind: hang, rank: 2, step: 8, action: 2F1}]' --set watch.step_seconds=3
 one_error 'step 8 made no end within watch.step_seconds, 3 s: .* rank 2 (host .*, which has been in step 8 in F of stage 2, micro-batch'
 grep -q 'warning: step 8 has lasted .* rank 2' err || fail "no warning before the end: $(cat err)"
 "$mhcpipe" diagnose hangs >found
 head -1 found | grep -q 'rank 2 (host .*, which has been in step 8 in F of stage 2' || fail "diagnose: $(cat found)"
-grep -q '^4 of 4 ranks wrote one' found || fail "not every rank wrote its flight recorder: $(cat found)"
+grep -q '^4 of 4 ranks wrote a dump' found || fail "not every rank wrote its flight recorder: $(cat found)"
 same_end 4 hangs
 
 echo "== a rank that is slow is named, and waited for"
@@ -119,6 +129,8 @@ echo "== a rank that is stopped"
 background 4 stopped --set watch.silence_seconds=4
 kill -STOP "${pids[1]}"
 end_background
+"$mhcpipe" diagnose stopped >found
+head -1 found | grep -q "pid ${pids[1]}) was lost during .*: no sign of life within watch.silence_seconds" || fail "diagnose: $(cat found)"
 one_error "rank [0-9] (host .*, pid ${pids[1]}) was lost during .*: no sign of life within watch.silence_seconds, 4 s"
 grep -q "warning: rank [0-9] (host .*, pid ${pids[1]}) has given no sign of life for" err || fail "no warning before the end: $(cat err)"
 
@@ -130,7 +142,8 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 "$mhcpipe" diagnose asked >found || fail "diagnose: $(cat found err)"
-grep -q '^2 of 2 ranks wrote one' found || fail "not every rank wrote its flight recorder: $(cat found)"
+grep -q 'in a circle\|none is behind' found && fail "a run that moves is said to stand still: $(cat found)"
+grep -q '^2 of 2 ranks wrote a dump' found || fail "not every rank wrote its flight recorder: $(cat found)"
 
 echo "== SIGUSR2: a checkpoint, then status 75"
 kill -USR2 "$mpirun"

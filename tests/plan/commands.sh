@@ -69,6 +69,10 @@ prints "gpipe" plan config.yaml --compare gpipe,dualpipev
 # 4 messages of n x (C + n) floats for each of 2 x 32 tokens, C = 16 and n = 4
 "$mhcpipe" plan config.yaml >out
 awk '$1 == 0 && /%/ { exit !($8 == 4 && $9 == sprintf("%.2f", 4 * 4 * 20 * 4 * 64 / 1048576)) }' out || fail "rank 0 sends another size: $(cat out)"
+refused '--ranks is for --kind: expected none with config.yaml; a configuration'"'"'s is changed by --set parallel.pipeline=P' \
+    plan config.yaml --ranks 4
+refused '--set schedule.microbatches=M' plan config.yaml --microbatches 8
+refused '--set schedule.chunks=V' plan config.yaml --chunks 2
 refused "expected a configuration to change" plan --kind 1f1b --ranks 2 --microbatches 2 --set model.hidden_size=3
 
 echo "== check"
@@ -90,6 +94,6 @@ refused "none.csv" check none.csv
 echo "== output"
 if [ -w /dev/full ]; then
     "$mhcpipe" plan "${dualpipe[@]}" >/dev/full 2>err && fail "a full disk is no error"
-    grep -q "cannot write" err || fail "a full disk: $(cat err)"
+    grep -q "cannot write to standard output: No space left on device" err || fail "a full disk: $(cat err)"
 fi
 refused "no-such-folder" plan "${dualpipe[@]}" -o no-such-folder/p.svg

@@ -29,12 +29,34 @@ echo "== tune, check, train"
 "$mhcpipe" tune config.yaml --costs costs.yaml --iterations 2000 -o best.yaml >out
 grep -q '^best named ' out && grep -Eq '^best .*: [0-9.]+ % less, [0-9.]+ % above the lower bound' out || fail "no summary: $(cat out)"
 "$mhcpipe" check best.yaml >/dev/null
-read -ra options < <(sed -n 's/^  mhcpipe train config.yaml //p' out)
-[ "${#options[@]}" -ge 10 ] || fail "no options to run it by: $(cat out)"
-launch 2 train config.yaml "${options[@]}" --set train.steps=3 --set log.dir=tuned >/dev/null
+options=$(sed -n 's/^  mpirun -n 2 mhcpipe train config.yaml //p' out)
+[ -n "$options" ] || fail "no command to run it by: $(cat out)"
+eval "launch 2 train config.yaml $options --set train.steps=3 --set log.dir=tuned" >/dev/null
 launch 2 train config.yaml --set schedule.kind=1f1b --set train.steps=3 --set log.dir=named >/dev/null
 paste <(losses tuned | cut -d: -f2) <(losses named | cut -d: -f2) | awk '{ d = $1 - $2; if (d * d > 1e-8) exit 1 }' ||
     fail "losses differ: $(losses tuned) and $(losses named)"
+
+echo "== the command that is printed runs as it is"
+mkdir "an odd folder" path
+cp config.yaml "an odd folder/a config.yaml"
+"$mhcpipe" tune "an odd folder/a config.yaml" --costs costs.yaml --iterations 2000 --set model.intermediate_size=48 \
+    --set 'data.split={held_out: 0.2}' -o "an odd folder/it's: 1 #.yaml" >out
+sed -n 's/^  mpirun /mpirun /p' out >command
+[ "$(wc -l <command)" -eq 1 ] || fail "no command to run it by: $(cat out)"
+grep -qxF "# $(cat command)" "an odd folder/it's: 1 #.yaml" || fail "the file has another command: $(head -3 "an odd folder/it's: 1 #.yaml")"
+# As it is, in a shell, where mpirun may start ranks as the tests do.
+cat >path/mpirun <<SH
+#!/bin/sh
+[ "\$1 \$3" = "-n mhcpipe" ] || exit 9
+ranks=\$2
+shift 3
+PATH=\${PATH#*:} exec "$here/mpirun.sh" "\$ranks" "$mhcpipe" "\$@"
+SH
+chmod +x path/mpirun
+PATH="$PWD/path:$PATH" sh command >trained || fail "the command that tune printed does not run: $(cat command trained)"
+grep -q '^trained 12 steps' trained || fail "the command that tune printed trained nothing: $(cat trained)"
+grep -q 'intermediate_size: 48' run/config.resolved.yaml && grep -q 'held_out: 0.2' run/config.resolved.yaml ||
+    fail "the command that tune printed has lost a --set: $(cat command)"
 
 echo "== costs of a model with fewer layers"
 cat >four.yaml <<'YAML'

@@ -39,11 +39,37 @@ static void local_sizes(void **state)
     assert_int_equal(mhp_launched_local_size(), 6);
 }
 
+static void words_of_a_shell(void **state)
+{
+    static const char *const cases[][2] = {
+        {"model.hidden_size=32", "model.hidden_size=32"},
+        {"", "''"},
+        {"k/q q.yaml", "'k/q q.yaml'"},
+        {"x=[1,2]", "'x=[1,2]'"},
+        {"it's $HOME", "'it'\\''s $HOME'"},
+        {"\u00e9", "'\u00e9'"},
+        {"two\nlines' \\", "$'two\\x0alines\\' \\\\'"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = NULL;
+        size_t length;
+        FILE *stream = open_memstream(&text, &length);
+
+        mhp_write_shell_word(cases[i][0], stream);
+        assert_int_equal(fclose(stream), 0);
+        assert_string_equal(text, cases[i][1]);
+        free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slurms_tasks_per_node),
         cmocka_unit_test(local_sizes),
+        cmocka_unit_test(words_of_a_shell),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

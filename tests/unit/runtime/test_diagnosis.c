@@ -106,6 +106,28 @@ static void a_circle_is_said_to_be_one(void **state)
     assert_non_null(strstr(text, "in a circle: a message between them is lost"));
 }
 
+/* The places of ranks are not of one moment: of waits that are short none may mean anything. */
+static void short_waits_are_a_run_that_moves(void **state)
+{
+    mhp_rank_view ranks[] = {waits_for_input(0, MHP_WORK_INPUT_GRADIENT, 0, 5, 1), waits_for_input(1, MHP_WORK_FORWARD, 1, 6, 0)};
+    mhp_rank_view all[] = {waits_for_all(0, MHP_WORK_NORM), waits_for_all(1, MHP_WORK_NORM)};
+    mhp_rank_view busy[] = {runs(0, MHP_WORK_FORWARD, 0, 0, 0.2)};
+
+    (void)state;
+    ranks[1].place.mark_s = all[1].place.mark_s = 0.4;
+    assert_int_equal(mhp_diagnose(ranks, 2, text), -1);
+    assert_string_equal(text, "rank 0 has waited for 50.0 s, but the ranks that it waits for have not waited long: the run moves");
+    assert_int_equal(mhp_diagnose(all, 2, text), -1);
+    assert_null(strstr(text, "none is behind"));
+    ranks[0].place.mark_s = all[0].place.mark_s = 0.3;
+    assert_int_equal(mhp_diagnose(ranks, 2, text), -1);
+    assert_string_equal(text, "no rank has waited long: the run moves");
+    assert_int_equal(mhp_diagnose(all, 2, text), -1);
+    assert_string_equal(text, "no rank has waited long: the run moves");
+    assert_int_equal(mhp_diagnose(busy, 1, text), -1);
+    assert_string_equal(text, "no rank has waited long: the run moves");
+}
+
 static void without_waits_the_one_at_it_for_longest_is_named(void **state)
 {
     mhp_rank_view ranks[] = {runs(0, MHP_WORK_FORWARD, 0, 0, 1), runs(1, MHP_WORK_FORWARD, 1, 0, 2), runs(2, MHP_WORK_OPTIMIZER, -1, -1, 1.5)};
@@ -172,6 +194,7 @@ int main(void)
         cmocka_unit_test(a_full_slot_names_who_has_to_empty_it),
         cmocka_unit_test(what_all_take_part_in_waits_for_the_one_behind),
         cmocka_unit_test(a_circle_is_said_to_be_one),
+        cmocka_unit_test(short_waits_are_a_run_that_moves),
         cmocka_unit_test(without_waits_the_one_at_it_for_longest_is_named),
         cmocka_unit_test(a_long_chain_fits_and_names_its_end),
         cmocka_unit_test(a_peer_that_is_no_rank_ends_the_chain),

@@ -141,6 +141,8 @@ static void harmless_variations_are_read_alike(void **state)
         "0F0,0B0\r\n1F0,1B0\r\n",
         " 0F0 , 0B0 \n1F0,1B0",
         "\"0F0\",\"0B0\"\n,,,1F0,1B0,,,",
+        "0F0,0B0\n1F0,1B0\n\n",
+        "0F0,0B0\n1F0,1B0\n\r\n \t\n\n",
     };
     mhp_plan *plan = parse_csv("0F0,0B0\n1F0,1B0\n");
 
@@ -154,15 +156,24 @@ static void harmless_variations_are_read_alike(void **state)
     mhp_plan_destroy(plan);
 }
 
-static void an_empty_row_is_a_rank_without_work(void **state)
+static void a_row_of_empty_cells_is_a_rank_without_work(void **state)
 {
-    mhp_plan *plan = parse_csv("0F0,0B0\n\n1F0,1B0\n");
+    mhp_plan *plan = parse_csv("0F0,0B0\n,\n1F0,1B0\n,\n"), *again;
+    char *text = NULL;
+    size_t size;
+    FILE *stream = open_memstream(&text, &size);
 
     (void)state;
-    assert_int_equal(plan->rank_count, 3);
+    assert_int_equal(plan->rank_count, 4);
     assert_int_equal(plan->ranks[1].actions.count, 0);
     assert_int_equal(mhp_plan_owner(plan, 1, 0), 2);
+    assert_int_equal(mhp_plan_write_csv(plan, stream), MHP_OK);
+    assert_int_equal(fclose(stream), 0);
+    again = parse_csv(text);
+    assert_same_actions(plan, again);
+    mhp_plan_destroy(again);
     mhp_plan_destroy(plan);
+    free(text);
 }
 
 static void owners_follow_from_the_forwards(void **state)
@@ -191,6 +202,13 @@ static void assert_text_refused(const char *text, size_t length, const char *pla
                  "found \"%s\"",
                  text, place, mhp_error_text());
     }
+}
+
+static void an_empty_line_is_no_row(void **state)
+{
+    (void)state;
+    assert_text_refused("0F0,0B0\n\n1F0,1B0\n", 18, "dir/some.csv:2: an empty line");
+    assert_text_refused("\r\n0F0,0B0\n", 10, "dir/some.csv:1: an empty line");
 }
 
 static void bad_cells_are_named_with_their_place(void **state)
@@ -574,7 +592,8 @@ int main(void)
         cmocka_unit_test(plans_of_all_schedules_survive_a_round_trip),
         cmocka_unit_test(forward_only_follows_from_the_cells),
         cmocka_unit_test(harmless_variations_are_read_alike),
-        cmocka_unit_test(an_empty_row_is_a_rank_without_work),
+        cmocka_unit_test(a_row_of_empty_cells_is_a_rank_without_work),
+        cmocka_unit_test(an_empty_line_is_no_row),
         cmocka_unit_test(owners_follow_from_the_forwards),
         cmocka_unit_test(bad_cells_are_named_with_their_place),
         cmocka_unit_test(the_first_bad_cell_is_named),

@@ -56,8 +56,8 @@ static void ranks_are_lists_or_texts(void **state)
     assert_reads("actions:\n  - 0F0 0F1 0B0 0B1\n  - 1F0 1B0\n    1F1 1B1\n", csv);
     assert_reads("actions:\n- >-\n  0F0   0F1\n  0B0 0B1\n- - 1F0 1B0\n  - \"1F1\"\n  - '1B1'\n", csv);
     assert_reads("actions:\n  # a comment\n  - [0F0, (0F1;0B0)OVERLAP_F_B, 0B1]\n", "0F0,(0F1;0B0)OVERLAP_F_B,0B1\n");
-    assert_reads("actions: [[0F0, 0B0], [], [1F0, 1B0]]\n", "0F0,0B0\n\n1F0,1B0\n");
-    assert_reads("actions:\n- 0F0 0B0\n-\n- 1F0 1B0\n", "0F0,0B0\n\n1F0,1B0\n");
+    assert_reads("actions: [[0F0, 0B0], [], [1F0, 1B0]]\n", "0F0,0B0\n,\n1F0,1B0\n");
+    assert_reads("actions:\n- 0F0 0B0\n-\n- 1F0 1B0\n", "0F0,0B0\n,\n1F0,1B0\n");
     assert_reads("actions: [[0F0, 0SEND_F0], [1RECV_F0, 1F0]]\n", "0F0,0SEND_F0\n1RECV_F0,1F0\n");
 }
 
@@ -113,11 +113,12 @@ static void names_are_written_as_text(void **state)
     FILE *stream = open_memstream(&text, &size);
 
     (void)state;
-    snprintf(plan->name, sizeof plan->name, "a: \"b\" \\ \n\xff # {");
+    snprintf(plan->name, sizeof plan->name, "a: \"b\" \\ \n\xff # {\x7f\u00e9\U0001f600");
     assert_int_equal(mhp_plan_write_yaml(plan, stream), MHP_OK);
     assert_int_equal(fclose(stream), 0);
     again = parse_yaml(text);
-    assert_string_equal(again->name, "a: \"b\" \\ ?? # {");
+    assert_string_equal(again->name, "a: \"b\" \\ \n? # {\x7f\u00e9\U0001f600");
+    assert_non_null(strstr(text, "\\u000A? # {\\u007F\u00e9\U0001f600\""));
     mhp_plan_destroy(plan);
     mhp_plan_destroy(again);
     free(text);
@@ -214,7 +215,7 @@ static void files_are_read_by_name_or_content(void **state)
 {
     static const char *const files[][2] = {
         {".csv", "0F0,0B0\n"}, {".yaml", "actions: [0F0 0B0]\n"}, {".yml", "actions: [0F0 0B0]\n"},
-        {".YAML", "actions: [0F0 0B0]\n"}, {"", "0F0,0B0\n"}, {"", "\n,\"0F0\",0B0\n"}, {".txt", "  0F0,0B0\n"},
+        {".YAML", "actions: [0F0 0B0]\n"}, {"", "0F0,0B0\n"}, {"", ",\n,\"0F0\",0B0\n"}, {".txt", "  0F0,0B0\n"},
         {"", "# mine\nactions: [0F0 0B0]\n"}, {".txt", "{actions: [0F0 0B0]}\n"}, {"", "---\nactions: [0F0 0B0]\n"},
     };
     char path[96];
