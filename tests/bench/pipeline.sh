@@ -183,7 +183,9 @@ tune_row() {
         fail_row "$name" 0 "nothing to tune from: $(cat "$output/$name"/schedule.yaml.*.txt 2>/dev/null | tail -n 1)"
         return
     fi
-    words=$(sed -n 's/^# mhcpipe train CONFIG //p' "$output/$name/schedule.yaml")
+    # What tune chose stands behind the settings that all rows have.
+    words=$(sed -n 's/^# mpirun .* --set \(schedule.weight_gradients=.*\)/\1/p' "$output/$name/schedule.yaml" | tr -d \')
+    [ -n "$words" ] || { echo "pipeline.sh: $output/$name/schedule.yaml names no settings" >&2; exit 1; }
     echo "$name model.connections.kind=$1 ${words//--set /}" >>"$output/tuned.rows"
 }
 
