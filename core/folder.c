@@ -135,3 +135,17 @@ out:
     mhp_free(copy);
     return status;
 }
+
+mhp_status mhp_folder_remove_names(const char *folder, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        mhp_status status;
+        char *path = NULL;
+
+        MHP_RETURN_IF_ERROR(mhp_asprintf(&path, "%s/%s", folder, names[i]));
+        status = mhp_folder_remove(path);
+        mhp_free(path);
+        MHP_RETURN_IF_ERROR(status);
+    }
+    return MHP_OK;
+}

@@ -23,5 +23,7 @@ mhp_status mhp_folder_sync(const char *path);
 mhp_status mhp_folder_rename(const char *from, const char *to);
 /* Removes a file, or a folder with all that is in it, without following links; what is not there is fine. */
 mhp_status mhp_folder_remove(const char *path);
+/* Likewise `count` names within a folder. */
+mhp_status mhp_folder_remove_names(const char *folder, const char *const *names, size_t count);
 
 #endif

@@ -372,15 +372,7 @@ static mhp_status remove_figures(const char *directory)
 {
     static const char *const names[] = {"step.svg", "costs.yaml"};
 
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        mhp_status status;
-        char *path = NULL;
-
-        MHP_RETURN_IF_ERROR(mhp_asprintf(&path, "%s/%s", directory, names[i]));
-        status = mhp_folder_remove(path);
-        mhp_free(path);
-        MHP_RETURN_IF_ERROR(status);
-    }
+    MHP_RETURN_IF_ERROR(mhp_folder_remove_names(directory, names, sizeof names / sizeof *names));
     return mhp_profile_remove(directory);
 }
 

@@ -84,20 +84,12 @@ static mhp_status submit_receive(mhp_executor *executor, const mhp_action *actio
 
 mhp_status executor_send(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
 {
-    mhp_status status;
-
     mhp_recorder_begin_range(executor->params.recorder, mhp_trace_cause_text(cause_of(kind)));
-    status = submit_send(executor, action, kind, inputs);
-    mhp_recorder_end_range(executor->params.recorder);
-    return status;
+    return mhp_recorder_end_range(executor->params.recorder, submit_send(executor, action, kind, inputs));
 }
 
 mhp_status executor_receive(mhp_executor *executor, const mhp_action *action, channel_kind kind, const mhp_executor_inputs *inputs)
 {
-    mhp_status status;
-
     mhp_recorder_begin_range(executor->params.recorder, mhp_trace_cause_text(cause_of(kind)));
-    status = submit_receive(executor, action, kind, inputs);
-    mhp_recorder_end_range(executor->params.recorder);
-    return status;
+    return mhp_recorder_end_range(executor->params.recorder, submit_receive(executor, action, kind, inputs));
 }

@@ -252,15 +252,12 @@ static mhp_status submit_reduction(mhp_optimizer *optimizer, const stage_state *
 mhp_status mhp_optimizer_reduce(void *context, mhp_held_stage *held)
 {
     mhp_optimizer *optimizer = context;
-    mhp_status status;
 
     if (mhp_group_size(held->group) == 1) {
         return MHP_OK;
     }
     mhp_recorder_begin_range(optimizer->recorder, mhp_trace_cause_text(MHP_CAUSE_REDUCE));
-    status = submit_reduction(optimizer, find_state(optimizer, held));
-    mhp_recorder_end_range(optimizer->recorder);
-    return status;
+    return mhp_recorder_end_range(optimizer->recorder, submit_reduction(optimizer, find_state(optimizer, held)));
 }
 
 static void *at_element(const mhp_optimizer *optimizer, void *base, int64_t element)
@@ -361,28 +358,19 @@ static mhp_status submit_gathering(mhp_optimizer *optimizer, stage_state *state)
 
 static mhp_status submit_update(mhp_optimizer *optimizer, stage_state *state, int64_t step)
 {
-    mhp_status status;
-
     mhp_recorder_begin_range(optimizer->recorder, mhp_trace_phase_text(MHP_TRACE_UPDATE));
-    status = update_stage(optimizer, state, step);
-    mhp_recorder_end_range(optimizer->recorder);
-    if (status < 0 || mhp_group_size(state->held->group) == 1) {
-        return status;
+    MHP_RETURN_IF_ERROR(mhp_recorder_end_range(optimizer->recorder, update_stage(optimizer, state, step)));
+    if (mhp_group_size(state->held->group) == 1) {
+        return MHP_OK;
     }
     mhp_recorder_begin_range(optimizer->recorder, mhp_trace_cause_text(MHP_CAUSE_GATHER));
-    status = submit_gathering(optimizer, state);
-    mhp_recorder_end_range(optimizer->recorder);
-    return status;
+    return mhp_recorder_end_range(optimizer->recorder, submit_gathering(optimizer, state));
 }
 
 static mhp_status submit_copy(mhp_optimizer *optimizer, const mhp_held_stage *held)
 {
-    mhp_status status;
-
     mhp_recorder_begin_range(optimizer->recorder, mhp_trace_phase_text(MHP_TRACE_UPDATE));
-    status = mhp_store_cast_weights(optimizer->store, held, optimizer->compute);
-    mhp_recorder_end_range(optimizer->recorder);
-    return status;
+    return mhp_recorder_end_range(optimizer->recorder, mhp_store_cast_weights(optimizer->store, held, optimizer->compute));
 }
 
 mhp_status mhp_optimizer_update(mhp_optimizer *optimizer, int64_t step)

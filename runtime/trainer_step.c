@@ -149,12 +149,8 @@ static mhp_status submit_sum(mhp_trainer *trainer, size_t first, size_t end)
 /* Submits the sum over the world of the statistics [first, end). */
 static mhp_status sum_statistics(mhp_trainer *trainer, size_t first, size_t end, mhp_trace_cause cause)
 {
-    mhp_status status;
-
     mhp_recorder_begin_range(trainer->recorder, mhp_trace_cause_text(cause));
-    status = submit_sum(trainer, first, end);
-    mhp_recorder_end_range(trainer->recorder);
-    MHP_RETURN_IF_ERROR(status);
+    MHP_RETURN_IF_ERROR(mhp_recorder_end_range(trainer->recorder, submit_sum(trainer, first, end)));
     MHP_RETURN_IF_ERROR(mhp_stream_wait(trainer->compute, trainer->statistics.summed));
     return record_wait(trainer, cause);
 }
@@ -164,12 +160,10 @@ static mhp_status fetch_statistics(mhp_trainer *trainer)
 {
     step_statistics *statistics = &trainer->statistics;
     size_t bytes = statistics->at.count * sizeof(double);
-    mhp_status status;
 
     mhp_recorder_begin_range(trainer->recorder, mhp_trace_phase_text(MHP_TRACE_REPORT));
-    status = mhp_stream_copy(trainer->compute, statistics->host, statistics->memory, bytes);
-    mhp_recorder_end_range(trainer->recorder);
-    MHP_RETURN_IF_ERROR(status);
+    MHP_RETURN_IF_ERROR(mhp_recorder_end_range(trainer->recorder,
+                                               mhp_stream_copy(trainer->compute, statistics->host, statistics->memory, bytes)));
     MHP_RETURN_IF_ERROR(record_phase(trainer, MHP_TRACE_REPORT));
     MHP_RETURN_IF_ERROR(mhp_event_record(statistics->filled, trainer->compute));
     MHP_RETURN_IF_ERROR(mhp_event_synchronize(statistics->filled, 0));
@@ -317,12 +311,9 @@ static mhp_status submit_preparation(mhp_trainer *trainer, mhp_batch *batch)
 static mhp_status submit_gradients(mhp_trainer *trainer, int64_t step, mhp_batch *batch, int64_t targets)
 {
     mhp_executor_inputs inputs = trainer_inputs(trainer, step, batch, targets > 0 ? 1.0 / (double)targets : 0);
-    mhp_status status;
 
     mhp_recorder_begin_range(trainer->recorder, mhp_trace_phase_text(MHP_TRACE_PREPARE));
-    status = submit_preparation(trainer, batch);
-    mhp_recorder_end_range(trainer->recorder);
-    MHP_RETURN_IF_ERROR(status);
+    MHP_RETURN_IF_ERROR(mhp_recorder_end_range(trainer->recorder, submit_preparation(trainer, batch)));
     MHP_RETURN_IF_ERROR(record_phase(trainer, MHP_TRACE_PREPARE));
     MHP_RETURN_IF_ERROR(mhp_executor_run(trainer->executor, &inputs));
     MHP_RETURN_IF_ERROR(mhp_optimizer_await(trainer->optimizer));
@@ -342,8 +333,7 @@ static mhp_status submit_marks(mhp_trainer *trainer, uint64_t start_ns, uint64_t
     if (status >= 0) {
         status = mhp_stream_copy(trainer->compute, own, statistics->own, OWN_COUNT * sizeof(double));
     }
-    mhp_recorder_end_range(trainer->recorder);
-    return status;
+    return mhp_recorder_end_range(trainer->recorder, status);
 }
 
 /* The sums over the world, the norm and the clipping, and what the watches say of the step. */
@@ -373,12 +363,8 @@ static mhp_status submit_norm(mhp_trainer *trainer, int64_t targets)
 
 static mhp_status submit_judgement(mhp_trainer *trainer, int64_t targets)
 {
-    mhp_status status;
-
     mhp_recorder_begin_range(trainer->recorder, mhp_trace_phase_text(MHP_TRACE_NORM));
-    status = submit_norm(trainer, targets);
-    mhp_recorder_end_range(trainer->recorder);
-    return status;
+    return mhp_recorder_end_range(trainer->recorder, submit_norm(trainer, targets));
 }
 
 /* Runs forward and backward passes a second time, and compares; a difference on any rank is an error on all. */

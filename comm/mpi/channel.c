@@ -194,10 +194,7 @@ static void mpi_close(void *state)
 {
     mpi_channel *channel = state;
 
-    if (channel->stream) {
-        (void)mhp_stream_synchronize(channel->stream);
-    }
-    if (!mhp_mpi_lane_settle(channel->comm, &channel->lane)) {
+    if (!mhp_mpi_lane_settle(channel->comm, channel->stream, &channel->lane)) {
         return;
     }
     mhp_stream_destroy(channel->stream);

@@ -280,10 +280,7 @@ static void mpi_close(void *state)
 {
     mpi_group *group = state;
 
-    if (group->stream) {
-        (void)mhp_stream_synchronize(group->stream);
-    }
-    if (!mhp_mpi_lane_settle(group->comm, &group->lane)) {
+    if (!mhp_mpi_lane_settle(group->comm, group->stream, &group->lane)) {
         return;
     }
     if (group->stream) {

@@ -91,12 +91,15 @@ static mhp_status look(void *native, const void *argument)
     return MHP_OK;
 }
 
-bool mhp_mpi_lane_settle(mhp_comm *comm, const mhp_mpi_lane *lane)
+bool mhp_mpi_lane_settle(mhp_comm *comm, mhp_stream *stream, const mhp_mpi_lane *lane)
 {
     const struct timespec pause = {0, SETTLE_PAUSE_NS};
     bool idle = false;
     look_call call = {lane, &idle};
 
+    if (stream) {
+        (void)mhp_stream_synchronize(stream);
+    }
     for (;;) {
         if (mhp_mpi_call(comm, look, &call, sizeof call) < 0) {
             return false;

@@ -19,8 +19,9 @@ enum {
 mhp_status mhp_mpi_enqueue(mhp_comm *comm, mhp_mpi_lane *lane, const mhp_mpi_job *job);
 /* Posts what may be after a request of the lane is complete. */
 void mhp_mpi_lane_advance(mhp_comm *comm, mhp_mpi_lane *lane);
-/* On the host thread, before the lane's channel or group is released: waits until nothing of it is under way. False if the world was given
- * up meanwhile: then MPI may yet use what the lane's requests name, and all of it must stay. */
-bool mhp_mpi_lane_settle(mhp_comm *comm, const mhp_mpi_lane *lane);
+/* On the host thread, before the lane's channel or group is released: waits until what was submitted to its stream, if there is one, is
+ * done and nothing of it is under way. False if the world was given up meanwhile: then MPI may yet use what the lane's requests name, and
+ * all of it must stay. */
+bool mhp_mpi_lane_settle(mhp_comm *comm, mhp_stream *stream, const mhp_mpi_lane *lane);
 
 #endif

@@ -52,16 +52,7 @@ mhp_status mhp_profile_remove(const char *directory)
 {
     static const char *const names[] = {"profile", "report.json", "report.html"};
 
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        mhp_status status;
-        char *path = NULL;
-
-        MHP_RETURN_IF_ERROR(mhp_asprintf(&path, "%s/%s", directory, names[i]));
-        status = mhp_folder_remove(path);
-        mhp_free(path);
-        MHP_RETURN_IF_ERROR(status);
-    }
-    return MHP_OK;
+    return mhp_folder_remove_names(directory, names, sizeof names / sizeof *names);
 }
 
 /* Whether rank 0's trace, which stands for all, is the run's own. One that cannot be read is not. */

@@ -502,11 +502,12 @@ void mhp_recorder_begin_range(mhp_recorder *recorder, const char *name)
     }
 }
 
-void mhp_recorder_end_range(mhp_recorder *recorder)
+mhp_status mhp_recorder_end_range(mhp_recorder *recorder, mhp_status status)
 {
     if (recorder && recorder->active) {
         mhp_range_pop();
     }
+    return status;
 }
 
 void mhp_recorder_end_action(mhp_recorder *recorder)

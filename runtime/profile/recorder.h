@@ -58,9 +58,10 @@ void mhp_recorder_end_action(mhp_recorder *recorder);
 void mhp_recorder_begin_group(mhp_recorder *recorder, const mhp_cursor *cursor, mhp_step_part part);
 void mhp_recorder_end_group(mhp_recorder *recorder);
 
-/* Names what is submitted until it ends by a word of the trace: a phase, a collective, a message. A profiler alone sees it. */
+/* Names what is submitted until it ends by a word of the trace: a phase, a collective, a message. A profiler alone sees it. The end hands
+ * on the status of what was submitted. */
 void mhp_recorder_begin_range(mhp_recorder *recorder, const char *name);
-void mhp_recorder_end_range(mhp_recorder *recorder);
+mhp_status mhp_recorder_end_range(mhp_recorder *recorder, mhp_status status);
 
 /* A mark behind all that is on the span's lane: what passed since the mark before it is `what`, a group, a wait or a
  * phase. Step, action and times are filled in. */
