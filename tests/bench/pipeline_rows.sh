@@ -56,7 +56,8 @@ grep -q 'rows:1: row "../up"' log || fail "$(cat log)"
 echo "== a row that takes too long, and what follows it"
 ! launch 2 bench pipeline config.yaml --output slow --repetitions 10000 --row-seconds 1 >log 2>&1 || fail "no limit of a row's time"
 grep -q 'a row of the bench took longer than --row-seconds' log || fail "$(cat log)"
-"${bench[@]}" --connections residual --microbatches 4000,4 --schedules 1f1b --ablation no --row-seconds 3 --output "$work/again" >log 2>&1 ||
-    fail "$(cat log)"
+! "${bench[@]}" --connections residual --microbatches 4000,4 --schedules 1f1b --ablation no --row-seconds 3 --output "$work/again" \
+    >log 2>&1 || fail "a row fails, and the bench does not: $(cat log)"
+grep -q '^pipeline.sh: rows that failed: 1' log || fail "$(cat log)"
 awk -F'\t' '$1 == "residual.1f1b.m4000" && $18 ~ /longer than --row-seconds/ { slow = 1 } $1 == "residual.1f1b.m4" && $3 > 0 { next_ = 1 }
     END { exit !(slow && next_) }' again/rows.tsv || fail "the row behind a slow one: $(cat again/rows.tsv log)"

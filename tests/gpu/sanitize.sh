@@ -2,12 +2,9 @@
 # Runs the `gpu` test programs under compute-sanitizer: memcheck, racecheck and initcheck. Programs get the argument "clean", for which
 # those with planted faults leave them out and those with large cases keep to small ones. sanitize.sh [PROGRAM ...] takes some of them.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+. "$(dirname "${BASH_SOURCE[0]}")/build.sh"
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 
-cmake --preset release -DMHP_CUDA=on >/dev/null
-cmake --build --preset release
 programs=("$@")
 if [ ${#programs[@]} -eq 0 ]; then
     programs=(build/tests/gpu/test_*)
