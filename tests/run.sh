@@ -4,8 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 launch/install_packages.sh
 
+jobs=$(env -u OMP_NUM_THREADS nproc)    # which else counts the threads that the tests are to have
 export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
-jobs=$(nproc)
 export CUDAARCHS=${CUDAARCHS:-90}      # where there is nvcc the CUDA code is compiled as well; one kind of card is enough
 
 echo "== release: all tests"
