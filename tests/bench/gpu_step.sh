@@ -7,9 +7,10 @@ build=${1:-build}
 export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader
 
+failed=0
 step() {
     echo "== $*"
-    "$build/mhcpipe" bench step tests/bench/reference.yaml --layers-alone --repetitions 20 "$@" 2>&1 || echo "failed: $*"
+    "$build/mhcpipe" bench step tests/bench/reference.yaml --layers-alone --repetitions 20 "$@" 2>&1 || { echo "failed: $*"; failed=1; }
 }
 step --set model.connections.kind=residual
 step --set model.connections.kind=mhc
@@ -22,3 +23,4 @@ if python3 -c 'import torch' 2>/dev/null; then
 else
     echo "== PyTorch is not installed: no peer in this run"
 fi
+exit $failed
