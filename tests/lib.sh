@@ -11,6 +11,11 @@ fail() {
     exit 1
 }
 
+# How many threads this process may run at once; nproc alone goes by OMP_NUM_THREADS where that is set.
+processors() {
+    env -u OMP_NUM_THREADS nproc
+}
+
 # launch RANKS COMMAND ...: mpirun of the program under test.
 launch() {
     local ranks=$1

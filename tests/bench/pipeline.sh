@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # pipeline.sh [BUILD] [OPTIONS]: the step of a pipeline over this host's cards. A table {residual, hc, mhc} x {1f1b, dualpipe, dualpipev,
 # tuned}; what each part of the overlap and each transport gives, for mhc and dualpipev; PyTorch's 1F1B on the same cards, where PyTorch
-# is. Everything goes into a folder: tables.md, rows.tsv, pictures/ of one measured step a row, measured costs. Exit status 1 if a row failed.
+# is. Everything goes into a folder: tables.md, rows.tsv, pictures/ of one measured step a row, measured costs. The exit status is 1 if a
+# row failed.
 #
 #   --ranks P             cards in a pipeline (2)
 #   --replicas D          pipelines beside each other (1)
@@ -346,5 +347,5 @@ run_everything
 [ "$peer" = no ] || run_peer
 print_tables | tee "$output/tables.md"
 say "done: $output/tables.md, $output/pictures"
-failed=$(awk -F'\t' '$1 != "name" && $18 != ""' "$output/rows.tsv" | wc -l)
+failed=$(awk -F'\t' '$1 != "name" && $18 != "" { rows++ } END { print rows + 0 }' "$output/rows.tsv")
 [ "$failed" -eq 0 ] || { echo "pipeline.sh: rows that failed: $failed" >&2; exit 1; }

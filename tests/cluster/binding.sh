@@ -16,7 +16,7 @@ first=$(taskset -cp $$ | sed 's/.*: //; s/[-,].*//')      # a core that this tes
 [ "$(cores launch 2 doctor --cluster config.yaml --set parallel.bind=none | tr ' ' '\n' | sort -u | grep -c .)" -eq 1 ] ||
     fail "parallel.bind=none bound something: $(cat out)"
 shares=$(cores launch 2 doctor --cluster config.yaml)
-threads=$(env -u OMP_NUM_THREADS nproc)
+threads=$(processors)
 echo "two ranks on $threads hardware threads: $shares"
 if [ "$threads" -ge 4 ]; then
     [ "$(tr ' ' '\n' <<<"$shares" | grep -c '^[0-9]')" -eq 2 ] || fail "nobody was bound: $(cat out)"

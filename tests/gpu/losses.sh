@@ -3,7 +3,7 @@
 # and the card gives the same losses twice, bit for bit.
 . "$(dirname "${BASH_SOURCE[0]}")/text.sh"
 
-train 1 cpu --set parallel.device=cpu --set model.dtype=f32 --set parallel.threads="$(env -u OMP_NUM_THREADS nproc)"
+train 1 cpu --set parallel.device=cpu --set model.dtype=f32 --set parallel.threads="$(processors)"
 train 1 f32 --set parallel.device=cuda --set model.dtype=f32
 train 1 bf16 --set parallel.device=cuda --set model.dtype=bf16
 train 1 again --set parallel.device=cuda --set model.dtype=bf16
