@@ -206,7 +206,7 @@ static mhp_status lengths_of(int64_t layers, int stage_count, double **lengths_o
     MHP_TRY(out, mhp_calloc(&extents, (size_t)stage_count, sizeof *extents));
     MHP_TRY(out, mhp_partition_layers(layers, stage_count, NULL, extents));
     for (int s = 0; s < stage_count; s++) {
-        (*lengths_out)[s] = extents[s].layer_count;
+        (*lengths_out)[s] = mhp_stage_layers(&extents[s]);
     }
 out:
     mhp_free(extents);
@@ -230,7 +230,7 @@ static mhp_status deepen(int from_layers, mhp_planning *planning)
     MHP_TRY(out, lengths_of(from_layers, (int)costs->stages.count, &from));
     MHP_TRY(out, mhp_calloc(&own, (size_t)stage_count, sizeof *own));
     for (int s = 0; s < stage_count; s++) {
-        own[s] = planning->layout.extents[s].layer_count;
+        own[s] = mhp_stage_layers(&planning->layout.extents[s]);
     }
     MHP_TRY(out, level_links(costs));
     MHP_TRY(out, mhp_cost_model_create(costs, from, (int)costs->stages.count, &model));
@@ -308,7 +308,7 @@ static mhp_status even_lengths(const mhp_planning *planning, int stage_count, do
     MHP_TRY(out, mhp_partition_layers(planning->config.model.num_hidden_layers, stage_count, NULL,
                                       extents));
     for (int s = 0; s < stage_count; s++) {
-        lengths[s] = extents[s].layer_count;
+        lengths[s] = mhp_stage_layers(&extents[s]);
     }
 out:
     mhp_free(extents);
@@ -326,7 +326,7 @@ mhp_status mhp_planning_cut(const mhp_planning *planning, int stage_count, mhp_c
     MHP_TRY(out, mhp_calloc(&own, (size_t)own_count, sizeof *own));
     MHP_TRY(out, mhp_calloc(&other, (size_t)stage_count, sizeof *other));
     for (int s = 0; s < own_count; s++) {
-        own[s] = planning->has_config ? planning->layout.extents[s].layer_count : 1;
+        own[s] = planning->has_config ? mhp_stage_layers(&planning->layout.extents[s]) : 1;
     }
     MHP_TRY(out, even_lengths(planning, stage_count, other));
     MHP_TRY(out, mhp_cost_model_create(&planning->costs, own, own_count, &model));

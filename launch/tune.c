@@ -262,7 +262,7 @@ static void print_others(const mhp_tune_result *result, const arguments *given,
 static void print_layers(const mhp_tune_result *result, const char *joint, FILE *stream)
 {
     for (int s = 0; s < result->order->stage_count; s++) {
-        fprintf(stream, "%s%d", s ? joint : "", result->layers[s]);
+        fprintf(stream, "%s%g", s ? joint : "", result->layers[s]);
     }
 }
 
@@ -362,7 +362,7 @@ static mhp_status create_model(const mhp_planning *planning, double **layers_out
 
     MHP_RETURN_IF_ERROR(mhp_calloc(layers_out, (size_t)stages, sizeof **layers_out));
     for (int s = 0; s < stages; s++) {
-        (*layers_out)[s] = planning->layout.extents[s].layer_count;
+        (*layers_out)[s] = mhp_stage_layers(&planning->layout.extents[s]);
     }
     return mhp_cost_model_create(&planning->costs, *layers_out, stages, model_out);
 }

@@ -10,7 +10,7 @@
 #include "core/random.h"
 
 enum { DRAWN_ALONE_MAX = 1 << 16, DRAWING_THREADS_MAX = 32 };
-enum { PARAMETER_ALIGNMENT = 16, PARAMETERS_PER_LAYER = 15, PARAMETERS_OUTSIDE = 6 };
+enum { PARAMETER_ALIGNMENT = 16, PARAMETERS_PER_SUBLAYER = 8, PARAMETERS_OUTSIDE = 6 };
 
 int64_t mhp_coefficient_count(const mhp_model_params *model)
 {
@@ -54,9 +54,10 @@ static mhp_parameter named(mhp_parameter parameter, const char *format, ...)
     return parameter;
 }
 
-static void append_connection(mhp_parameter_layout *layout, const mhp_model_params *model, int layer, const char *part,
-                              int sublayer, mhp_sublayer_offsets *offsets)
+static void append_connection(mhp_parameter_layout *layout, const mhp_model_params *model, int sublayer, mhp_sublayer_offsets *offsets)
 {
+    const char *part = sublayer % 2 == 0 ? "attn" : "ffn";
+    int layer = sublayer / 2;
     int64_t n = model->connections.streams;
     int64_t coefficients = mhp_coefficient_count(model);
     bool mhc = model->connections.kind == MHP_CONNECTION_MHC;
@@ -73,29 +74,42 @@ static void append_connection(mhp_parameter_layout *layout, const mhp_model_para
     offsets->scale = append(layout, model, named(scale, "model.layers.%d.hc_%s_scale", layer, part), false);
 }
 
-static void append_layer(mhp_parameter_layout *layout, const mhp_model_params *model, int layer, mhp_sublayer_offsets *attention,
-                         mhp_sublayer_offsets *feed_forward)
+static void append_attention(mhp_parameter_layout *layout, const mhp_model_params *model, int layer, mhp_sublayer_offsets *offsets)
 {
     int64_t c = model->hidden_size;
     int64_t q = model->num_attention_heads * model->head_dim;
     int64_t kv = model->num_key_value_heads * model->head_dim;
+    const char *prefix = "model.layers.";
+
+    offsets->norm = append(layout, model, named(vector_of(c, MHP_INIT_ONES), "%s%d.input_layernorm.weight", prefix, layer), false);
+    offsets->in = append(layout, model, named(matrix_of(q, c, true), "%s%d.self_attn.q_proj.weight", prefix, layer), false);
+    append(layout, model, named(matrix_of(kv, c, true), "%s%d.self_attn.k_proj.weight", prefix, layer), true);
+    append(layout, model, named(matrix_of(kv, c, true), "%s%d.self_attn.v_proj.weight", prefix, layer), true);
+    offsets->out = append(layout, model, named(matrix_of(c, q, true), "%s%d.self_attn.o_proj.weight", prefix, layer), false);
+}
+
+static void append_feed_forward(mhp_parameter_layout *layout, const mhp_model_params *model, int layer, mhp_sublayer_offsets *offsets)
+{
+    int64_t c = model->hidden_size;
     int64_t wide = model->intermediate_size;
     const char *prefix = "model.layers.";
 
-    *attention = *feed_forward = (mhp_sublayer_offsets){-1, -1, -1, -1, -1, -1};
-    attention->norm =
-        append(layout, model, named(vector_of(c, MHP_INIT_ONES), "%s%d.input_layernorm.weight", prefix, layer), false);
-    feed_forward->norm =
+    offsets->norm =
         append(layout, model, named(vector_of(c, MHP_INIT_ONES), "%s%d.post_attention_layernorm.weight", prefix, layer), false);
-    attention->in = append(layout, model, named(matrix_of(q, c, true), "%s%d.self_attn.q_proj.weight", prefix, layer), false);
-    append(layout, model, named(matrix_of(kv, c, true), "%s%d.self_attn.k_proj.weight", prefix, layer), true);
-    append(layout, model, named(matrix_of(kv, c, true), "%s%d.self_attn.v_proj.weight", prefix, layer), true);
-    attention->out = append(layout, model, named(matrix_of(c, q, true), "%s%d.self_attn.o_proj.weight", prefix, layer), false);
-    feed_forward->in = append(layout, model, named(matrix_of(wide, c, true), "%s%d.mlp.gate_proj.weight", prefix, layer), false);
+    offsets->in = append(layout, model, named(matrix_of(wide, c, true), "%s%d.mlp.gate_proj.weight", prefix, layer), false);
     append(layout, model, named(matrix_of(wide, c, true), "%s%d.mlp.up_proj.weight", prefix, layer), true);
-    feed_forward->out = append(layout, model, named(matrix_of(c, wide, true), "%s%d.mlp.down_proj.weight", prefix, layer), false);
-    append_connection(layout, model, layer, "attn", 2 * layer, attention);
-    append_connection(layout, model, layer, "ffn", 2 * layer + 1, feed_forward);
+    offsets->out = append(layout, model, named(matrix_of(c, wide, true), "%s%d.mlp.down_proj.weight", prefix, layer), false);
+}
+
+static void append_sublayer(mhp_parameter_layout *layout, const mhp_model_params *model, int sublayer, mhp_sublayer_offsets *offsets)
+{
+    *offsets = (mhp_sublayer_offsets){-1, -1, -1, -1, -1, -1};
+    if (sublayer % 2 == 0) {
+        append_attention(layout, model, sublayer / 2, offsets);
+    } else {
+        append_feed_forward(layout, model, sublayer / 2, offsets);
+    }
+    append_connection(layout, model, sublayer, offsets);
 }
 
 static void append_head(mhp_parameter_layout *layout, const mhp_model_params *model)
@@ -117,15 +131,15 @@ mhp_status mhp_parameter_layout_create(const mhp_model_params *model, const mhp_
     mhp_status status = MHP_OK;
     mhp_parameter_layout layout = {.embedding = -1, .readout_fn = -1, .readout_base = -1, .readout_scale = -1, .norm = -1, .lm_head = -1};
 
-    MHP_TRY(out, mhp_calloc(&layout.items, (size_t)extent->layer_count * PARAMETERS_PER_LAYER + PARAMETERS_OUTSIDE,
+    MHP_TRY(out, mhp_calloc(&layout.items, (size_t)extent->sublayer_count * PARAMETERS_PER_SUBLAYER + PARAMETERS_OUTSIDE,
                             sizeof *layout.items));
-    MHP_TRY(out, mhp_calloc(&layout.sublayers, 2 * (size_t)extent->layer_count, sizeof *layout.sublayers));
+    MHP_TRY(out, mhp_calloc(&layout.sublayers, (size_t)extent->sublayer_count, sizeof *layout.sublayers));
     if (extent->first) {
         layout.embedding = append(&layout, model, named(matrix_of(model->vocab_size, model->hidden_size, true), "model.embed_tokens.weight"),
                                   false);
     }
-    for (int i = 0; i < extent->layer_count; i++) {
-        append_layer(&layout, model, extent->first_layer + i, &layout.sublayers[2 * i], &layout.sublayers[2 * i + 1]);
+    for (int s = 0; s < extent->sublayer_count; s++) {
+        append_sublayer(&layout, model, extent->first_sublayer + s, &layout.sublayers[s]);
     }
     if (extent->last) {
         append_head(&layout, model);
@@ -146,7 +160,7 @@ void mhp_parameter_layout_destroy(mhp_parameter_layout *layout)
 
 mhp_status mhp_parameter_count(const mhp_model_params *model, int64_t *count_out)
 {
-    mhp_stage_extent whole = {.layer_count = (int)model->num_hidden_layers, .first = true, .last = true};
+    mhp_stage_extent whole = {.sublayer_count = 2 * (int)model->num_hidden_layers, .first = true, .last = true};
     mhp_parameter_layout layout;
 
     *count_out = 0;

@@ -21,11 +21,16 @@ typedef struct mhp_parameter {
     int sublayer;               /* global number of the sublayer, -1 outside */
 } mhp_parameter;
 
-/* What a stage holds of the model. */
+/* What a stage holds of the model: some of its sublayers, which are numbered from the model's first layer on; even ones are attention. */
 typedef struct mhp_stage_extent {
-    int first_layer, layer_count;
+    int first_sublayer, sublayer_count;
     bool first, last;           /* has the embedding; has readout, final norm and lm_head */
 } mhp_stage_extent;
+
+static inline double mhp_stage_layers(const mhp_stage_extent *extent)
+{
+    return extent->sublayer_count / 2.0;
+}
 
 /* Offsets of a sublayer's parameters; those that a sublayer lacks are -1. */
 typedef struct mhp_sublayer_offsets {
@@ -37,7 +42,7 @@ typedef struct mhp_parameter_layout {
     mhp_parameter *items;
     int count;
     int64_t elements;           /* of the flat buffer */
-    mhp_sublayer_offsets *sublayers;    /* [2 * layer_count] */
+    mhp_sublayer_offsets *sublayers;    /* [sublayer_count] */
     int64_t embedding, readout_fn, readout_base, readout_scale, norm, lm_head;      /* -1 if absent */
 } mhp_parameter_layout;
 

@@ -11,14 +11,14 @@ int stage_wide(const mhp_stage *stage, int s)
     const mhp_model_params *model = &stage->model;
     int64_t qkv = (model->num_attention_heads + 2 * model->num_key_value_heads) * model->head_dim;
 
-    return (int)(sublayer_is_attention(s) ? qkv : 2 * model->intermediate_size);
+    return (int)(stage_is_attention(stage, s) ? qkv : 2 * model->intermediate_size);
 }
 
 int stage_middle(const mhp_stage *stage, int s)
 {
     const mhp_model_params *model = &stage->model;
 
-    return (int)(sublayer_is_attention(s) ? model->num_attention_heads * model->head_dim : model->intermediate_size);
+    return (int)(stage_is_attention(stage, s) ? model->num_attention_heads * model->head_dim : model->intermediate_size);
 }
 
 mhp_status mhp_stage_create(const mhp_stage_params *params, mhp_stage **stage_out)
@@ -27,12 +27,12 @@ mhp_status mhp_stage_create(const mhp_stage_params *params, mhp_stage **stage_ou
     mhp_stage *stage = NULL;
 
     assert(params->kernels->dtype == (mhp_dtype)params->model->dtype);
-    assert(params->extent.layer_count > 0);
+    assert(params->extent.sublayer_count > 0);
     MHP_TRY(out, mhp_calloc(&stage, 1, sizeof *stage));
     stage->params = *params;
     stage->model = *params->model;
     stage->params.model = &stage->model;
-    stage->sublayer_count = 2 * params->extent.layer_count;
+    stage->sublayer_count = params->extent.sublayer_count;
     stage->block = stage->sublayer_count;
     if (params->recompute != MHP_RECOMPUTE_NONE) {
         assert(params->block > 0);
@@ -85,7 +85,7 @@ double mhp_stage_flops(const mhp_stage *stage, mhp_pass pass)
 
     for (int s = 0; s < stage->sublayer_count; s++) {
         weights += c * (stage_wide(stage, s) + stage_middle(stage, s));
-        attention += sublayer_is_attention(s) ? (double)stage_middle(stage, s) * stage->params.length : 0;
+        attention += stage_is_attention(stage, s) ? (double)stage_middle(stage, s) * stage->params.length : 0;
     }
     if (model->connections.kind == MHP_CONNECTION_MHC) {
         coefficients = stage->sublayer_count * (double)(mhp_coefficient_count(model) * model->connections.streams) * c;
@@ -182,7 +182,7 @@ mhp_step_kind mhp_cursor_next_kind(const mhp_cursor *cursor)
 mhp_step_part mhp_cursor_next_part(const mhp_cursor *cursor)
 {
     assert(!mhp_cursor_done(cursor));
-    return stage_step_part(&cursor->stage->steps[cursor->pass].items[cursor->step]);
+    return stage_step_part(cursor->stage, &cursor->stage->steps[cursor->pass].items[cursor->step]);
 }
 
 /* Joins at the stage's ends. */

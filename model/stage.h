@@ -1,4 +1,4 @@
-/* A stage: some consecutive layers of the model, with the embedding on the first and the head on the last stage.
+/* A stage: some consecutive sublayers of the model, with the embedding on the first and the head on the last stage.
  *
  * A stage owns no buffers. The caller binds parameters and gradients, and gives every micro-batch memory of each lifetime below. Work
  * is submitted through a cursor, one step at a time: a step is a group of kernels of one sublayer. Steps of different cursors may

@@ -239,7 +239,7 @@ mhp_status stage_function(mhp_stage *stage, const stage_view *view, const mhp_mi
 
     MHP_RETURN_IF_ERROR(stage_linear(stage, stream, offsets->in, stage_wide(stage, s), c,
                                      stage_at(microbatch, memory->normed), wide));
-    if (sublayer_is_attention(s)) {
+    if (stage_is_attention(stage, s)) {
         MHP_RETURN_IF_ERROR(attend(stage, view, microbatch, s, stream));
     } else {
         MHP_RETURN_IF_ERROR(SUBMIT(swiglu, swiglu));

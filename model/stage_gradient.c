@@ -168,7 +168,7 @@ static mhp_status function_gradient(mhp_stage *stage, const mhp_microbatch *micr
 
     MHP_RETURN_IF_ERROR(stage_linear_input_gradient(stage, stream, offsets->out, c, stage_middle(stage, s),
                                                     stage_at(microbatch, memory->branch_gradient), dmiddle));
-    if (sublayer_is_attention(s)) {
+    if (stage_is_attention(stage, s)) {
         MHP_RETURN_IF_ERROR(attention_gradient(stage, microbatch, s, stream));
     } else {
         MHP_RETURN_IF_ERROR(SUBMIT(swiglu_gradient, swiglu));

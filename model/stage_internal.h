@@ -131,9 +131,9 @@ static inline bool stage_keeps_coefficients(const mhp_stage *stage)
 }
 
 /* Rows and columns of a sublayer's matrices: wide = q|k|v rows or gate|up rows, middle = columns of the second matrix. */
-static inline bool sublayer_is_attention(int s)
+static inline bool stage_is_attention(const mhp_stage *stage, int s)
 {
-    return s % 2 == 0;
+    return (stage->params.extent.first_sublayer + s) % 2 == 0;
 }
 int stage_wide(const mhp_stage *stage, int s);
 int stage_middle(const mhp_stage *stage, int s);
@@ -143,7 +143,7 @@ mhp_status stage_plan_memory(mhp_stage *stage);
 /* Lists the steps of every pass. */
 mhp_status stage_plan_steps(mhp_stage *stage);
 mhp_step_kind stage_step_kind(const stage_step *step);
-mhp_step_part stage_step_part(const stage_step *step);
+mhp_step_part stage_step_part(const mhp_stage *stage, const stage_step *step);
 
 /* out [T,rows] = in [T,columns] weight^T; din = dout weight; dweight += dout^T in. weight is [rows, columns] at an offset. */
 mhp_status stage_linear(const mhp_stage *stage, mhp_stream *stream, int64_t weight, int rows, int columns, const void *in, void *out);

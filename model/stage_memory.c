@@ -150,7 +150,9 @@ static mhp_status plan_coefficients(mhp_stage *stage)
             copy_coefficients(&stage->backward.sublayers[s], &block[s % stage->block]);
         }
     }
-    stage->kept_stride = stage->backward.sublayers[1].norm_rrms.offset - stage->backward.sublayers[0].norm_rrms.offset;
+    if (stage->sublayer_count > 1) {
+        stage->kept_stride = stage->backward.sublayers[1].norm_rrms.offset - stage->backward.sublayers[0].norm_rrms.offset;
+    }
 out:
     mhp_free(block);
     return status;
@@ -218,7 +220,7 @@ static void plan_rebuilt_functions(mhp_stage *stage)
             bool odd = stage->block % 2 != 0;
 
             backward->wide = take_real(stage, MHP_LIFE_BLOCK, t * (odd ? wide : stage_wide(stage, s)));
-            backward->log_sum = take_full(stage, MHP_LIFE_BLOCK, odd || sublayer_is_attention(s) ? t * stage->model.num_attention_heads : 0);
+            backward->log_sum = take_full(stage, MHP_LIFE_BLOCK, odd || stage_is_attention(stage, s) ? t * stage->model.num_attention_heads : 0);
         } else {
             backward->wide = stage->backward.sublayers[s % stage->block].wide;
             backward->log_sum = stage->backward.sublayers[s % stage->block].log_sum;
@@ -240,7 +242,7 @@ static void plan_functions(mhp_stage *stage)
 
         if (stage->params.recompute != MHP_RECOMPUTE_FULL) {
             take_function(stage, MHP_LIFE_ACTIVATION, MHP_LIFE_PRODUCT_INPUT, stage_wide(stage, s), stage_middle(stage, s),
-                          sublayer_is_attention(s), forward);
+                          stage_is_attention(stage, s), forward);
             backward->wide = forward->wide;
             backward->log_sum = forward->log_sum;
             backward->middle = forward->middle;

@@ -128,7 +128,7 @@ mhp_step_kind stage_step_kind(const stage_step *step)
     }
 }
 
-mhp_step_part stage_step_part(const stage_step *step)
+mhp_step_part stage_step_part(const mhp_stage *stage, const stage_step *step)
 {
     switch (step->operation) {
     case OPERATION_EMBED:
@@ -139,7 +139,7 @@ mhp_step_part stage_step_part(const stage_step *step)
     case OPERATION_REBUILD_FUNCTION:
     case OPERATION_FUNCTION_GRADIENT:
     case OPERATION_SUBLAYER_WEIGHT:
-        return sublayer_is_attention(step->sublayer) ? MHP_PART_ATTENTION : MHP_PART_FEED_FORWARD;
+        return stage_is_attention(stage, step->sublayer) ? MHP_PART_ATTENTION : MHP_PART_FEED_FORWARD;
     case OPERATION_READ_OUT:
     case OPERATION_PREDICT:
     case OPERATION_REBUILD_HEAD:

@@ -273,7 +273,7 @@ static mhp_status measure_stage(const mhp_memory_params *params, const mhp_kerne
         .threads = (int)params->parallel->threads,
         .recompute = rebuilds(params, rank, memory->stage) ? (mhp_recompute)params->schedule->recompute.what : MHP_RECOMPUTE_NONE,
     };
-    int sublayers = 2 * stage_params.extent.layer_count;
+    int sublayers = stage_params.extent.sublayer_count;
     int64_t block = params->schedule->recompute.block;
 
     memory->recompute = stage_params.recompute;
@@ -317,7 +317,7 @@ static mhp_status measure_stages(planning *p)
 
     MHP_RETURN_IF_ERROR(mhp_memory_measure_stages(p->params, plan->rank, &plan->stages, &plan->stage_count));
     for (int i = 0; i < plan->stage_count; i++) {
-        plan->layers += p->params->layout->extents[plan->stages[i].stage].layer_count;
+        plan->layers += mhp_stage_layers(&p->params->layout->extents[plan->stages[i].stage]);
         plan->elements += plan->stages[i].elements;
     }
     return MHP_OK;

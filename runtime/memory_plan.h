@@ -60,7 +60,7 @@ typedef struct mhp_memory_plan {
     size_t most[MHP_MEMORY_KIND_COUNT];         /* most of each kind at any moment of a step */
     size_t batches[MHP_TRAINER_BATCHES], statistics, scalars;
     size_t saving, saving_bytes;                /* a stage's image while a checkpoint is written; pipeline rank 0 */
-    int layers;
+    double layers;
     int64_t elements;
     mhp_stage_memory *stages;                   /* ascending */
     int stage_count;

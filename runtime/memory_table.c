@@ -16,7 +16,7 @@ static double mib(size_t bytes)
 
 static void print_rank(const mhp_memory_plan *plan, FILE *stream)
 {
-    fprintf(stream, "%4d %6d %11lld", plan->rank, plan->layers, (long long)plan->elements);
+    fprintf(stream, "%4d %6g %11lld", plan->rank, plan->layers, (long long)plan->elements);
     for (int k = 0; k < MHP_MEMORY_KIND_COUNT; k++) {
         fprintf(stream, " %11.2f", mib(plan->fullest[k]));
     }

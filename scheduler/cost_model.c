@@ -23,6 +23,26 @@ struct mhp_cost_model {
     amounts first, last; /* at the model's ends, beside the layers */
 };
 
+/* One entry for all stages says nothing of the ends of each. */
+static bool knows_ends(const mhp_costs *costs, int stage)
+{
+    const mhp_stage_ends *ends = &mhp_costs_stage(costs, stage)->ends;
+
+    return costs->stages.count > 1 && ends->forward_us + ends->input_gradient_us + ends->weight_gradient_us > 0;
+}
+
+/* Times of embedding or head as measured, in pairs shortened like all else. A rebuild makes nothing of the embedding again, and of the
+ * head the readout: what is above plain layers stays. */
+static void take_known(const mhp_stage_costs *stage, amounts *end)
+{
+    const mhp_stage_ends *ends = &stage->ends;
+
+    end->of[FORWARD] = ends->forward_us;
+    end->of[INPUT_GRADIENT] = ends->input_gradient_us;
+    end->of[WEIGHT_GRADIENT] = ends->weight_gradient_us;
+    end->of[PAIR] = mhp_pair_share(stage) * (ends->forward_us + ends->input_gradient_us + ends->weight_gradient_us);
+}
+
 static amounts amounts_of(const mhp_stage_costs *stage)
 {
     return (amounts){{
@@ -98,11 +118,12 @@ static void split_end(mhp_cost_model *model, int stage, const amounts *plain, am
     amounts *layer = &model->per_layer[stage];
 
     for (int i = 0; i < AMOUNT_COUNT; i++) {
-        double above = fmax(layer->of[i] - plain->of[i], 0);
-
-        end->of[i] = above * length_of(model, stage);
-        layer->of[i] -= above;
+        end->of[i] = fmax(layer->of[i] - plain->of[i], 0) * length_of(model, stage);
     }
+    if (knows_ends(model->costs, stage)) {
+        take_known(mhp_costs_stage(model->costs, stage), end);
+    }
+    add(layer, end, -1 / length_of(model, stage));
 }
 
 /* With room for one stage more. */

@@ -9,6 +9,7 @@
 
 #define BYTES(name) offsetof(mhp_stage_bytes, name)
 #define STAGE(name) offsetof(mhp_stage_costs, name)
+#define ENDS(name)  offsetof(mhp_stage_ends, name)
 #define LINK(name)  offsetof(mhp_link_costs, name)
 #define COSTS(name) offsetof(mhp_costs, name)
 
@@ -32,12 +33,24 @@ static const mhp_option bytes_options[] = {
     {.key = NULL},
 };
 
+static const mhp_option ends_options[] = {
+    TIME("forward_us", ENDS(forward_us), "0", "of F"),
+    TIME("input_gradient_us", ENDS(input_gradient_us), "0", "of I"),
+    TIME("weight_gradient_us", ENDS(weight_gradient_us), "0", "of W"),
+    {.key = NULL},
+};
+
 static const mhp_option stage_options[] = {
     TIME("forward_us", STAGE(forward_us), NULL, "F of a micro-batch"),
     TIME("input_gradient_us", STAGE(input_gradient_us), NULL, "I of a micro-batch"),
     TIME("weight_gradient_us", STAGE(weight_gradient_us), NULL, "W of a micro-batch"),
     TIME("rebuild_us", STAGE(rebuild_us), "0", "R of a micro-batch; 0: forward_us"),
     TIME("pair_us", STAGE(pair_us), "0", "F beside a full backward; 0: the sum of F, I and W"),
+    {.key = "ends",
+     .type = MHP_OPTION_SECTION,
+     .offset = STAGE(ends),
+     .section = ends_options,
+     .help = "what embedding and head take of these times; 0: not known"},
     {.key = "bytes",
      .type = MHP_OPTION_SECTION,
      .offset = STAGE(bytes),
@@ -233,6 +246,26 @@ out:
     return status;
 }
 
+static mhp_status check_ends(const mhp_costs *costs)
+{
+    const mhp_stage_costs *stages = costs->stages.items;
+
+    for (size_t s = 0; s < costs->stages.count; s++) {
+        const mhp_stage_ends *ends = &stages[s].ends;
+        const double parts[] = {ends->forward_us, ends->input_gradient_us, ends->weight_gradient_us};
+        const double wholes[] = {stages[s].forward_us, stages[s].input_gradient_us, stages[s].weight_gradient_us};
+        static const char *const names[] = {"forward_us", "input_gradient_us", "weight_gradient_us"};
+
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+            if (parts[i] > wholes[i] * (1 + 1e-9)) {          /* both are sums of measured times */
+                return mhp_error_set(MHP_ERR_CONFIG, "%s:%zu:%zu: stages[%zu].ends.%s is %g: expected at most the stage's, %g",
+                                     costs->name, costs->stages.line, costs->stages.column, s, names[i], parts[i], wholes[i]);
+            }
+        }
+    }
+    return MHP_OK;
+}
+
 mhp_status mhp_costs_parse(const char *name, const char *text, size_t length, mhp_costs *costs_out)
 {
     *costs_out = (mhp_costs){0};
@@ -242,6 +275,7 @@ mhp_status mhp_costs_parse(const char *name, const char *text, size_t length, mh
         return mhp_error_set(MHP_ERR_CONFIG, "%s:%zu:%zu: stages is empty: expected one entry, or one for each stage",
                              name, costs_out->stages.line, costs_out->stages.column);
     }
+    MHP_RETURN_IF_ERROR(check_ends(costs_out));
     return check_links(costs_out);
 }
 

@@ -25,8 +25,14 @@ typedef struct mhp_stage_bytes {
     int64_t slot;                 /* of one message slot; 0: message_bytes */
 } mhp_stage_bytes;
 
+/* What embedding and head take of a stage's times; all 0: not known. */
+typedef struct mhp_stage_ends {
+    double forward_us, input_gradient_us, weight_gradient_us;
+} mhp_stage_ends;
+
 typedef struct mhp_stage_costs {
     double forward_us, input_gradient_us, weight_gradient_us;
+    mhp_stage_ends ends;
     double rebuild_us; /* 0: forward_us */
     double pair_us;    /* F beside a full backward of this stage; 0: the sum of the three */
     mhp_stage_bytes bytes;

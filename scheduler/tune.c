@@ -484,7 +484,7 @@ static mhp_status take_best(tune *t, point_list *list)
     assert(best);
     MHP_RETURN_IF_ERROR(mhp_calloc(&out->layers, (size_t)best->order->stage_count, sizeof *out->layers));
     for (int s = 0; s < best->order->stage_count; s++) {
-        out->layers[s] = (int)lround(best->layers[s]);
+        out->layers[s] = best->layers[s];
     }
     out->best = best->row;
     out->order = best->order;

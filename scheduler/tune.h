@@ -1,7 +1,7 @@
 /* Looks for a faster schedule than the named ones, for given costs and memory.
  *
  * It tries every named schedule with weight gradients late and early, and with as many stages rebuilt as the memory
- * demands; moves layers between stages; and then improves the order itself: list scheduling with look-ahead over a grid
+ * demands; moves halves of layers between stages; and then improves the order itself: list scheduling with look-ahead over a grid
  * of rules, and local search on the critical path. What it returns was lowered, proved and simulated. docs/planning.md
  * says how each part works. */
 #ifndef MHP_SCHEDULER_TUNE_H
@@ -14,7 +14,7 @@
 
 typedef struct mhp_tune_params {
     const mhp_cost_model *model; /* of costs measured for `microbatches` */
-    int layer_count;             /* whole layers, which stages are cut from */
+    int layer_count;             /* of the model, which stages are cut from: at whole layers, and where they move at halves */
     const double *layers; /* [given_stage_count]: the cut of schedules with that many stages before layers are moved;
                            * others start from an even one */
     int given_stage_count;
@@ -55,7 +55,7 @@ typedef struct mhp_tune_result {
     mhp_tune_row best;
     mhp_plan *order; /* the best one's compute order, not lowered; with R where it rebuilds */
     mhp_costs costs; /* of its stages */
-    int *layers;     /* [order->stage_count] */
+    double *layers;  /* [order->stage_count], whole or half */
 } mhp_tune_result;
 
 /* MHP_ERR_CONFIG if no schedule suits ranks, micro-batches and layers, or none fits into the memory: the text says how

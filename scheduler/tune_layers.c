@@ -1,4 +1,4 @@
-/* Layers move from stages of the ranks that work most to those of the ranks that work least, as long as that shortens
+/* Halves of layers, which are sublayers, move from stages of the ranks that work most to those of the ranks that work least, as long as that shortens
  * the step. */
 #include <float.h>
 #include <string.h>
@@ -7,6 +7,8 @@
 #include "scheduler/tune_internal.h"
 
 enum { ENDS_TRIED = 3 }; /* of the ranks with most work, and of those with least */
+
+static const double MOVED = 0.5; /* layers at a time */
 
 /* How much work each stage gives each of its ranks. */
 typedef struct loads {
@@ -90,7 +92,7 @@ typedef struct move {
     double makespan_us;
 } move;
 
-/* Tries a layer of each stage of rank `from` on each stage of rank `to`. */
+/* Tries half a layer of each stage of rank `from` on each stage of rank `to`. */
 static mhp_status try_moves(const tune *t, tune_point *point, const loads *l, int from, int to, move *best)
 {
     int stages = point->order->stage_count;
@@ -99,14 +101,14 @@ static mhp_status try_moves(const tune *t, tune_point *point, const loads *l, in
         for (int b = 0; b < stages; b++) {
             move tried = {.from = a, .to = b};
 
-            if (a == b || point->layers[a] < 2 || l->count[from * stages + a] == 0 || l->count[to * stages + b] == 0) {
+            if (a == b || point->layers[a] <= MOVED || l->count[from * stages + a] == 0 || l->count[to * stages + b] == 0) {
                 continue;
             }
-            point->layers[a]--;
-            point->layers[b]++;
+            point->layers[a] -= MOVED;
+            point->layers[b] += MOVED;
             MHP_RETURN_IF_ERROR(time_of(t, point, &tried.makespan_us));
-            point->layers[a]++;
-            point->layers[b]--;
+            point->layers[a] += MOVED;
+            point->layers[b] -= MOVED;
             *best = tried.makespan_us < best->makespan_us ? tried : *best;
         }
     }
@@ -145,8 +147,8 @@ mhp_status mhp_tune_layers(const tune *t, tune_point *point)
         if (best.makespan_us >= makespan_us * (1 - 1e-9)) {
             break;
         }
-        point->layers[best.from]--;
-        point->layers[best.to]++;
+        point->layers[best.from] -= MOVED;
+        point->layers[best.to] += MOVED;
         makespan_us = best.makespan_us;
         MHP_TRY(out, mhp_tune_cost(t, point));
     }

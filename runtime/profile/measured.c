@@ -75,7 +75,7 @@ mhp_status mhp_measured_check(const mhp_analysis *analysis, const mhp_plan *plan
 
 /* Sums over all passes of a kind on a stage, apart inside pairs. */
 typedef struct pass_sum {
-    double alone_us, paired_us, connection_us; /* the last of both */
+    double alone_us, paired_us, connection_us, end_us; /* the last two of both; embedding and head are the ends */
     int64_t alone_count, paired_count;
 } pass_sum;
 
@@ -130,6 +130,7 @@ static void add_group(sums *s, const mhp_timed_span *timed, const mhp_action_lis
         sum->alone_us += took_us;
     }
     sum->connection_us += span->part == MHP_PART_CONNECTION ? took_us : 0;
+    sum->end_us += span->part == MHP_PART_EMBEDDING || span->part == MHP_PART_HEAD ? took_us : 0;
 }
 
 /* Whatever lane they ran on, and beside what. */
@@ -153,12 +154,22 @@ static double mean_us(const pass_sum *sum)
                                    : 0;
 }
 
-/* The mean less the connections' share of all such passes. */
-static double other_mean_us(const pass_sum *sum)
+/* What a part has of the mean, by its share of all such passes. */
+static double part_mean_us(const pass_sum *sum, double part_us)
 {
     double whole_us = sum->alone_us + sum->paired_us;
 
-    return whole_us > 0 ? mean_us(sum) * (1 - sum->connection_us / whole_us) : 0;
+    return whole_us > 0 ? mean_us(sum) * part_us / whole_us : 0;
+}
+
+static double other_mean_us(const pass_sum *sum)
+{
+    return mean_us(sum) - part_mean_us(sum, sum->connection_us);
+}
+
+static double end_mean_us(const pass_sum *sum)
+{
+    return part_mean_us(sum, sum->end_us);
 }
 
 /* Pairs against what their parts take apart. On two streams one may begin before the last has ended: what it adds is what counts. */
@@ -196,6 +207,9 @@ static void set_stage(const sums *s, int stage, mhp_stage_costs *whole, mhp_stag
     whole->weight_gradient_us = mean_us(&passes[MHP_PASS_WEIGHT_GRADIENT]);
     whole->rebuild_us = mean_us(&passes[MHP_PASS_REBUILD]);
     whole->pair_us = share * mhp_stage_work_us(whole);
+    whole->ends.forward_us = end_mean_us(&passes[MHP_PASS_FORWARD]);
+    whole->ends.input_gradient_us = end_mean_us(&passes[MHP_PASS_INPUT_GRADIENT]);
+    whole->ends.weight_gradient_us = end_mean_us(&passes[MHP_PASS_WEIGHT_GRADIENT]);
     *without = *whole;
     without->forward_us = other_mean_us(&passes[MHP_PASS_FORWARD]);
     without->input_gradient_us = other_mean_us(&passes[MHP_PASS_INPUT_GRADIENT]);

@@ -48,7 +48,7 @@ static mhp_status planned(mhp_config *config, mhp_recompute what, int layers, in
     mhp_stage_params params = {
         .model = &config->model,
         .kernels = mhp_kernels_find(MHP_DEVICE_CPU, (mhp_dtype)config->model.dtype),
-        .extent = {.layer_count = layers, .first = true},
+        .extent = {.sublayer_count = 2 * layers, .first = true},
         .sequences = (int)config->train.micro_batch_size,
         .length = (int)config->train.sequence_length,
         .threads = (int)config->parallel.threads,
@@ -159,7 +159,7 @@ static mhp_status time_connections(mhp_device *device, mhp_config *config, mhp_r
     mhp_stage_params params = {
         .model = &config->model,
         .kernels = &timed,
-        .extent = {.layer_count = (int)config->model.num_hidden_layers, .first = true, .last = true},
+        .extent = {.sublayer_count = 2 * (int)config->model.num_hidden_layers, .first = true, .last = true},
         .sequences = (int)config->train.micro_batch_size,
         .length = (int)config->train.sequence_length,
         .threads = (int)config->parallel.threads,

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # pipeline.sh [BUILD] [OPTIONS]: the step of a pipeline over this host's cards. A table {residual, hc, mhc} x {1f1b, dualpipe, dualpipev,
-# tuned}; what each part of the overlap and each transport gives, for mhc and dualpipev; PyTorch's 1F1B on the same cards, where PyTorch
-# is. Everything goes into a folder: tables.md, rows.tsv, pictures/ of one measured step a row, measured costs. The exit status is 1 if a
-# row failed.
+# balanced, tuned}, balanced being dualpipev with the layers that tune moves; what each part of the overlap and each transport gives, for mhc
+# and dualpipev; PyTorch's 1F1B on the same cards, where PyTorch is. Everything goes into a folder: tables.md, rows.tsv, pictures/ of one
+# measured step a row, measured costs. The exit status is 1 if a row failed.
 #
 #   --ranks P             cards in a pipeline (2)
 #   --replicas D          pipelines beside each other (1)
 #   --layers L            (8 a pipeline rank)
 #   --microbatches M,M    of a replica (8)
 #   --connections K,K     (residual,hc,mhc)
-#   --schedules S,S       names, and tuned; "" for none (1f1b,dualpipe,dualpipev,tuned)
+#   --schedules S,S       names, balanced and tuned; "" for none (1f1b,dualpipe,dualpipev,balanced,tuned)
 #   --transport T         of the table (auto)
 #   --ablation yes|no     (yes)
 #   --peer yes|all|no     PyTorch's 1F1B on one replica's ranks; all: interleaved 1F1B too (yes on cards)
@@ -24,7 +24,7 @@
 #                         --from-ranks P (2) and --from-layers L (8 a rank) tell of which model; the ranks are 4 and 8 unless given
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-build=build ranks="" replicas=1 layers="" microbatches=8 connections=residual,hc,mhc schedules=1f1b,dualpipe,dualpipev,tuned
+build=build ranks="" replicas=1 layers="" microbatches=8 connections=residual,hc,mhc schedules=1f1b,dualpipe,dualpipev,balanced,tuned
 transport=auto ablation=yes peer="" device=cuda repetitions=5 record=3 row_seconds=60 config=tests/bench/pipeline.yaml
 predict="" from_ranks=2 from_layers=""
 output=runs/pipeline-$(date +%Y%m%d-%H%M%S)
@@ -131,7 +131,7 @@ make_named_rows() {
     for m in ${microbatches//,/ }; do
         for kind in ${connections//,/ }; do
             for schedule in ${schedules//,/ }; do
-                [ "$schedule" = tuned ] || echo "$(name_of "$kind" "$schedule" "$m") model.connections.kind=$kind schedule.kind=$schedule" \
+                [[ $schedule = tuned || $schedule = balanced ]] || echo "$(name_of "$kind" "$schedule" "$m") model.connections.kind=$kind schedule.kind=$schedule" \
                     "schedule.microbatches=$m"
             done
         done
@@ -175,6 +175,21 @@ tune_best() {
     [ -n "$best" ] && echo "$best"
 }
 
+# balance_row CONNECTIONS M: adds dualpipev with the layers that tune moves for it, and all else as it is.
+balance_row() {
+    local name costs layers=""
+    local -a of=(model.connections.kind="$1" schedule.kind=dualpipev schedule.microbatches="$2")
+    name=$(name_of "$1" balanced "$2")
+    costs=$output/$(name_of "$1" dualpipev "$2")/costs.yaml
+    [ ! -e "$costs" ] || layers=$("$mhcpipe" tune "$config" "${base[@]}" "${of[@]/#/--set=}" --kinds dualpipev --costs "$costs" \
+        --iterations 0 2>&1 | sed -n 's/^layers  *\([0-9]\)/\1/p' | tr ' ' ,)
+    if [ -z "$layers" ]; then
+        fail_row "$name" 0 "no layers to move: dualpipev's costs are not known"
+        return
+    fi
+    echo "$name ${of[*]} schedule.layers_per_stage=[$layers]" >>"$output/tuned.rows"
+}
+
 # tune_row CONNECTIONS M: adds the tuned schedule as a row.
 tune_row() {
     local name words
@@ -195,12 +210,13 @@ run_everything() {
     make_named_rows >"$output/named.rows"
     [ "$ablation" = no ] || make_ablation_rows >>"$output/named.rows"
     run_rows "$output/named.rows" --set parallel.transport="$transport"
-    if [[ ,$schedules, == *,tuned,* ]]; then
+    if [[ ,$schedules, == *,tuned,* || ,$schedules, == *,balanced,* ]]; then
         say "tuning"
         : >"$output/tuned.rows"
         for m in ${microbatches//,/ }; do
             for kind in ${connections//,/ }; do
-                tune_row "$kind" "$m"
+                [[ ,$schedules, != *,balanced,* ]] || balance_row "$kind" "$m"
+                [[ ,$schedules, != *,tuned,* ]] || tune_row "$kind" "$m"
             done
         done
         run_rows "$output/tuned.rows" --set parallel.transport="$transport"

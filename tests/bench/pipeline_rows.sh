@@ -7,8 +7,8 @@ build=$(dirname "$mhcpipe")
 bench=("$here/bench/pipeline.sh" "$build" --device cpu --connections residual,mhc --repetitions 1)
 
 echo "== the tables"
-"${bench[@]}" --layers 4 --microbatches 4 --schedules 1f1b,dualpipe,tuned --ablation no --output "$work/out" >log 2>&1 || fail "$(cat log)"
-[ "$(grep -c '^[rm]' out/rows.tsv)" -eq 6 ] || fail "expected six rows: $(cat out/rows.tsv log)"
+"${bench[@]}" --layers 4 --microbatches 4 --schedules dualpipev,balanced,dualpipe,tuned --ablation no --output "$work/out" >log 2>&1 || fail "$(cat log)"
+[ "$(grep -c '^[rm]' out/rows.tsv)" -eq 8 ] || fail "expected eight rows: $(cat out/rows.tsv log)"
 # Name, times, rate (no utilisation without a card), shares, and bytes; a formula for all but what was tuned.
 awk -F'\t' '
     NR == 1 { if (NF != 18) exit 1; next }
@@ -16,12 +16,12 @@ awk -F'\t' '
     !($2 > 0 && $3 > 0 && $4 > 0 && $11 > 0 && $13 > 0 && $14 > 0 && $17 > 0) || $5 != "" || $15 != "" { exit 1 }
     $6 < 0 || $6 > 1 || $8 < 0 || $8 > 1 || $9 < 0 || $9 > 1 || (($10 == "") != ($1 ~ /tuned/)) { exit 1 }
     $3 * $4 < 0.99 * 4 * 64 * 1000 || $3 * $4 > 1.01 * 4 * 64 * 1000 { exit 1 }
-    ($1 ~ /dualpipe/) != ($12 != "") && $1 !~ /tuned/ { exit 1 }' out/rows.tsv || fail "a row is wrong: $(cat out/rows.tsv)"
-for name in residual.1f1b mhc.dualpipe mhc.tuned; do
+    ($1 ~ /dualpipe$/) != ($12 != "") && $1 !~ /tuned/ { exit 1 }' out/rows.tsv || fail "a row is wrong: $(cat out/rows.tsv)"
+for name in residual.dualpipev mhc.dualpipe mhc.balanced mhc.tuned; do
     grep -q '</svg>' "out/pictures/$name.svg" || fail "no picture of $name"
     grep -q '</html>' "out/pictures/$name.html" || fail "no page of $name"
 done
-[ "$(grep -c '^| [rm][a-z]*, ' out/tables.md)" -eq 6 ] || fail "the table: $(cat out/tables.md)"
+[ "$(grep -c '^| [rm][a-z]*, ' out/tables.md)" -eq 8 ] || fail "the table: $(cat out/tables.md)"
 grep -Eq '^\| mhc, dualpipe \| [0-9.]+ \| [0-9.]+ \| [+-][0-9.]+ \|' out/tables.md || fail "no overhead over residual: $(cat out/tables.md)"
 
 echo "== the prediction"

@@ -163,9 +163,9 @@ static mhp_status read_layers(golden_case *c)
         return MHP_OK;
     }
     MHP_RETURN_IF_ERROR(mhp_strdup(&text, c->settings->layers));
-    MHP_RETURN_IF_ERROR(mhp_calloc(&c->schedule.layers_per_stage.items, strlen(text) + 1, sizeof(int64_t)));
+    MHP_RETURN_IF_ERROR(mhp_calloc(&c->schedule.layers_per_stage.items, strlen(text) + 1, sizeof(double)));
     for (char *word = strtok_r(text, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {
-        c->schedule.layers_per_stage.items[c->schedule.layers_per_stage.count++] = strtoll(word, NULL, 10);
+        c->schedule.layers_per_stage.items[c->schedule.layers_per_stage.count++] = strtod(word, NULL);
     }
     mhp_free(text);
     return MHP_OK;

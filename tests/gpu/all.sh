@@ -29,8 +29,8 @@ done
 . "$(dirname "${BASH_SOURCE[0]}")/build.sh"
 
 doctor() { build/mhcpipe doctor --device cuda; }
-tests() { passed '^gpu$' 3; }
-two() { passed '^multi-gpu$' 2; }
+tests() { passed '^gpu$' 8; }
+two() { passed '^multi-gpu$' 8; }
 sanitize() { tests/gpu/sanitize.sh build/tests/gpu/test_{connections,rebuild,kernels}; }
 kernels() {
     local hidden
@@ -41,7 +41,7 @@ kernels() {
 step() { tests/bench/gpu_step.sh; }
 pipeline() { rm -rf "$out/pipeline" && tests/bench/pipeline.sh build --output "$out/pipeline"; }
 
-# passed LABEL JOBS: the tests of that label, of which none may have been skipped.
+# passed LABEL PROCESSES: the tests of that label, so many processes at a time, of which none may have been skipped.
 passed() {
     local status=0
     ctest --preset release --no-tests=error -L "$1" -j "$2" || status=1

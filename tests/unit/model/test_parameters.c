@@ -9,7 +9,7 @@
 
 #include "model/parameters.h"
 
-enum { LAYERS = 5, C = 12, WIDE = 20, VOCABULARY = 30, Q = 16, KV = 8, STREAMS = 3 };
+enum { LAYERS = 5, SUBLAYERS = 2 * LAYERS, C = 12, WIDE = 20, VOCABULARY = 30, Q = 16, KV = 8, STREAMS = 3 };
 
 static mhp_model_params model_of(int kind)
 {
@@ -24,7 +24,7 @@ static mhp_model_params model_of(int kind)
 
 static mhp_parameter_layout layout_of(const mhp_model_params *model, int first, int count)
 {
-    mhp_stage_extent extent = {first, count, first == 0, first + count == LAYERS};
+    mhp_stage_extent extent = {first, count, first == 0, first + count == SUBLAYERS};
     mhp_parameter_layout layout;
 
     assert_int_equal(mhp_parameter_layout_create(model, &extent, &layout), MHP_OK);
@@ -61,7 +61,7 @@ static void names_are_unique_and_places_apart(void **state)
     (void)state;
     for (int kind = MHP_CONNECTION_RESIDUAL; kind <= MHP_CONNECTION_MHC; kind++) {
         mhp_model_params model = model_of(kind);
-        mhp_parameter_layout layout = layout_of(&model, 0, LAYERS);
+        mhp_parameter_layout layout = layout_of(&model, 0, SUBLAYERS);
         int64_t end = 0;
 
         for (int i = 0; i < layout.count; i++) {
@@ -128,14 +128,14 @@ static void start_values_do_not_know_the_split(void **state)
     (void)state;
     for (int kind = MHP_CONNECTION_RESIDUAL; kind <= MHP_CONNECTION_MHC; kind++) {
         mhp_model_params model = model_of(kind);
-        mhp_parameter_layout whole = layout_of(&model, 0, LAYERS);
+        mhp_parameter_layout whole = layout_of(&model, 0, SUBLAYERS);
         int single = 0;
 
-        for (int layer = 0; layer < LAYERS; layer++) {
-            single += compare_stage(&model, &whole, layer, 1);
+        for (int s = 0; s < SUBLAYERS; s++) {
+            single += compare_stage(&model, &whole, s, 1);
         }
         assert_int_equal(single, whole.count);
-        assert_int_equal(compare_stage(&model, &whole, 0, 2) + compare_stage(&model, &whole, 2, 3),
+        assert_int_equal(compare_stage(&model, &whole, 0, 3) + compare_stage(&model, &whole, 3, SUBLAYERS - 3),
                          whole.count);
         mhp_parameter_layout_destroy(&whole);
     }
@@ -144,7 +144,7 @@ static void start_values_do_not_know_the_split(void **state)
 static void start_values_depend_on_seed_and_name(void **state)
 {
     mhp_model_params model = model_of(MHP_CONNECTION_MHC);
-    mhp_parameter_layout whole = layout_of(&model, 0, LAYERS);
+    mhp_parameter_layout whole = layout_of(&model, 0, SUBLAYERS);
     const mhp_parameter *gate = find(&whole, "model.layers.1.mlp.gate_proj.weight");
     const mhp_parameter *up = find(&whole, "model.layers.1.mlp.up_proj.weight");
     const mhp_parameter *norm = find(&whole, "model.norm.weight");

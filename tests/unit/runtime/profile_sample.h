@@ -131,13 +131,13 @@ static inline int sample_slot(const mhp_plan *plan, int rank, mhp_slot_class cla
     return slots && slots->slot[class_] ? slots->slot[class_][microbatch] : -1;
 }
 
-/* Parts of a pass: a third is connections, the rest attention. */
+/* Parts of a pass: a third is connections, the rest attention, or on the first stage the embedding. */
 static inline void sample_pass(sample_rank *rank, mhp_pass pass, int action, int stage, int microbatch, double took_us)
 {
     double middle_us = rank->last_us + took_us / 3, end_us = rank->last_us + took_us;
 
     sample_group(rank, pass, MHP_PART_CONNECTION, action, stage, microbatch, middle_us);
-    sample_group(rank, pass, MHP_PART_ATTENTION, action, stage, microbatch, end_us);
+    sample_group(rank, pass, stage == 0 ? MHP_PART_EMBEDDING : MHP_PART_ATTENTION, action, stage, microbatch, end_us);
 }
 
 static inline void sample_action(sample_rank *rank, const mhp_plan *plan, const mhp_costs *costs, int at, mhp_span span)

@@ -350,6 +350,9 @@ static void check_costs(const mhp_analysis *analysis, const mhp_plan *plan, cons
         assert_near(costs->weight_gradient_us, 90, kind);
         assert_near(costs->pair_us > 0 ? costs->pair_us : 270, 270, kind);
         assert_near(without->weight_gradient_us, 60, kind);
+        assert_near(costs->ends.weight_gradient_us, stage == 0 ? 60 : 0, kind);
+        assert_near(without->ends.weight_gradient_us, stage == 0 ? 60 : 0, kind);
+        assert_true(stage == 0 ? costs->ends.forward_us > 60 && costs->ends.forward_us <= 100 : costs->ends.forward_us == 0);
         rebuilds = rebuilds || costs->rebuild_us > 0;
     }
     assert_false(rebuilds);

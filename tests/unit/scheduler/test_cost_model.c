@@ -62,6 +62,33 @@ static void test_ends_stay_at_the_ends(void **state)
     mhp_costs_release(&costs);
 }
 
+/* A first stage on a slower card is not an embedding: what the costs tell of the ends counts, for times. */
+static void test_ends_that_are_told(void **state)
+{
+    static const double even[4] = {2, 2, 2, 2}, other[4] = {1, 3, 3, 1};
+    static const mhp_stage_costs told[4] = {{5, 5, 5, .ends = {1, 1, 0}, .bytes = {.activation = 24}, .pair_us = 7.5},
+                                            {2, 2, 2, .bytes = {.activation = 20}},
+                                            {2, 2, 2, .bytes = {.activation = 20}},
+                                            {10, 10, 10, .ends = {6, 4, 2}, .bytes = {.activation = 60}}};
+    mhp_costs costs = costs_of(4, told), cut;
+    mhp_cost_model *model = NULL;
+
+    (void)state;
+    assert_ok(mhp_cost_model_create(&costs, even, 4, &model));
+    assert_ok(mhp_cost_model_cut(model, other, 4, &cut));
+    assert_near(mhp_costs_stage(&cut, 0)->forward_us, 1 + 2);           /* the end, and one of two layers of 2 */
+    assert_near(mhp_costs_stage(&cut, 0)->weight_gradient_us, 2.5);
+    assert_near(mhp_costs_stage(&cut, 0)->pair_us, (3 + 3 + 2.5) / 2);
+    assert_int_equal(mhp_costs_stage(&cut, 0)->bytes.activation, 14);
+    assert_near(mhp_costs_stage(&cut, 1)->forward_us, 2 + 2);           /* of the first stage's layers, and its own */
+    assert_near(mhp_costs_stage(&cut, 3)->forward_us, 6 + 2);
+    assert_near(mhp_costs_stage(&cut, 3)->input_gradient_us, 4 + 3);
+    assert_near(total_us(&cut, 4), total_us(&costs, 4));
+    mhp_costs_release(&cut);
+    mhp_cost_model_destroy(model);
+    mhp_costs_release(&costs);
+}
+
 static void test_totals_are_kept(void **state)
 {
     dice d = {.seed = 9};
@@ -166,6 +193,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ends_stay_at_the_ends),
+        cmocka_unit_test(test_ends_that_are_told),
         cmocka_unit_test(test_totals_are_kept),
         cmocka_unit_test(test_a_single_entry_is_even),
         cmocka_unit_test(test_more_layers_come_into_the_middle),

@@ -90,6 +90,8 @@ static void test_values_that_are_refused(void **state)
                   "c.yaml:1:10: stages[0].weight_gradient_us is missing", NULL);
     assert_failed(read_wrong("stages: [" STAGE ", {forward_us: 1, input_us: 2}]"), MHP_ERR_CONFIG,
                   "unknown key \"stages[1].input_us\"", NULL);
+    assert_failed(read_wrong("stages: [" STAGE ", {forward_us: 1, input_gradient_us: 2, weight_gradient_us: 3, ends: {weight_gradient_us: 4}}]"),
+                  MHP_ERR_CONFIG, "c.yaml:1:9: stages[1].ends.weight_gradient_us is 4: expected at most the stage's, 3", NULL);
     assert_failed(read_wrong("stages: []"), MHP_ERR_CONFIG, "c.yaml:1:9: stages is empty", NULL);
     assert_failed(read_wrong("message_bytes: 1"), MHP_ERR_CONFIG, "stages is missing", NULL);
     assert_failed(read_wrong("stages: [" STAGE "]\nmessage_bytes: -5\n"), MHP_ERR_CONFIG,

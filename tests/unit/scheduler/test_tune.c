@@ -1,6 +1,8 @@
 /* The tuner: on uneven costs it beats every named schedule, within the memory, the same way each time. */
 #include "tests/unit/scheduler/plans.h"
 
+#include <math.h>
+
 #include "scheduler/bound.h"
 #include "scheduler/compute_order.h"
 #include "scheduler/simulate.h"
@@ -56,7 +58,7 @@ static void assert_holds(const uneven *u, const mhp_tune_result *result)
     mhp_plan *plan = NULL;
     mhp_simulation simulation;
     double bound_us;
-    int layers = 0;
+    double layers = 0;
 
     assert_ok(mhp_plan_compute_order(result->order, &plan));
     assert_ok(mhp_plan_lower(plan, NULL));
@@ -67,10 +69,11 @@ static void assert_holds(const uneven *u, const mhp_tune_result *result)
     assert_true(bound_us == result->best.bound_us && bound_us <= simulation.makespan_us * (1 + 1e-12));
     assert_true(u->params.memory_bytes == 0 || result->best.peak_bytes <= u->params.memory_bytes);
     for (int s = 0; s < plan->stage_count; s++) {
-        assert_true(result->layers[s] >= 1);
+        assert_true(result->layers[s] >= 0.5);
+        assert_true(2 * result->layers[s] == floor(2 * result->layers[s]));
         layers += result->layers[s];
     }
-    assert_int_equal(layers, u->params.layer_count);
+    assert_true(layers == u->params.layer_count);
     mhp_simulation_release(&simulation);
     mhp_plan_destroy(plan);
 }
@@ -106,7 +109,7 @@ static void tell(const char *what, const mhp_tune_result *result)
                   100 * (result->best.makespan_us / result->best.bound_us - 1));
 }
 
-/* At least 1.5 % by the order alone, and 7 % with layers moved; measured 1.9 and 8.0. */
+/* At least 1.5 % by the order alone, and 10 % with layers moved; measured 1.9 and 11.1. */
 static void test_uneven_costs_are_beaten(void **state)
 {
     uneven u;
@@ -121,14 +124,14 @@ static void test_uneven_costs_are_beaten(void **state)
     assert_true(result.best.makespan_us < 0.985 * result.named.makespan_us);
     assert_true(result.best.makespan_us < 1.005 * result.best.bound_us);
     for (int s = 0; s < result.order->stage_count; s++) {
-        assert_int_equal(result.layers[s], RANKS * LAYERS_A_STAGE / result.order->stage_count);
+        assert_true(result.layers[s] == RANKS * LAYERS_A_STAGE / result.order->stage_count);
     }
     assert_holds(&u, &result);
     mhp_tune_result_release(&result);
     u.params.keep_layers = false;
     assert_ok(mhp_tune(&u.params, &result));
     tell("layers moved", &result);
-    assert_true(result.best.makespan_us < 0.93 * result.named.makespan_us);
+    assert_true(result.best.makespan_us < 0.90 * result.named.makespan_us);
     assert_holds(&u, &result);
     mhp_tune_result_release(&result);
     close_uneven(&u);
