@@ -40,12 +40,12 @@ done
 
 echo "== other ranks, schedules, splits, replicas and devices"
 for layout in "1 gpipe 1 1 8 1 cpu" "2 1f1b 2 1 4 2 cpu" "2 dualpipe 2 1 4 2 test" "2 dualpipev 2 1 8 1 cpu" "2 gpipe 1 2 2 2 cpu" \
-    "4 1f1b 2 2 4 1 test" "4 dualpipe 2 2 4 1 cpu" "8 1f1b 8 1 8 1 cpu" "8 gpipe 4 2 4 1 cpu" "8 1f1b 8 1 2 4 cpu"; do
-    read -r ranks kind pipeline data microbatches size device <<<"$layout"
+    "4 1f1b 2 2 4 1 test" "4 dualpipe 2 2 4 1 cpu 3.5,4.5" "8 1f1b 8 1 8 1 cpu" "8 gpipe 4 2 4 1 cpu 0.5,3.5,1.5,2.5" "8 1f1b 8 1 2 4 cpu"; do
+    read -r ranks kind pipeline data microbatches size device layers <<<"$layout"
     run="other-$ranks-$kind-$pipeline-$microbatches"
     launch "$ranks" train config.yaml --set log.dir="$run" --set schedule.kind="$kind" --set parallel.pipeline="$pipeline" \
         --set parallel.data="$data" --set schedule.microbatches="$microbatches" --set train.micro_batch_size="$size" \
-        --set parallel.device="$device" --resume whole/checkpoints/step-00000006 >out
+        --set parallel.device="$device" --set schedule.layers_per_stage="[$layers]" --resume whole/checkpoints/step-00000006 >out
     grep -q '6 steps done; it was made with another configuration' out || fail "$layout: $(cat out)"
     same_losses "$run" 6
 done
