@@ -96,6 +96,7 @@ static mhp_status spread(mhp_costs *costs, int stage_count)
         return MHP_OK;
     }
     one = *mhp_costs_stage(costs, 0);
+    one.ends = (mhp_stage_ends){0};             /* of all stages together it says nothing of the ends of each */
     MHP_RETURN_IF_ERROR(mhp_costs_create_stages(costs, (size_t)stage_count, &stages));
     for (int s = 0; s < stage_count; s++) {
         stages[s] = one;
@@ -328,7 +329,7 @@ mhp_status mhp_planning_cut(const mhp_planning *planning, int stage_count, mhp_c
     for (int s = 0; s < own_count; s++) {
         own[s] = planning->has_config ? mhp_stage_layers(&planning->layout.extents[s]) : 1;
     }
-    MHP_TRY(out, even_lengths(planning, stage_count, other));
+    MHP_TRY(out, stage_count == own_count ? MHP_OK : even_lengths(planning, stage_count, other));
     MHP_TRY(out, mhp_cost_model_create(&planning->costs, own, own_count, &model));
     MHP_TRY(out, stage_count == own_count ? mhp_cost_model_cut(model, own, own_count, costs_out)
                                           : mhp_cost_model_cut(model, other, stage_count, costs_out));

@@ -217,7 +217,7 @@ static void plan_rebuilt_functions(mhp_stage *stage)
         stage->forward.sublayers[s].log_sum = passing.log_sum;
         stage->forward.sublayers[s].middle = passing.middle;
         if (s < stage->block) {
-            bool odd = stage->block % 2 != 0;
+            bool odd = stage->block % 2 != 0 && stage->block < stage->sublayer_count;      /* a place serves both kinds */
 
             backward->wide = take_real(stage, MHP_LIFE_BLOCK, t * (odd ? wide : stage_wide(stage, s)));
             backward->log_sum = take_full(stage, MHP_LIFE_BLOCK, odd || stage_is_attention(stage, s) ? t * stage->model.num_attention_heads : 0);

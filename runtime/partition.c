@@ -16,7 +16,7 @@ static mhp_status check_given(int64_t layer_count, int stage_count, const mhp_fl
         if (sublayers < 1 || given->items[i] > (double)layer_count || sublayers != floor(sublayers)) {
             return mhp_error_set(MHP_ERR_CONFIG,
                                  "schedule.layers_per_stage gives stage %zu %g layers: expected "
-                                 "a multiple of 0.5, at least that and at most model.num_hidden_layers, %lld",
+                                 "a multiple of 0.5 from 0.5 to model.num_hidden_layers, %lld",
                                  i, given->items[i], (long long)layer_count);
         }
         sum += given->items[i];

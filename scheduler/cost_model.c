@@ -17,6 +17,7 @@ struct mhp_cost_model {
     const mhp_costs *costs;
     int stage_count;
     bool deepened;       /* one stage is the model's own, and not of the costs */
+    bool ends_are_out;   /* what the first and the last stage cost for layers is without embedding and head, as told */
     double *begin;       /* [stage_count + 1]: where each stage begins, in layers */
     amounts *per_layer;  /* [stage_count] */
     int64_t *slot_bytes; /* [stage_count] */
@@ -31,8 +32,8 @@ static bool knows_ends(const mhp_costs *costs, int stage)
     return costs->stages.count > 1 && ends->forward_us + ends->input_gradient_us + ends->weight_gradient_us > 0;
 }
 
-/* Times of embedding or head as measured, in pairs shortened like all else. A rebuild makes nothing of the embedding again, and of the
- * head the readout: what is above plain layers stays. */
+/* Times of embedding or head as measured, in pairs shortened like all else. Of a measured rebuild it is not known which part was theirs: what
+ * is above plain layers stays. */
 static void take_known(const mhp_stage_costs *stage, amounts *end)
 {
     const mhp_stage_ends *ends = &stage->ends;
@@ -40,7 +41,13 @@ static void take_known(const mhp_stage_costs *stage, amounts *end)
     end->of[FORWARD] = ends->forward_us;
     end->of[INPUT_GRADIENT] = ends->input_gradient_us;
     end->of[WEIGHT_GRADIENT] = ends->weight_gradient_us;
+    end->of[REBUILD] = stage->rebuild_us > 0 ? end->of[REBUILD] : ends->forward_us;
     end->of[PAIR] = mhp_pair_share(stage) * (ends->forward_us + ends->input_gradient_us + ends->weight_gradient_us);
+}
+
+static mhp_stage_ends ends_of(const amounts *end)
+{
+    return (mhp_stage_ends){end->of[FORWARD], end->of[INPUT_GRADIENT], end->of[WEIGHT_GRADIENT]};
 }
 
 static amounts amounts_of(const mhp_stage_costs *stage)
@@ -89,12 +96,19 @@ static double length_of(const mhp_cost_model *model, int stage)
 }
 
 /* What a layer costs that is neither first nor last in the model: the mean over the stages between; of two stages the
- * cheaper. */
+ * cheaper, or the mean once what is known of their ends is out of them. */
 static amounts plain_layer(const mhp_cost_model *model)
 {
     amounts plain = model->per_layer[0];
     double length = 0;
 
+    if (model->stage_count == 2 && model->ends_are_out) {
+        plain = (amounts){{0}};
+        for (int s = 0; s < 2; s++) {
+            add(&plain, &model->per_layer[s], length_of(model, s) / model->begin[2]);
+        }
+        return plain;
+    }
     if (model->stage_count == 2) {
         for (int i = 0; i < AMOUNT_COUNT; i++) {
             plain.of[i] = fmin(plain.of[i], model->per_layer[1].of[i]);
@@ -156,6 +170,7 @@ mhp_status mhp_cost_model_create(const mhp_costs *costs, const double *layers, i
         plain = plain_layer(model);
         split_end(model, 0, &plain, &model->first);
         split_end(model, stage_count - 1, &plain, &model->last);
+        model->ends_are_out = knows_ends(costs, 0) && knows_ends(costs, stage_count - 1);
     }
     *model_out = model;
     model = NULL;
@@ -203,6 +218,7 @@ mhp_status mhp_cost_model_deepen(mhp_cost_model *model, double layers)
 static mhp_stage_costs cut_stage(const mhp_cost_model *model, double begin, double end, bool first, bool last)
 {
     amounts sum = {{0}};
+    mhp_stage_costs stage;
     int64_t slot_bytes = 0;
 
     for (int s = 0; s < model->stage_count; s++) {
@@ -219,7 +235,13 @@ static mhp_stage_costs cut_stage(const mhp_cost_model *model, double begin, doub
     if (last) {
         add(&sum, &model->last, 1);
     }
-    return stage_of(&sum, slot_bytes);
+    stage = stage_of(&sum, slot_bytes);
+    if (first && !last && knows_ends(model->costs, 0)) {
+        stage.ends = ends_of(&model->first);
+    } else if (last && !first && knows_ends(model->costs, (int)model->costs->stages.count - 1)) {
+        stage.ends = ends_of(&model->last);
+    }
+    return stage;
 }
 
 static bool is_same_cut(const mhp_cost_model *model, const double *layers, int stage_count)

@@ -86,6 +86,7 @@ static void scale_costs(const tune *t, mhp_costs *costs, int microbatches)
     for (size_t s = 0; s < costs->stages.count; s++) {
         double share = mhp_pair_share(&stages[s]);
 
+        stages[s].ends = (mhp_stage_ends){0};   /* nobody cuts scaled costs again */
         stages[s].forward_us = scale_time(t, stages[s].forward_us, ratio);
         stages[s].input_gradient_us = scale_time(t, stages[s].input_gradient_us, ratio);
         stages[s].weight_gradient_us = scale_time(t, stages[s].weight_gradient_us, ratio);
@@ -274,6 +275,12 @@ static mhp_status choose_layers(const tune *t, tune_point *point)
     return MHP_OK;
 }
 
+/* Whether there is a cut to begin with: the given one, or an even one in whole layers. */
+static bool suits_layers(const mhp_tune_params *params, int stage_count)
+{
+    return stage_count == params->given_stage_count || stage_count <= params->layer_count;
+}
+
 static bool has_split_weights(const mhp_plan *plan)
 {
     for (int r = 0; r < plan->rank_count; r++) {
@@ -297,7 +304,7 @@ static mhp_status try_named(tune *t, const char *kind, const mhp_schedule_shape 
         return MHP_OK;
     }
     MHP_TRY(out, status);
-    if (point.order->stage_count > t->params->layer_count || (early && !has_split_weights(point.order))) {
+    if (!suits_layers(t->params, point.order->stage_count) || (early && !has_split_weights(point.order))) {
         goto out;
     }
     if (early) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # pipeline.sh [BUILD] [OPTIONS]: the step of a pipeline over this host's cards. A table {residual, hc, mhc} x {1f1b, dualpipe, dualpipev,
-# balanced, tuned}, balanced being dualpipev with the layers that tune moves; what each part of the overlap and each transport gives, for mhc
+# balanced, tuned}, balanced being dualpipev with the layers that tune finds from its row; what each part of the overlap and each transport gives, for mhc
 # and dualpipev; PyTorch's 1F1B on the same cards, where PyTorch is. Everything goes into a folder: tables.md, rows.tsv, pictures/ of one
 # measured step a row, measured costs. The exit status is 1 if a row failed.
 #
@@ -175,16 +175,16 @@ tune_best() {
     [ -n "$best" ] && echo "$best"
 }
 
-# balance_row CONNECTIONS M: adds dualpipev with the layers that tune moves for it, and all else as it is.
+# balance_row CONNECTIONS M: adds dualpipev as it is, but with the layers of the best that tune finds on its placement.
 balance_row() {
     local name costs layers=""
     local -a of=(model.connections.kind="$1" schedule.kind=dualpipev schedule.microbatches="$2")
     name=$(name_of "$1" balanced "$2")
     costs=$output/$(name_of "$1" dualpipev "$2")/costs.yaml
     [ ! -e "$costs" ] || layers=$("$mhcpipe" tune "$config" "${base[@]}" "${of[@]/#/--set=}" --kinds dualpipev --costs "$costs" \
-        --iterations 0 2>&1 | sed -n 's/^layers  *\([0-9]\)/\1/p' | tr ' ' ,)
+        --iterations 0 2>/dev/null | sed -n 's/^layers  *\([0-9]\)/\1/p' | tr ' ' ,) || layers=""
     if [ -z "$layers" ]; then
-        fail_row "$name" 0 "no layers to move: dualpipev's costs are not known"
+        fail_row "$name" 0 "no layers to move: the row of dualpipev has no costs that tune takes"
         return
     fi
     echo "$name ${of[*]} schedule.layers_per_stage=[$layers]" >>"$output/tuned.rows"
@@ -338,6 +338,7 @@ print_prediction() {
         for m in ${microbatches//,/ }; do
             for kind in ${connections//,/ }; do
                 for schedule in ${schedules//,/ }; do
+                    [ "$schedule" = balanced ] && continue      # of a model that was run
                     predict_row "$p" "$m" "$kind" "$schedule"
                 done
             done

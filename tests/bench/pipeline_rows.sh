@@ -25,7 +25,7 @@ done
 grep -Eq '^\| mhc, dualpipe \| [0-9.]+ \| [0-9.]+ \| [+-][0-9.]+ \|' out/tables.md || fail "no overhead over residual: $(cat out/tables.md)"
 
 echo "== the prediction"
-"${bench[@]}" --predict "$work/out" --from-layers 4 --ranks 4 --microbatches 8 --schedules 1f1b,dualpipe,tuned >log 2>&1 || fail "$(cat log)"
+"${bench[@]}" --predict "$work/out" --from-layers 4 --ranks 4 --microbatches 8 --schedules 1f1b,balanced,dualpipe,tuned >log 2>&1 || fail "$(cat log)"
 [ "$(grep -Ec '^\| 4 \| 8 \| (residual|mhc), [a-z0-9]+ \| [0-9.]+ \| [0-9]+ \|' log)" -eq 6 ] || fail "the prediction: $(cat log)"
 
 echo "== rows that are refused"

@@ -86,3 +86,16 @@ refused "expected bytes, as 80GiB" config.yaml --costs costs.yaml --memory many
 refused "no schedule fits into 1024 bytes" config.yaml --costs costs.yaml --memory 1KiB
 refused "no schedule of this name" config.yaml --costs costs.yaml --kinds none
 refused "stages has 2 entries" config.yaml --costs costs.yaml --set parallel.pipeline=4 --set schedule.kind=1f1b
+
+echo "== more stages than layers: halves that are given"
+cat >half.yaml <<'YAML'
+model: {hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32, vocab_size: 64}
+data: {path: none}
+parallel: {pipeline: 4}
+schedule: {kind: 1f1b, microbatches: 4, layers_per_stage: [0.5, 0.5, 0.5, 0.5]}
+YAML
+echo 'stages: [{forward_us: 1, input_gradient_us: 1, weight_gradient_us: 1}]' >half.costs
+"$mhcpipe" plan half.yaml --compare gpipe >out || fail "no comparison: $(cat out)"
+grep -Eq '^gpipe +4 ' out || fail "gpipe has no row: $(cat out)"
+"$mhcpipe" tune half.yaml --costs half.costs --iterations 100 >out || fail "tune refuses a cut that train takes: $(cat out)"
+grep -q '^layers  *0.5 0.5 0.5 0.5$' out || fail "$(cat out)"

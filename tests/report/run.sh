@@ -109,7 +109,7 @@ echo "== measured costs"
 simulated=$(grep -o '"simulated_plan_us":[^,]*' <(tr -d ' ' <run/report.json) | cut -d: -f2)
 makespan=$(awk '/^makespan  / { print $2 }' out)
 awk -v a="$simulated" -v b="$makespan" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-8 * a * a) }' || fail "plan says $makespan us, the report $simulated"
-ends=$(grep -n 'ends: {forward_us: [^0,]*[1-9]' <(grep forward_us costs.yaml) | cut -d: -f1 | tr '\n' ' ')
+ends=$(sed -n 's/.*ends: {forward_us: \([^,]*\),.*/\1/p' costs.yaml | awk '$1 > 0 { printf "%d ", NR }')
 [ "$ends" = "1 4 " ] || fail "stages $ends have embedding or head by the costs, expected the first and the last of 4"
 nice "$mhcpipe" tune run/config.resolved.yaml --costs costs.yaml --iterations 200 -o best.yaml >out || fail "tune refuses the costs: $(cat out)"
 

@@ -70,7 +70,7 @@ static void test_ends_that_are_told(void **state)
                                             {2, 2, 2, .bytes = {.activation = 20}},
                                             {2, 2, 2, .bytes = {.activation = 20}},
                                             {10, 10, 10, .ends = {6, 4, 2}, .bytes = {.activation = 60}}};
-    mhp_costs costs = costs_of(4, told), cut;
+    mhp_costs costs = costs_of(4, told), cut, again;
     mhp_cost_model *model = NULL;
 
     (void)state;
@@ -84,6 +84,34 @@ static void test_ends_that_are_told(void **state)
     assert_near(mhp_costs_stage(&cut, 3)->forward_us, 6 + 2);
     assert_near(mhp_costs_stage(&cut, 3)->input_gradient_us, 4 + 3);
     assert_near(total_us(&cut, 4), total_us(&costs, 4));
+    assert_near(mhp_costs_stage(&cut, 0)->ends.input_gradient_us, 1);
+    assert_near(mhp_costs_stage(&cut, 3)->ends.forward_us, 6);
+    mhp_cost_model_destroy(model);
+    assert_ok(mhp_cost_model_create(&cut, other, 4, &model));           /* a cut of the cut knows them still */
+    assert_ok(mhp_cost_model_cut(model, even, 4, &again));
+    assert_near(mhp_costs_stage(&again, 0)->weight_gradient_us, 2.5 + 4.0 / 3 + 0.5 / 3);
+    assert_near(mhp_costs_stage(&again, 3)->forward_us, 6 + 2 + 4.0 / 3);
+    mhp_costs_release(&again);
+    mhp_costs_release(&cut);
+    mhp_cost_model_destroy(model);
+    mhp_costs_release(&costs);
+}
+
+/* Two cards, one slower: what is put into the middle costs the mean of both. */
+static void test_layers_of_two_stages(void **state)
+{
+    static const double two[2] = {4, 4}, more[2] = {6, 6};
+    static const mhp_stage_costs told[2] = {{10, 10, 10, .ends = {2, 2, 2}}, {18, 18, 18, .ends = {6, 6, 6}}};
+    mhp_costs costs = costs_of(2, told), cut;
+    mhp_cost_model *model = NULL;
+
+    (void)state;
+    assert_ok(mhp_cost_model_create(&costs, two, 2, &model));
+    assert_ok(mhp_cost_model_deepen(model, 4));
+    assert_ok(mhp_cost_model_cut(model, more, 2, &cut));
+    assert_near(mhp_costs_stage(&cut, 0)->forward_us, 2 + 4 * 2 + 2 * 2.5);
+    assert_near(mhp_costs_stage(&cut, 1)->forward_us, 6 + 4 * 3 + 2 * 2.5);
+    assert_near(mhp_costs_stage(&cut, 0)->ends.forward_us, 2);
     mhp_costs_release(&cut);
     mhp_cost_model_destroy(model);
     mhp_costs_release(&costs);
@@ -194,6 +222,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ends_stay_at_the_ends),
         cmocka_unit_test(test_ends_that_are_told),
+        cmocka_unit_test(test_layers_of_two_stages),
         cmocka_unit_test(test_totals_are_kept),
         cmocka_unit_test(test_a_single_entry_is_even),
         cmocka_unit_test(test_more_layers_come_into_the_middle),
