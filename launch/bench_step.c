@@ -47,7 +47,8 @@ static mhp_status create_layout(step_bench *bench)
     MHP_RETURN_IF_ERROR(mhp_schedule_forward_only(layout->plan, 1, &layout->evaluation_plan));
     MHP_RETURN_IF_ERROR(mhp_plan_lower(layout->evaluation_plan, NULL));
     MHP_RETURN_IF_ERROR(mhp_calloc(&layout->extents, 1, sizeof *layout->extents));
-    layout->extents[0] = (mhp_stage_extent){.sublayer_count = 2 * (int)config->model.num_hidden_layers, .first = ends, .last = ends};
+    layout->extents[0] = mhp_stage_whole(&config->model);
+    layout->extents[0].first = layout->extents[0].last = ends;
     return MHP_OK;
 }
 

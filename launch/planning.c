@@ -198,7 +198,19 @@ static mhp_status level_links(mhp_costs *costs)
     return MHP_OK;
 }
 
-static mhp_status lengths_of(int64_t layers, int stage_count, double **lengths_out)
+mhp_status mhp_planning_lengths(const mhp_planning *planning, double **lengths_out)
+{
+    int stage_count = planning->plan->stage_count;
+
+    MHP_RETURN_IF_ERROR(mhp_calloc(lengths_out, (size_t)stage_count, sizeof **lengths_out));
+    for (int s = 0; s < stage_count; s++) {
+        (*lengths_out)[s] = planning->has_config ? mhp_stage_layers(&planning->layout.extents[s]) : 1;
+    }
+    return MHP_OK;
+}
+
+/* Of an even cut of so many layers, in whole ones. */
+static mhp_status even_lengths(int64_t layers, int stage_count, double **lengths_out)
 {
     mhp_stage_extent *extents = NULL;
     mhp_status status = MHP_OK;
@@ -228,11 +240,8 @@ static mhp_status deepen(int from_layers, mhp_planning *planning)
         MHP_RAISE(out, MHP_ERR_CONFIG, "--costs-layers %d: expected at most the layers of a configuration, %lld", from_layers,
                   (long long)layers);
     }
-    MHP_TRY(out, lengths_of(from_layers, (int)costs->stages.count, &from));
-    MHP_TRY(out, mhp_calloc(&own, (size_t)stage_count, sizeof *own));
-    for (int s = 0; s < stage_count; s++) {
-        own[s] = mhp_stage_layers(&planning->layout.extents[s]);
-    }
+    MHP_TRY(out, even_lengths(from_layers, (int)costs->stages.count, &from));
+    MHP_TRY(out, mhp_planning_lengths(planning, &own));
     MHP_TRY(out, level_links(costs));
     MHP_TRY(out, mhp_cost_model_create(costs, from, (int)costs->stages.count, &model));
     MHP_TRY(out, from_layers < layers ? mhp_cost_model_deepen(model, (double)(layers - from_layers)) : MHP_OK);
@@ -293,29 +302,6 @@ mhp_status mhp_planning_report(const mhp_planning *planning, const mhp_plan *pla
 
 /* ---- other cuts ---- */
 
-/* How long the stages of an even cut are: whole layers if the configuration says how many. */
-static mhp_status even_lengths(const mhp_planning *planning, int stage_count, double *lengths)
-{
-    mhp_stage_extent *extents = NULL;
-    mhp_status status = MHP_OK;
-
-    if (!planning->has_config) {
-        for (int s = 0; s < stage_count; s++) {
-            lengths[s] = (double)planning->plan->stage_count / stage_count;
-        }
-        return MHP_OK;
-    }
-    MHP_TRY(out, mhp_calloc(&extents, (size_t)stage_count, sizeof *extents));
-    MHP_TRY(out, mhp_partition_layers(planning->config.model.num_hidden_layers, stage_count, NULL,
-                                      extents));
-    for (int s = 0; s < stage_count; s++) {
-        lengths[s] = mhp_stage_layers(&extents[s]);
-    }
-out:
-    mhp_free(extents);
-    return status;
-}
-
 mhp_status mhp_planning_cut(const mhp_planning *planning, int stage_count, mhp_costs *costs_out)
 {
     int own_count = planning->plan->stage_count;
@@ -324,15 +310,16 @@ mhp_status mhp_planning_cut(const mhp_planning *planning, int stage_count, mhp_c
     mhp_status status = MHP_OK;
 
     *costs_out = (mhp_costs){0};
-    MHP_TRY(out, mhp_calloc(&own, (size_t)own_count, sizeof *own));
-    MHP_TRY(out, mhp_calloc(&other, (size_t)stage_count, sizeof *other));
-    for (int s = 0; s < own_count; s++) {
-        own[s] = planning->has_config ? mhp_stage_layers(&planning->layout.extents[s]) : 1;
-    }
-    MHP_TRY(out, stage_count == own_count ? MHP_OK : even_lengths(planning, stage_count, other));
+    MHP_TRY(out, mhp_planning_lengths(planning, &own));
     MHP_TRY(out, mhp_cost_model_create(&planning->costs, own, own_count, &model));
-    MHP_TRY(out, stage_count == own_count ? mhp_cost_model_cut(model, own, own_count, costs_out)
-                                          : mhp_cost_model_cut(model, other, stage_count, costs_out));
+    if (stage_count == own_count) {
+        MHP_TRY(out, mhp_cost_model_cut(model, own, own_count, costs_out));
+    } else if (planning->has_config) {
+        MHP_TRY(out, even_lengths(planning->config.model.num_hidden_layers, stage_count, &other));
+        MHP_TRY(out, mhp_cost_model_cut(model, other, stage_count, costs_out));
+    } else {
+        MHP_TRY(out, mhp_cost_model_cut_evenly(model, stage_count, costs_out));
+    }
 out:
     mhp_cost_model_destroy(model);
     mhp_free(own);

@@ -57,6 +57,9 @@ enum { MHP_GRADIENT_DEFAULT, MHP_GRADIENT_EARLY, MHP_GRADIENT_LATE };
 mhp_status mhp_planning_report(const mhp_planning *planning, const mhp_plan *plan,
                                const mhp_costs *costs, int gradient, mhp_plan_report *report_out);
 
+/* The length of each of the plan's stages, in layers of the configuration; without one 1 each. To be released with mhp_free. */
+mhp_status mhp_planning_lengths(const mhp_planning *planning, double **lengths_out);
+
 /* The costs of a plan of the same model with another number of stages. */
 mhp_status mhp_planning_cut(const mhp_planning *planning, int stage_count, mhp_costs *costs_out);
 

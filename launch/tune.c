@@ -355,18 +355,6 @@ static mhp_status write_schedule(void *context, FILE *stream)
 
 /* ---- the search ---- */
 
-static mhp_status create_model(const mhp_planning *planning, double **layers_out,
-                               mhp_cost_model **model_out)
-{
-    int stages = planning->plan->stage_count;
-
-    MHP_RETURN_IF_ERROR(mhp_calloc(layers_out, (size_t)stages, sizeof **layers_out));
-    for (int s = 0; s < stages; s++) {
-        (*layers_out)[s] = mhp_stage_layers(&planning->layout.extents[s]);
-    }
-    return mhp_cost_model_create(&planning->costs, *layers_out, stages, model_out);
-}
-
 static mhp_status search(arguments *given, const mhp_planning *planning, mhp_tune_result *result)
 {
     const mhp_config *config = &planning->config;
@@ -379,7 +367,8 @@ static mhp_status search(arguments *given, const mhp_planning *planning, mhp_tun
         list_others(given, config);
     }
     MHP_TRY(out, check_others(given, config));
-    MHP_TRY(out, create_model(planning, &layers, &model));
+    MHP_TRY(out, mhp_planning_lengths(planning, &layers));
+    MHP_TRY(out, mhp_cost_model_create(&planning->costs, layers, planning->plan->stage_count, &model));
     tune->model = model;
     tune->layers = layers;
     tune->layer_count = (int)config->model.num_hidden_layers;

@@ -56,7 +56,7 @@ static mhp_parameter named(mhp_parameter parameter, const char *format, ...)
 
 static void append_connection(mhp_parameter_layout *layout, const mhp_model_params *model, int sublayer, mhp_sublayer_offsets *offsets)
 {
-    const char *part = sublayer % 2 == 0 ? "attn" : "ffn";
+    const char *part = mhp_sublayer_is_attention(sublayer) ? "attn" : "ffn";
     int layer = sublayer / 2;
     int64_t n = model->connections.streams;
     int64_t coefficients = mhp_coefficient_count(model);
@@ -104,7 +104,7 @@ static void append_feed_forward(mhp_parameter_layout *layout, const mhp_model_pa
 static void append_sublayer(mhp_parameter_layout *layout, const mhp_model_params *model, int sublayer, mhp_sublayer_offsets *offsets)
 {
     *offsets = (mhp_sublayer_offsets){-1, -1, -1, -1, -1, -1};
-    if (sublayer % 2 == 0) {
+    if (mhp_sublayer_is_attention(sublayer)) {
         append_attention(layout, model, sublayer / 2, offsets);
     } else {
         append_feed_forward(layout, model, sublayer / 2, offsets);
@@ -160,7 +160,7 @@ void mhp_parameter_layout_destroy(mhp_parameter_layout *layout)
 
 mhp_status mhp_parameter_count(const mhp_model_params *model, int64_t *count_out)
 {
-    mhp_stage_extent whole = {.sublayer_count = 2 * (int)model->num_hidden_layers, .first = true, .last = true};
+    mhp_stage_extent whole = mhp_stage_whole(model);
     mhp_parameter_layout layout;
 
     *count_out = 0;

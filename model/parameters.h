@@ -21,11 +21,22 @@ typedef struct mhp_parameter {
     int sublayer;               /* global number of the sublayer, -1 outside */
 } mhp_parameter;
 
-/* What a stage holds of the model: some of its sublayers, which are numbered from the model's first layer on; even ones are attention. */
+/* What a stage holds of the model: some of its sublayers, numbered from the model's first on. */
 typedef struct mhp_stage_extent {
     int first_sublayer, sublayer_count;
     bool first, last;           /* has the embedding; has readout, final norm and lm_head */
 } mhp_stage_extent;
+
+/* By the model's number of the sublayer. */
+static inline bool mhp_sublayer_is_attention(int sublayer)
+{
+    return sublayer % 2 == 0;
+}
+
+static inline mhp_stage_extent mhp_stage_whole(const mhp_model_params *model)
+{
+    return (mhp_stage_extent){.sublayer_count = 2 * (int)model->num_hidden_layers, .first = true, .last = true};
+}
 
 static inline double mhp_stage_layers(const mhp_stage_extent *extent)
 {

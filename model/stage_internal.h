@@ -130,11 +130,13 @@ static inline bool stage_keeps_coefficients(const mhp_stage *stage)
            (stage->params.recompute == MHP_RECOMPUTE_CONNECTIONS && stage_has_streams(stage));
 }
 
-/* Rows and columns of a sublayer's matrices: wide = q|k|v rows or gate|up rows, middle = columns of the second matrix. */
+/* By the stage's own number of the sublayer. */
 static inline bool stage_is_attention(const mhp_stage *stage, int s)
 {
-    return (stage->params.extent.first_sublayer + s) % 2 == 0;
+    return mhp_sublayer_is_attention(stage->params.extent.first_sublayer + s);
 }
+
+/* Rows and columns of a sublayer's matrices: wide = q|k|v rows or gate|up rows, middle = columns of the second matrix. */
 int stage_wide(const mhp_stage *stage, int s);
 int stage_middle(const mhp_stage *stage, int s);
 

@@ -46,7 +46,7 @@ static mhp_status create_stage(mhp_local_model *model)
     mhp_stage_params stage = {
         .model = params->model,
         .kernels = model->kernels,
-        .extent = {.sublayer_count = 2 * (int)params->model->num_hidden_layers, .first = true, .last = true},
+        .extent = mhp_stage_whole(params->model),
         .sequences = 1,
         .length = params->length,
         .threads = params->threads,

@@ -45,7 +45,7 @@ typedef struct mhp_schedule_params {
     int64_t microbatches;           /* of one replica and step */
     int64_t chunks;
     char *file;                     /* a plan as CSV; "" for the generator */
-    mhp_float_list layers_per_stage;    /* multiples of 1/2; empty: as even as possible */
+    mhp_float_list layers_per_stage;    /* multiples of 1/2; empty: as even as whole ones allow */
     mhp_recompute_params recompute;
     int weight_gradients;           /* mhp_weight_placement */
     mhp_overlap_params overlap;

@@ -32,8 +32,8 @@ static bool knows_ends(const mhp_costs *costs, int stage)
     return costs->stages.count > 1 && ends->forward_us + ends->input_gradient_us + ends->weight_gradient_us > 0;
 }
 
-/* Times of embedding or head as measured, in pairs shortened like all else. Of a measured rebuild it is not known which part was theirs: what
- * is above plain layers stays. */
+/* Times of embedding or head as measured, in pairs shortened like all else. Of a measured rebuild it is not known which
+ * part was theirs: what is above plain layers stays. */
 static void take_known(const mhp_stage_costs *stage, amounts *end)
 {
     const mhp_stage_ends *ends = &stage->ends;
@@ -99,28 +99,22 @@ static double length_of(const mhp_cost_model *model, int stage)
  * cheaper, or the mean once what is known of their ends is out of them. */
 static amounts plain_layer(const mhp_cost_model *model)
 {
+    int beside = model->stage_count > 2; /* the stages at the ends do not count */
     amounts plain = model->per_layer[0];
     double length = 0;
 
-    if (model->stage_count == 2 && model->ends_are_out) {
-        plain = (amounts){{0}};
-        for (int s = 0; s < 2; s++) {
-            add(&plain, &model->per_layer[s], length_of(model, s) / model->begin[2]);
-        }
-        return plain;
-    }
-    if (model->stage_count == 2) {
+    if (model->stage_count == 2 && !model->ends_are_out) {
         for (int i = 0; i < AMOUNT_COUNT; i++) {
             plain.of[i] = fmin(plain.of[i], model->per_layer[1].of[i]);
         }
         return plain;
     }
-    for (int s = 1; s + 1 < model->stage_count; s++) {
-        plain = s == 1 ? (amounts){{0}} : plain;
+    plain = (amounts){{0}};
+    for (int s = beside; s < model->stage_count - beside; s++) {
         add(&plain, &model->per_layer[s], length_of(model, s));
         length += length_of(model, s);
     }
-    for (int i = 0; length > 0 && i < AMOUNT_COUNT; i++) {
+    for (int i = 0; i < AMOUNT_COUNT; i++) {
         plain.of[i] /= length;
     }
     return plain;

@@ -3,9 +3,8 @@
  * Costs are known for one cut. What a layer costs is taken to be even within a stage. The first stage has the embedding
  * beside its layers and the last the final norm and the head, which stay at the model's ends: their times as the costs
  * tell, or else, as always their bytes, what those stages have above the layers of the stages between them (with two
- * stages, of the cheaper one). Times, weights, activations and held gradients
- * of another cut are then sums over its layers. The same cut gives back the very same costs, and every cut the same
- * total. */
+ * stages, of the cheaper one). Times, weights, activations and held gradients of another cut are then sums over its
+ * layers. The same cut gives back the very same costs, and every cut the same total. */
 #ifndef MHP_SCHEDULER_COST_MODEL_H
 #define MHP_SCHEDULER_COST_MODEL_H
 

@@ -1,9 +1,9 @@
 /* Looks for a faster schedule than the named ones, for given costs and memory.
  *
  * It tries every named schedule with weight gradients late and early, and with as many stages rebuilt as the memory
- * demands; moves halves of layers between stages; and then improves the order itself: list scheduling with look-ahead over a grid
- * of rules, and local search on the critical path. What it returns was lowered, proved and simulated. docs/planning.md
- * says how each part works. */
+ * demands; moves halves of layers between stages; and then improves the order itself: list scheduling with look-ahead
+ * over a grid of rules, and local search on the critical path. What it returns was lowered, proved and simulated.
+ * docs/planning.md says how each part works. */
 #ifndef MHP_SCHEDULER_TUNE_H
 #define MHP_SCHEDULER_TUNE_H
 
@@ -14,7 +14,7 @@
 
 typedef struct mhp_tune_params {
     const mhp_cost_model *model; /* of costs measured for `microbatches` */
-    int layer_count;             /* of the model, which stages are cut from: at whole layers, and where they move at halves */
+    int layer_count;             /* of the model, cut evenly at whole layers, and at halves where they move */
     const double *layers; /* [given_stage_count]: the cut of schedules with that many stages before layers are moved;
                            * others start from an even one */
     int given_stage_count;

@@ -1,5 +1,5 @@
-/* Halves of layers, which are sublayers, move from stages of the ranks that work most to those of the ranks that work least, as long as that shortens
- * the step. */
+/* Halves of layers, which are sublayers, move from stages of the ranks that work most to those of the ranks that work
+ * least, as long as that shortens the step. */
 #include <float.h>
 #include <string.h>
 

@@ -146,7 +146,7 @@ static mhp_status create_stage(one_stage *self, mhp_config *config)
     mhp_stage_params params = {
         .model = &config->model,
         .kernels = &self->kernels,
-        .extent = {.sublayer_count = 2 * (int)config->model.num_hidden_layers, .first = true, .last = true},
+        .extent = mhp_stage_whole(&config->model),
         .sequences = (int)config->train.micro_batch_size,
         .length = (int)config->train.sequence_length,
         .threads = (int)config->parallel.threads,

@@ -159,7 +159,7 @@ static mhp_status time_connections(mhp_device *device, mhp_config *config, mhp_r
     mhp_stage_params params = {
         .model = &config->model,
         .kernels = &timed,
-        .extent = {.sublayer_count = 2 * (int)config->model.num_hidden_layers, .first = true, .last = true},
+        .extent = mhp_stage_whole(&config->model),
         .sequences = (int)config->train.micro_batch_size,
         .length = (int)config->train.sequence_length,
         .threads = (int)config->parallel.threads,

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # pipeline.sh [BUILD] [OPTIONS]: the step of a pipeline over this host's cards. A table {residual, hc, mhc} x {1f1b, dualpipe, dualpipev,
-# balanced, tuned}, balanced being dualpipev with the layers that tune finds from its row; what each part of the overlap and each transport gives, for mhc
-# and dualpipev; PyTorch's 1F1B on the same cards, where PyTorch is. Everything goes into a folder: tables.md, rows.tsv, pictures/ of one
-# measured step a row, measured costs. The exit status is 1 if a row failed.
+# balanced, tuned}, balanced being dualpipev with the layers that tune finds from dualpipev's row; what each part of the overlap and each
+# transport gives, for mhc and dualpipev; PyTorch's 1F1B on the same cards, where PyTorch is. Everything goes into a folder: tables.md,
+# rows.tsv, pictures/ of one measured step a row, measured costs. The exit status is 1 if a row failed.
 #
 #   --ranks P             cards in a pipeline (2)
 #   --replicas D          pipelines beside each other (1)
@@ -131,8 +131,8 @@ make_named_rows() {
     for m in ${microbatches//,/ }; do
         for kind in ${connections//,/ }; do
             for schedule in ${schedules//,/ }; do
-                [[ $schedule = tuned || $schedule = balanced ]] || echo "$(name_of "$kind" "$schedule" "$m") model.connections.kind=$kind schedule.kind=$schedule" \
-                    "schedule.microbatches=$m"
+                [[ $schedule = tuned || $schedule = balanced ]] || echo "$(name_of "$kind" "$schedule" "$m")" \
+                    "model.connections.kind=$kind schedule.kind=$schedule schedule.microbatches=$m"
             done
         done
     done
@@ -210,13 +210,17 @@ run_everything() {
     make_named_rows >"$output/named.rows"
     [ "$ablation" = no ] || make_ablation_rows >>"$output/named.rows"
     run_rows "$output/named.rows" --set parallel.transport="$transport"
-    if [[ ,$schedules, == *,tuned,* || ,$schedules, == *,balanced,* ]]; then
+    if [[ ,$schedules, =~ ,(balanced|tuned), ]]; then
         say "tuning"
         : >"$output/tuned.rows"
         for m in ${microbatches//,/ }; do
             for kind in ${connections//,/ }; do
-                [[ ,$schedules, != *,balanced,* ]] || balance_row "$kind" "$m"
-                [[ ,$schedules, != *,tuned,* ]] || tune_row "$kind" "$m"
+                for schedule in ${schedules//,/ }; do
+                    case $schedule in
+                    balanced) balance_row "$kind" "$m" ;;
+                    tuned) tune_row "$kind" "$m" ;;
+                    esac
+                done
             done
         done
         run_rows "$output/tuned.rows" --set parallel.transport="$transport"
