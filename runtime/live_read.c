@@ -13,7 +13,7 @@
 #include "core/memory.h"
 #include "runtime/live_file.h"
 
-enum { TRIES = 50, PAUSE_NS = 1000000, BOOT_ID_MAX = 64, PROC_STAT_MAX = 512 };
+enum { TRIES = 1000, PAUSE_NS = 1000000, BOOT_ID_MAX = 64, PROC_STAT_MAX = 512 };
 
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 
@@ -84,6 +84,11 @@ uint64_t mhp_live_processes(void)
     return stat("/proc/self/ns/pid", &found) == 0 ? (uint64_t)found.st_ino : 0;
 }
 
+typedef union live_bytes {
+    mhp_live_file file;
+    char bytes[MHP_LIVE_BYTES + 1];
+} live_bytes;
+
 static mhp_status check_header(const char *path, const mhp_live_file *file, ssize_t length)
 {
     if (length < 0) {
@@ -131,29 +136,32 @@ static mhp_status check_state(const char *path, const mhp_live_state *state)
     return MHP_OK;
 }
 
-/* MHP_IN_PROGRESS: it changed meanwhile. One byte more is asked for than there should be. */
+/* One byte more is asked for than there should be. */
+static mhp_status read_file(const char *path, int descriptor, live_bytes *bytes_out)
+{
+    ssize_t length = pread(descriptor, bytes_out, sizeof *bytes_out, 0);
+
+    return check_header(path, &bytes_out->file, length);
+}
+
+/* MHP_IN_PROGRESS: it changed meanwhile, or nothing is said yet. Within one read the bytes come in any order, so the sequence is taken from
+ * a read before the state's and from one after it. */
 static mhp_status read_once(const char *path, int descriptor, mhp_live_state *state_out)
 {
-    union {
-        mhp_live_file file;
-        char bytes[MHP_LIVE_BYTES + 1];
-    } first, second;
-    ssize_t length = pread(descriptor, &first, sizeof first.bytes, 0);
+    live_bytes before, found, after;
 
-    MHP_RETURN_IF_ERROR(check_header(path, &first.file, length));
-    length = pread(descriptor, &second, sizeof second.bytes, 0);
-    MHP_RETURN_IF_ERROR(check_header(path, &second.file, length));
-    if (first.file.sequence % 2 != 0 || second.file.sequence != first.file.sequence) {
+    MHP_RETURN_IF_ERROR(read_file(path, descriptor, &before));
+    MHP_RETURN_IF_ERROR(read_file(path, descriptor, &found));
+    MHP_RETURN_IF_ERROR(read_file(path, descriptor, &after));
+    if (before.file.sequence % 2 != 0 || before.file.sequence == 0 || after.file.sequence != before.file.sequence) {
         return MHP_IN_PROGRESS;
     }
-    if (first.file.sequence == 0) {     /* made, but nothing said yet */
-        return MHP_IN_PROGRESS;
-    }
-    MHP_RETURN_IF_ERROR(check_state(path, &first.file.state));
-    *state_out = first.file.state;
+    MHP_RETURN_IF_ERROR(check_state(path, &found.file.state));
+    *state_out = found.file.state;
     return MHP_OK;
 }
 
+/* A machine with more ranks than cores may leave one in the middle of a copy for long. */
 mhp_status mhp_live_read(const char *path, mhp_live_state *state_out)
 {
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);
