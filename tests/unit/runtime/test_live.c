@@ -130,7 +130,9 @@ static void readers_see_no_half(void **state)
 
     (void)state;
     mhp_live_step(live, 0, 0, 0, 0, 0);
-    pause_ms(100);
+    while (isnan(read_rank("live/rank-0").loss)) {
+        pause_ms(1);
+    }
     reader = fork();
     if (reader == 0) {      /* as fast as it can */
         uint64_t end_ns = unix_time_ns() + 1500000000u;
