@@ -120,6 +120,15 @@ background() {
     mapfile -t pids < <(pgrep -P "$mpirun" -x mhcpipe)
 }
 
+# has_done FOLDER STEPS: waits until the run has done so many.
+has_done() {
+    for _ in $(seq 300); do
+        [ "$(grep -c '"step":' "$1/metrics.jsonl")" -ge "$2" ] && return
+        sleep 0.1
+    done
+    fail "no step $2 within 30 s: $(cat out err)"
+}
+
 end_background() {
     status=0
     wait $launcher || status=$?
@@ -162,6 +171,7 @@ grep -q "$done_steps steps done" out || fail "not resumed where it stopped: $(ca
 
 echo "== SIGUSR2 twice: at once"
 background 2 twice --set 'fault=[{kind: slow, rank: 1, step: 10, seconds: 40}]'
+has_done twice 9
 sleep 1
 kill -USR2 "${pids[0]}"
 sleep 1.5
@@ -194,6 +204,7 @@ end_background
 grep -q 'warning: terminated: saves a checkpoint' err || fail "SIGINT was not taken: $(cat out err)"
 ls interrupted/checkpoints/step-*/manifest.json >/dev/null || fail "no checkpoint: $(cat out err)"
 alone impatient --set watch.term_seconds=1000 --set 'fault=[{kind: slow, rank: 0, step: 10, seconds: 40}]'
+has_done impatient 9
 sleep 0.5
 kill -INT $launcher
 sleep 1.3
