@@ -13,7 +13,9 @@
 #include "core/memory.h"
 #include "runtime/live_file.h"
 
-enum { TRIES = 1000, PAUSE_NS = 1000000, BOOT_ID_MAX = 64, PROC_STAT_MAX = 512 };
+/* A second in all: where ranks are more than cores, one may be held up in the middle of a copy for long. */
+enum { TRIES = 1000, PAUSE_NS = 1000000 };
+enum { BOOT_ID_MAX = 64, PROC_STAT_MAX = 512 };
 
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 
@@ -84,11 +86,6 @@ uint64_t mhp_live_processes(void)
     return stat("/proc/self/ns/pid", &found) == 0 ? (uint64_t)found.st_ino : 0;
 }
 
-typedef union live_bytes {
-    mhp_live_file file;
-    char bytes[MHP_LIVE_BYTES + 1];
-} live_bytes;
-
 static mhp_status check_header(const char *path, const mhp_live_file *file, ssize_t length)
 {
     if (length < 0) {
@@ -137,6 +134,11 @@ static mhp_status check_state(const char *path, const mhp_live_state *state)
 }
 
 /* One byte more is asked for than there should be. */
+typedef union live_bytes {
+    mhp_live_file file;
+    char bytes[MHP_LIVE_BYTES + 1];
+} live_bytes;
+
 static mhp_status read_file(const char *path, int descriptor, live_bytes *bytes_out)
 {
     ssize_t length = pread(descriptor, bytes_out, sizeof *bytes_out, 0);
@@ -161,7 +163,6 @@ static mhp_status read_once(const char *path, int descriptor, mhp_live_state *st
     return MHP_OK;
 }
 
-/* A machine with more ranks than cores may leave one in the middle of a copy for long. */
 mhp_status mhp_live_read(const char *path, mhp_live_state *state_out)
 {
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);

@@ -23,6 +23,15 @@ launch() {
     "$here/mpirun.sh" "$ranks" "$mhcpipe" "$@"
 }
 
+# await_steps FOLDER STEPS SECONDS: until the run that writes to out and err has done so many.
+await_steps() {
+    local end=$((SECONDS + $3)) count
+    until count=$(wc -l 2>/dev/null <"$1/metrics.jsonl") && [ "$count" -ge "$2" ]; do
+        [ $SECONDS -le $end ] || fail "no step $2 within $3 s: $(cat out err)"
+        sleep 0.1
+    done
+}
+
 # Documents of words, the same every time.
 make_data() {
     mkdir text

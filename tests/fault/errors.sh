@@ -192,11 +192,7 @@ expect 'vocabulary of 300' "$mhcpipe" generate --model wide/best --prompt x
 echo "== a rank that dies"
 "$here/mpirun.sh" 2 "$mhcpipe" train config.yaml --set train.steps=1000000 --set log.dir=dies >out 2>err &
 launcher=$!
-for _ in $(seq 100); do
-    [ -s dies/metrics.jsonl ] && break
-    sleep 0.1
-done
-[ -s dies/metrics.jsonl ] || fail "no step within 10 s: $(cat err)"
+await_steps dies 1 10
 ranks=$(grep -lz "^log.dir=dies" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | while read -r pid; do
     if [ "$(readlink "/proc/$pid/exe")" = "$mhcpipe" ]; then    # the launcher's command line has it too, and may come last
         echo "$pid"

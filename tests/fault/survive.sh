@@ -111,22 +111,9 @@ background() {
     "$here/mpirun.sh" "$ranks" "$mhcpipe" train config.yaml --set log.dir="$folder" --set parallel.pipeline="$ranks" \
         --set schedule.kind=1f1b --set train.steps=1000000 "$@" >out 2>err &
     launcher=$!
-    for _ in $(seq 300); do
-        [ -s "$folder/metrics.jsonl" ] && break
-        sleep 0.1
-    done
-    [ -s "$folder/metrics.jsonl" ] || fail "no step within 30 s: $(cat out err)"
+    await_steps "$folder" 1 30
     mpirun=$(pgrep -P $launcher -x mpirun)
     mapfile -t pids < <(pgrep -P "$mpirun" -x mhcpipe)
-}
-
-# has_done FOLDER STEPS: waits until the run has done so many.
-has_done() {
-    for _ in $(seq 300); do
-        [ "$(grep -c '"step":' "$1/metrics.jsonl")" -ge "$2" ] && return
-        sleep 0.1
-    done
-    fail "no step $2 within 30 s: $(cat out err)"
 }
 
 end_background() {
@@ -171,7 +158,7 @@ grep -q "$done_steps steps done" out || fail "not resumed where it stopped: $(ca
 
 echo "== SIGUSR2 twice: at once"
 background 2 twice --set 'fault=[{kind: slow, rank: 1, step: 10, seconds: 40}]'
-has_done twice 9
+await_steps twice 9 30
 sleep 1
 kill -USR2 "${pids[0]}"
 sleep 1.5
@@ -189,11 +176,7 @@ alone() {
     env --default-signal=INT OPENBLAS_NUM_THREADS=1 "$mhcpipe" train config.yaml --set log.dir="$folder" --set parallel.pipeline=1 \
         --set schedule.kind=gpipe --set train.steps=1000000 "$@" >out 2>err &
     launcher=$!
-    for _ in $(seq 300); do
-        [ -s "$folder/metrics.jsonl" ] && return
-        sleep 0.1
-    done
-    fail "no step within 30 s: $(cat out err)"
+    await_steps "$folder" 1 30
 }
 
 echo "== SIGINT: as SIGTERM; a second one: at once"
@@ -204,7 +187,7 @@ end_background
 grep -q 'warning: terminated: saves a checkpoint' err || fail "SIGINT was not taken: $(cat out err)"
 ls interrupted/checkpoints/step-*/manifest.json >/dev/null || fail "no checkpoint: $(cat out err)"
 alone impatient --set watch.term_seconds=1000 --set 'fault=[{kind: slow, rank: 0, step: 10, seconds: 40}]'
-has_done impatient 9
+await_steps impatient 9 30
 sleep 0.5
 kill -INT $launcher
 sleep 1.3

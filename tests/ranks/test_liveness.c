@@ -217,7 +217,7 @@ static void a_peer_that_does_not_read_holds_nobody_up(world *w)
     meet(w);
 }
 
-enum { SILENCE_MS = 400 };      /* longer than a rank on a busy machine waits for a core */
+enum { SILENCE_NS = 400000000 };      /* longer than a rank on a busy machine waits for a core */
 
 static void silence_is_measured(world *w)
 {
@@ -225,14 +225,14 @@ static void silence_is_measured(world *w)
 
     open_liveness(w);
     meet(w);
-    usleep(SILENCE_MS * 1000);
-    CHECK(mhp_liveness_silence_ns(w->liveness, other) >= SILENCE_MS * UINT64_C(1000000));
+    usleep(SILENCE_NS / 1000);
+    CHECK(mhp_liveness_silence_ns(w->liveness, other) >= SILENCE_NS);
     mhp_liveness_beat(w->liveness, &beat);
     poll_until(w, &w->beats[other], 1);
-    CHECK(mhp_liveness_silence_ns(w->liveness, other) < SILENCE_MS * UINT64_C(1000000));
-    usleep(SILENCE_MS * 1000);
+    CHECK(mhp_liveness_silence_ns(w->liveness, other) < SILENCE_NS);
+    usleep(SILENCE_NS / 1000);
     mhp_liveness_forgive(w->liveness);
-    CHECK(mhp_liveness_silence_ns(w->liveness, other) < SILENCE_MS * UINT64_C(1000000));
+    CHECK(mhp_liveness_silence_ns(w->liveness, other) < SILENCE_NS);
     CHECK(mhp_liveness_silence_ns(w->liveness, w->rank) == 0);
     meet(w);
     mhp_liveness_close(w->liveness);

@@ -33,6 +33,11 @@ process_of() {
     awk -v rank="$1" '$1 == rank { split($NF, part, ":"); print part[2] }' out
 }
 
+# The step in the last look.
+step_shown() {
+    grep -o 'step [0-9]*' out | head -1 | tr -dc 0-9
+}
+
 echo "== a run that goes on"
 "$here/mpirun.sh" 2 "$mhcpipe" train config.yaml --set train.steps=1000000 --set eval.every=0 >train.out 2>&1 &
 launcher=$!         # the script makes way for the launcher
@@ -40,9 +45,6 @@ trap 'kill "$launcher" 2>/dev/null || true; chmod -R u+w "$work"; rm -rf "$work"
 look_until run 0 'run: running, dualpipe on 2 ranks'
 look_until run 0 '^   1  alive       [(0-9].*MiB'
 look_until run 0 'step [0-9]* of 1000000  loss [0-9.]*  [0-9.k]* tok/s  power '
-step_shown() {
-    grep -o 'step [0-9]*' out | head -1 | tr -dc 0-9
-}
 before=$(step_shown)
 for _ in $(seq 100); do
     sleep 0.1
