@@ -1,5 +1,6 @@
 /* Preloaded before MPI: a rank hangs or dies in one of its calls. MHP_TEST_RANK: which rank; MHP_TEST_CALL: "finalize", or "allgather-N" for
- * its N-th MPI_Iallgather; MHP_TEST_END: "hang" or "kill". */
+ * its N-th MPI_Iallgather; MHP_TEST_END: "hang" or "kill". One that dies in MPI_Finalize does so when the others have come as far: every
+ * rank leaves a file "finalizes.RANK" before the call and "finalized.RANK" behind it. */
 #include <dlfcn.h>
 #include <mpi.h>
 #include <signal.h>
@@ -15,6 +16,33 @@ static int is(const char *variable, const char *value)
     return text && strcmp(text, value) == 0;
 }
 
+static void leave_file(const char *what)
+{
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    char name[64];
+    FILE *file;
+
+    snprintf(name, sizeof name, "%s.%s", what, rank ? rank : "");
+    file = fopen(name, "w");
+    if (file) {
+        fclose(file);
+    }
+}
+
+static void await_others(int own_rank)
+{
+    const char *size = getenv("OMPI_COMM_WORLD_SIZE");
+    char name[64];
+
+    for (int rank = 0; size && rank < atoi(size); rank++) {
+        snprintf(name, sizeof name, "finalizes.%d", rank);
+        while (rank != own_rank && access(name, F_OK) != 0) {
+            usleep(10000);
+        }
+    }
+    usleep(300000);             /* now they most likely wait in MPI_Finalize, which nothing shows */
+}
+
 static void come_to(const char *call)
 {
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
@@ -23,7 +51,7 @@ static void come_to(const char *call)
         return;
     }
     if (is("MHP_TEST_END", "kill")) {
-        usleep(300000);         /* the others have come as far */
+        await_others(atoi(rank));
         kill(getpid(), SIGKILL);
     }
     for (;;) {
@@ -45,10 +73,14 @@ static void find(const char *name, void *function_out)
 int MPI_Finalize(void)
 {
     int (*next)(void);
+    int error;
 
+    leave_file("finalizes");
     come_to("finalize");
     find("MPI_Finalize", &next);
-    return next();
+    error = next();
+    leave_file("finalized");
+    return error;
 }
 
 int MPI_Iallgather(const void *own, int own_count, MPI_Datatype own_type, void *all, int count, MPI_Datatype type, MPI_Comm comm,
