@@ -5,7 +5,9 @@
 #include <jansson.h>
 #include <mpi.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
 #include <yaml.h>
 
@@ -103,7 +105,22 @@ static int run(int argc, char **argv)
     return MHP_EXIT_USAGE;
 }
 
+static bool has_returned;
+
+/* A command's --help ends the process without coming back. */
+static void check_help(void)
+{
+    if (!has_returned && check_output(0) != 0) {
+        _exit(MHP_EXIT_ERROR);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    return check_output(run(argc, argv));
+    int exit_status;
+
+    atexit(check_help);
+    exit_status = run(argc, argv);
+    has_returned = true;
+    return check_output(exit_status);
 }

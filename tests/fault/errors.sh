@@ -172,7 +172,7 @@ if [ -w /dev/full ]; then
     for command in "train config.yaml --dry-run" "train config.yaml ${alone[*]} --set train.steps=2 --set log.dir=unseen --profile 1" \
         "eval config.yaml ${alone[*]} --model unseen/best" "generate --model run/best --prompt x --bytes 2" "report unseen" \
         "checkpoint $step" "diagnose asked" "data info data/words" "data tokenize text -o data/unseen" doctor "plan config.yaml --memory-table" \
-        "check plan.csv" "tune config.yaml --costs costs.yaml --iterations 10" "config config.yaml --print" "config --list" --version --help; do
+        "check plan.csv" "tune config.yaml --costs costs.yaml --iterations 10" "config config.yaml --print" "config --list" --version --help "plan --help"; do
         # shellcheck disable=SC2086
         full $command
         grep -q 'mhcpipe: error: cannot write' err || fail "$command: $(cat err)"
@@ -192,7 +192,7 @@ expect 'vocabulary of 300' "$mhcpipe" generate --model wide/best --prompt x
 echo "== a rank that dies"
 "$here/mpirun.sh" 2 "$mhcpipe" train config.yaml --set train.steps=1000000 --set log.dir=dies >out 2>err &
 launcher=$!
-await_steps dies 1 10
+await_steps dies 1 30
 ranks=$(grep -lz "^log.dir=dies" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | while read -r pid; do
     if [ "$(readlink "/proc/$pid/exe")" = "$mhcpipe" ]; then    # the launcher's command line has it too, and may come last
         echo "$pid"
@@ -204,7 +204,7 @@ SECONDS=0
 status=0
 wait "$launcher" || status=$?
 [ "$status" -ne 0 ] || fail "the launch ended with 0 though a rank was killed"
-[ "$SECONDS" -le 5 ] || fail "the launch ended only $SECONDS s after a rank was killed"
+[ "$SECONDS" -le 15 ] || fail "the launch ended only $SECONDS s after a rank was killed"
 for pid in $ranks; do      # one that is dead but that nobody has waited for is dead
     state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null || echo X)
     [[ "$state" == [ZX] || -z "$state" ]] || fail "rank $pid outlived the launch (state $state)"

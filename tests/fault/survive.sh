@@ -159,14 +159,14 @@ grep -q "$done_steps steps done" out || fail "not resumed where it stopped: $(ca
 echo "== SIGUSR2 twice: at once"
 background 2 twice --set 'fault=[{kind: slow, rank: 1, step: 10, seconds: 40}]'
 await_steps twice 9 30
-sleep 1
+sleep 2
 kill -USR2 "${pids[0]}"
 sleep 1.5
 kill -USR2 "${pids[0]}"
 SECONDS=0
 end_background
 [ "$status" -eq 75 ] || fail "expected status 75, not $status: $(cat out err)"
-[ "$SECONDS" -le 10 ] || fail "the second SIGUSR2 took $SECONDS s: $(cat err)"
+[ "$SECONDS" -le 20 ] || fail "the second SIGUSR2 took $SECONDS s: $(cat err)"
 grep -q 'asked to stop a second time' err || fail "the second SIGUSR2 was not taken: $(cat err)"
 
 # alone FOLDER SETTINGS...: a run of one rank without a launcher, as from a terminal, when it has done a step; its process in `launcher`.
@@ -188,14 +188,14 @@ grep -q 'warning: terminated: saves a checkpoint' err || fail "SIGINT was not ta
 ls interrupted/checkpoints/step-*/manifest.json >/dev/null || fail "no checkpoint: $(cat out err)"
 alone impatient --set watch.term_seconds=1000 --set 'fault=[{kind: slow, rank: 0, step: 10, seconds: 40}]'
 await_steps impatient 9 30
-sleep 0.5
+sleep 2
 kill -INT $launcher
 sleep 1.3
 kill -INT $launcher
 SECONDS=0
 end_background
 [ "$status" -eq 75 ] || fail "expected status 75, not $status: $(cat out err)"
-[ "$SECONDS" -le 5 ] || fail "the second SIGINT took $SECONDS s: $(cat err)"
+[ "$SECONDS" -le 20 ] || fail "the second SIGINT took $SECONDS s: $(cat err)"
 grep -q 'terminated a second time: stops at once' err || fail "the second SIGINT was not taken: $(cat err)"
 
 echo "== SIGTERM of every rank, as Slurm sends it: saves"
