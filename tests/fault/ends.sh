@@ -14,7 +14,7 @@ train() {
     shift
     status=0
     SECONDS=0
-    rm -rf run finalize[sd].*
+    rm -rf run comes.* finalized.*
     "$here/mpirun.sh" "$ranks" env LD_PRELOAD="$preload" "$mhcpipe" train config.yaml --set parallel.pipeline="$ranks" \
         --set train.steps=3 --set eval.every=0 "$@" >out 2>err || status=$?
     took=$SECONDS
@@ -48,14 +48,14 @@ echo "== a rank that hangs before the watchdog looks"
 export MHP_TEST_RANK=1 MHP_TEST_CALL=allgather-2 MHP_TEST_END=hang
 train 2 --set watch.start_seconds=2
 one_error 1 'the launcher and MPI did not bring the ranks together within watch.start_seconds'
-[ "$took" -le 15 ] || fail "ended only after $took s"
+[ "$took" -le 8 ] || fail "ended only after $took s"
 
 echo "== a rank that hangs when the watchdog looks no more"
 export MHP_TEST_CALL=finalize
 train 2 --set watch.silence_seconds=3
 grep -q '^trained 3 steps' out || fail "the run did not come to its end: $(cat out err)"
 one_error 1 'rank 0: the ranks did not leave within 3 s'
-[ "$took" -le 15 ] || fail "ended only after $took s"
+[ "$took" -le 8 ] || fail "ended only after $took s"
 
 echo "== a rank that dies there"
 export MHP_TEST_END=kill
@@ -67,4 +67,4 @@ if [ -e finalized.0 ]; then             # late: MPI no longer waits for one that
 else
     one_error 137 'terminated while the ranks left: one of them may have died'
 fi
-[ "$took" -le 15 ] || fail "ended only after $took s"
+[ "$took" -le 8 ] || fail "ended only after $took s"

@@ -204,7 +204,7 @@ SECONDS=0
 status=0
 wait "$launcher" || status=$?
 [ "$status" -ne 0 ] || fail "the launch ended with 0 though a rank was killed"
-[ "$SECONDS" -le 15 ] || fail "the launch ended only $SECONDS s after a rank was killed"
+[ "$SECONDS" -le 5 ] || fail "the launch ended only $SECONDS s after a rank was killed"
 for pid in $ranks; do      # one that is dead but that nobody has waited for is dead
     state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null || echo X)
     [[ "$state" == [ZX] || -z "$state" ]] || fail "rank $pid outlived the launch (state $state)"

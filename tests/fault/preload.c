@@ -1,6 +1,6 @@
 /* Preloaded before MPI: a rank hangs or dies in one of its calls. MHP_TEST_RANK: which rank; MHP_TEST_CALL: "finalize", or "allgather-N" for
- * its N-th MPI_Iallgather; MHP_TEST_END: "hang" or "kill". One that dies in MPI_Finalize does so when the others have come as far: every
- * rank leaves a file "finalizes.RANK" before the call and "finalized.RANK" behind it. */
+ * its N-th MPI_Iallgather; MHP_TEST_END: "hang" or "kill", the latter when the others have come as far. Every rank leaves a file "comes.RANK"
+ * when it comes to the call, and "finalized.RANK" behind MPI_Finalize. */
 #include <dlfcn.h>
 #include <mpi.h>
 #include <signal.h>
@@ -16,42 +16,48 @@ static int is(const char *variable, const char *value)
     return text && strcmp(text, value) == 0;
 }
 
+static const char *own_rank(void)
+{
+    return getenv("OMPI_COMM_WORLD_RANK");
+}
+
 static void leave_file(const char *what)
 {
-    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
     char name[64];
     FILE *file;
 
-    snprintf(name, sizeof name, "%s.%s", what, rank ? rank : "");
+    snprintf(name, sizeof name, "%s.%s", what, own_rank());
     file = fopen(name, "w");
     if (file) {
         fclose(file);
     }
 }
 
-static void await_others(int own_rank)
+static void await_others(void)
 {
     const char *size = getenv("OMPI_COMM_WORLD_SIZE");
     char name[64];
 
     for (int rank = 0; size && rank < atoi(size); rank++) {
-        snprintf(name, sizeof name, "finalizes.%d", rank);
-        while (rank != own_rank && access(name, F_OK) != 0) {
+        snprintf(name, sizeof name, "comes.%d", rank);
+        while (access(name, F_OK) != 0) {
             usleep(10000);
         }
     }
-    usleep(300000);             /* now they most likely wait in MPI_Finalize, which nothing shows */
+    usleep(300000);             /* now they most likely wait in the call, which nothing shows */
 }
 
 static void come_to(const char *call)
 {
-    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
-
-    if (!rank || !is("MHP_TEST_RANK", rank) || !is("MHP_TEST_CALL", call)) {
+    if (!own_rank() || !is("MHP_TEST_CALL", call)) {
+        return;
+    }
+    leave_file("comes");
+    if (!is("MHP_TEST_RANK", own_rank())) {
         return;
     }
     if (is("MHP_TEST_END", "kill")) {
-        await_others(atoi(rank));
+        await_others();
         kill(getpid(), SIGKILL);
     }
     for (;;) {
@@ -75,11 +81,12 @@ int MPI_Finalize(void)
     int (*next)(void);
     int error;
 
-    leave_file("finalizes");
     come_to("finalize");
     find("MPI_Finalize", &next);
     error = next();
-    leave_file("finalized");
+    if (own_rank()) {
+        leave_file("finalized");
+    }
     return error;
 }
 

@@ -166,7 +166,7 @@ kill -USR2 "${pids[0]}"
 SECONDS=0
 end_background
 [ "$status" -eq 75 ] || fail "expected status 75, not $status: $(cat out err)"
-[ "$SECONDS" -le 20 ] || fail "the second SIGUSR2 took $SECONDS s: $(cat err)"
+[ "$SECONDS" -le 10 ] || fail "the second SIGUSR2 took $SECONDS s: $(cat err)"
 grep -q 'asked to stop a second time' err || fail "the second SIGUSR2 was not taken: $(cat err)"
 
 # alone FOLDER SETTINGS...: a run of one rank without a launcher, as from a terminal, when it has done a step; its process in `launcher`.
@@ -195,7 +195,7 @@ kill -INT $launcher
 SECONDS=0
 end_background
 [ "$status" -eq 75 ] || fail "expected status 75, not $status: $(cat out err)"
-[ "$SECONDS" -le 20 ] || fail "the second SIGINT took $SECONDS s: $(cat err)"
+[ "$SECONDS" -le 5 ] || fail "the second SIGINT took $SECONDS s: $(cat err)"
 grep -q 'terminated a second time: stops at once' err || fail "the second SIGINT was not taken: $(cat err)"
 
 echo "== SIGTERM of every rank, as Slurm sends it: saves"
