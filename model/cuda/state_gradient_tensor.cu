@@ -57,28 +57,51 @@ __device__ __forceinline__ uint32_t transpose(uint32_t pair)
 }
 
 /* fn of the warp's strip as [held][part][WARP][steps] pairs: of step i, coefficients 2 (steps q + i) and the next, of the lane's
- * column. And the norm's weight of the slice. */
+ * column. And the norm's weight of the slice. Eight lanes read a strip's row; half of it is asked for before any of that is used. */
 template <int KIND> __device__ __forceinline__ void hold_weights(const gradient_args &a, float2 *fn, float *weight)
 {
     typedef shape<KIND> S;
+    constexpr int streams = S::held < 2 ? 1 : 2;        /* at a time */
+    constexpr int rounds = streams * S::steps;          /* of four pairs of rows */
     int own = (int)(blockIdx.x * SLICE + threadIdx.x);
-    int begin = own / STRIP * STRIP;
+    int within = (int)threadIdx.x % 8 * 4;              /* the first of four columns */
+    int column = own / STRIP * STRIP + within;
     size_t width = (size_t)S::held * (size_t)a.hidden;
+    float of_weight = own < a.hidden ? __ldg(a.weight + own) : 0;
 
-#pragma unroll 16
-    for (int i = (int)threadIdx.x % WARP; i < S::fragments; i += WARP) {
-        int step = i % S::steps;
-        int lane = i / S::steps % WARP;
-        int part = i / S::steps / WARP % PARTS;
-        int stream = i / S::steps / WARP / PARTS;
-        int column = begin + lane / 8 * 8 + part * 2 + lane / 4 % 2;
-        int p = (lane % 4 * S::steps + step) * 2;
-        const float *from = a.fn + (size_t)p * width + (size_t)stream * (size_t)a.hidden + column;
-        bool valid = column < a.hidden && p < S::projections;       /* projections are even */
+#pragma unroll 1
+    for (int first = 0; first < S::held; first += streams) {
+        float row[rounds][2][4];
 
-        fn[i] = valid ? make_float2(tf32(__ldg(from)), tf32(__ldg(from + width))) : make_float2(0, 0);
+#pragma unroll
+        for (int r = 0; r < rounds; r++) {
+            int p = (r % S::steps * 4 + (int)threadIdx.x % WARP / 8) * 2;
+            const float *from = a.fn + (size_t)p * width + (size_t)(first + r / S::steps) * (size_t)a.hidden + column;
+            bool valid = column < a.hidden && p < S::projections;       /* projections are even */
+
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                float4 piece = valid ? __ldg((const float4 *)(from + (size_t)k * width)) : make_float4(0, 0, 0, 0);
+
+                row[r][k][0] = piece.x;
+                row[r][k][1] = piece.y;
+                row[r][k][2] = piece.z;
+                row[r][k][3] = piece.w;
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < rounds; r++) {
+            int pair = r % S::steps * 4 + (int)threadIdx.x % WARP / 8;  /* steps q + i */
+
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                float2 *part = fn + ((first + r / S::steps) * PARTS + (within + k) % 8 / 2) * WARP * S::steps;
+
+                part[(within / 8 * 8 + k % 2 * 4) * S::steps + pair] = make_float2(tf32(row[r][0][k]), tf32(row[r][1][k]));
+            }
+        }
     }
-    weight[threadIdx.x] = own < a.hidden ? __ldg(a.weight + own) : 0;
+    weight[threadIdx.x] = of_weight;
 }
 
 /* Starts a tile's copies of an array of streams, and of one without them, into this thread's slots, WARP apart: [2][STREAMS (+ 1)]. */
