@@ -71,22 +71,16 @@ template <int KIND> __device__ __forceinline__ void hold_weights(const gradient_
 
 #pragma unroll 1
     for (int first = 0; first < S::held; first += streams) {
-        float row[rounds][2][4];
+        float row[rounds][2][4] = {};
 
 #pragma unroll
         for (int r = 0; r < rounds; r++) {
             int p = (r % S::steps * 4 + (int)threadIdx.x % WARP / 8) * 2;
             const float *from = a.fn + (size_t)p * width + (size_t)(first + r / S::steps) * (size_t)a.hidden + column;
-            bool valid = column < a.hidden && p < S::projections;       /* projections are even */
 
-#pragma unroll
-            for (int k = 0; k < 2; k++) {
-                float4 piece = valid ? __ldg((const float4 *)(from + (size_t)k * width)) : make_float4(0, 0, 0, 0);
-
-                row[r][k][0] = piece.x;
-                row[r][k][1] = piece.y;
-                row[r][k][2] = piece.z;
-                row[r][k][3] = piece.w;
+            if (column < a.hidden && p < S::projections) {          /* projections are even */
+                load_full<4>(from, row[r][0]);
+                load_full<4>(from + width, row[r][1]);
             }
         }
 #pragma unroll
