@@ -454,7 +454,7 @@ static void launch_behind(void (*kernel)(P...), dim3 grid, int threads, size_t b
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
     config.attrs = &early;
-    config.numAttrs = mhp_cuda_begins_early((const void *)kernel) ? 1 : 0;
+    config.numAttrs = mhp_cuda_has_90((const void *)kernel) ? 1 : 0;
     (void)cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 

@@ -48,9 +48,9 @@ static inline bool mhp_cuda_serves_four(void)
 /* As if it were no more than `bytes`; 0 takes that back. For tests of what smaller cards get, while no other thread submits. */
 void mhp_cuda_limit_shared(int bytes);
 
-/* Whether kernels contain the wait that lets them begin before the kernel in front is done: what is loaded was compiled for compute
- * capability 9.0 or later. `kernel` is one of this build's, which are compiled alike. */
-bool mhp_cuda_begins_early(const void *kernel);
+/* Whether what is loaded was compiled for compute capability 9.0 or later, so that kernels contain the wait that lets them begin before
+ * the kernel in front is done, and copies of boxes. `kernel` is one of this build's, which are compiled alike. */
+bool mhp_cuda_has_90(const void *kernel);
 
 /* NULL if there are none for this element type, or in this build. */
 const mhp_kernels *mhp_cuda_kernels(mhp_dtype dtype);

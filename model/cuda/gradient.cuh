@@ -61,6 +61,8 @@ template <typename T> mhp_status coefficient_gradient(cudaStream_t stream, int k
 template <typename T> mhp_status state_gradient(cudaStream_t stream, int kind, gradient_args *a);
 /* Four streams in bf16, mhc or hc; with merge.dy, and the slices' parts of merge.dpost and merge.dcomb, where it is not NULL. */
 mhp_status state_gradient_tensor(cudaStream_t stream, int kind, gradient_args *a);
+/* Whether this card and this build have what it needs. */
+bool state_gradient_tensor_serves(void);
 
 /* target[i] += sum over parts of part[row * stride + i]; with `overwrite` = instead. */
 typedef struct part_sum {

@@ -54,7 +54,7 @@ void mhp_cuda_limit_shared(int bytes)
     shared_limit = bytes;
 }
 
-bool mhp_cuda_begins_early(const void *kernel)
+bool mhp_cuda_has_90(const void *kernel)
 {
     static _Atomic int known;           /* the virtual architecture's number; writing it twice writes the same */
     int version = known;

@@ -153,7 +153,7 @@ template <typename T> bool on_tensor_cores(int, int)
 
 template <> bool on_tensor_cores<bf16>(int kind, int streams)
 {
-    return kind != GRADIENT_HEAD && streams == 4 && mhp_cuda_serves_four();
+    return kind != GRADIENT_HEAD && streams == 4 && state_gradient_tensor_serves();
 }
 
 template <typename T> mhp_status gradient(cudaStream_t stream, int kind, gradient_args *a)

@@ -1,14 +1,14 @@
 /* dx of four streams in bf16 with the parts of dfn and dweight, everything read once and written once.
  *
  * A warp keeps 32 columns of all streams and goes through tiles of 16 tokens; a thread has 8 columns of two tokens, 16 bytes at a time.
- * Each thread copies its own 16 bytes of the next tile into shared memory, each piece as soon as that of this tile is in registers, so
- * that a copy has a whole tile's time.
+ * A warp asks for the boxes of its next tile, each as soon as that of this tile is in registers, so that a box has a whole tile's time.
  * fn^T du runs on tensor cores in TF32 with the columns permuted so that the result falls where the thread's columns are. The same
  * registers of x, transposed 8 by 8 between lanes, are the operand of dfn's product over tokens, whose sums stay in registers until the
  * end; du goes into it as the sum of two bf16.
  *
  * JOINED: dx is the gradient of what the sublayer in front merged. While it is in registers, rounded as it is written, it makes that
  * merge's gradient too: dy, and the slice's part of every token's dots. */
+#include "model/cuda/boxes.cuh"
 #include "model/cuda/gradient.cuh"
 
 namespace {
@@ -21,8 +21,10 @@ enum {
     SLICE = GRADIENT_SLICE,     /* columns of a block */
     TILE = 16,
     PARTS = STRIP / 8,          /* products that make a strip's columns */
-    SLOTS_OF_G = 2 * (STREAMS + 1),                 /* where a thread's copies of g begin, behind x and what came back */
-    SLOTS_IN_FRONT = SLOTS_OF_G + 2 * STREAMS,      /* and those of the sublayer in front: x and y */
+    BOX = 2,                    /* slots of a thread, of 16 bytes, in the box of a stream */
+    BOX_BYTES = BOX * WARP * 16,
+    SLOTS_OF_G = BOX * (STREAMS + 1),               /* where g begins, behind x and what came back */
+    SLOTS_IN_FRONT = SLOTS_OF_G + BOX * STREAMS,    /* and the sublayer in front: x and y */
     RECORD_PIECES = RECORD / 4,
     KEPT = TILE * (RECORD + STREAMS),               /* floats of a tile: records, then post of the sublayer in front */
 };
@@ -40,12 +42,24 @@ template <int KIND> struct shape {
 
 /* Where things begin in shared memory, in pieces of 16 bytes. */
 template <int KIND, bool JOINED> struct room {
-    static constexpr int slots = SLOTS_IN_FRONT + (JOINED ? 2 * (STREAMS + 1) : 0);             /* of a thread: [WARPS][slots][WARP] */
+    static constexpr int slots = SLOTS_IN_FRONT + (JOINED ? BOX * (STREAMS + 1) : 0);           /* of a thread: [WARPS][slots][WARP] */
     static constexpr int fn = WARPS * slots * WARP;                                             /* [WARPS][fragments] */
     static constexpr int kept = fn + WARPS * shape<KIND>::fragments / 2;                        /* [2][KEPT] */
     static constexpr int weight = kept + 2 * KEPT / 4;                                          /* [SLICE] */
     static constexpr int dots = weight + SLICE / 4;                                             /* [WARPS][TILE][GRADIENT_DOTS] */
-    static constexpr int bytes = 16 * (dots + (JOINED ? WARPS * TILE * GRADIENT_DOTS / 4 : 0));
+    static constexpr int barriers = dots + (JOINED ? WARPS * TILE * GRADIENT_DOTS / 4 : 0);     /* [WARPS] sets of them */
+    static constexpr int bytes = 16 * barriers + WARPS * (int)sizeof(uint64_t[3]);
+};
+
+/* Boxes of a strip and a tile. */
+struct strip_boxes {
+    CUtensorMap x, incoming, g;
+    CUtensorMap x_in_front, y_in_front;         /* joined */
+};
+
+/* A warp's barriers, each for what is asked for together. */
+struct box_barriers {
+    uint64_t mix, g, front;
 };
 
 __device__ __forceinline__ uint32_t transpose(uint32_t pair)
@@ -57,57 +71,45 @@ __device__ __forceinline__ uint32_t transpose(uint32_t pair)
 }
 
 /* fn of the warp's strip as [held][part][WARP][steps] pairs: of step i, coefficients 2 (steps q + i) and the next, of the lane's
- * column. And the norm's weight of the slice. */
+ * column. And the norm's weight of the slice. Eight lanes read a strip's row; half of it is asked for before any of that is used. */
 template <int KIND> __device__ __forceinline__ void hold_weights(const gradient_args &a, float2 *fn, float *weight)
 {
     typedef shape<KIND> S;
+    constexpr int streams = S::held < 2 ? 1 : 2;        /* at a time */
+    constexpr int rounds = streams * S::steps;          /* of four pairs of rows */
     int own = (int)(blockIdx.x * SLICE + threadIdx.x);
-    int begin = own / STRIP * STRIP;
+    int within = (int)threadIdx.x % 8 * 4;              /* the first of four columns */
+    int column = own / STRIP * STRIP + within;
     size_t width = (size_t)S::held * (size_t)a.hidden;
+    float of_weight = own < a.hidden ? __ldg(a.weight + own) : 0;
 
-#pragma unroll 16
-    for (int i = (int)threadIdx.x % WARP; i < S::fragments; i += WARP) {
-        int step = i % S::steps;
-        int lane = i / S::steps % WARP;
-        int part = i / S::steps / WARP % PARTS;
-        int stream = i / S::steps / WARP / PARTS;
-        int column = begin + lane / 8 * 8 + part * 2 + lane / 4 % 2;
-        int p = (lane % 4 * S::steps + step) * 2;
-        const float *from = a.fn + (size_t)p * width + (size_t)stream * (size_t)a.hidden + column;
-        bool valid = column < a.hidden && p < S::projections;       /* projections are even */
-
-        fn[i] = valid ? make_float2(tf32(__ldg(from)), tf32(__ldg(from + width))) : make_float2(0, 0);
-    }
-    weight[threadIdx.x] = own < a.hidden ? __ldg(a.weight + own) : 0;
-}
-
-/* Starts a tile's copies of an array of streams, and of one without them, into this thread's slots, WARP apart: [2][STREAMS (+ 1)]. */
-template <bool ROW>
-__device__ __forceinline__ void start_rows(const gradient_args &a, uint4 *slots, const void *streams, const void *row, int tile,
-                                           int column)
-{
-    constexpr int width = STREAMS + (ROW ? 1 : 0);
-    size_t hidden = (size_t)a.hidden;
-    bool valid = column < a.hidden;
+#pragma unroll 1
+    for (int first = 0; first < S::held; first += streams) {
+        float row[rounds][2][4] = {};
 
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        size_t t = (size_t)min(tile * TILE + (int)threadIdx.x % WARP / 4 + half * 8, a.tokens - 1);
-        size_t within = valid ? (size_t)column : 0;
+        for (int r = 0; r < rounds; r++) {
+            int p = (r % S::steps * 4 + (int)threadIdx.x % WARP / 8) * 2;
+            const float *from = a.fn + (size_t)p * width + (size_t)(first + r / S::steps) * (size_t)a.hidden + column;
+
+            if (column < a.hidden && p < S::projections) {          /* projections are even */
+                load_full<4>(from, row[r][0]);
+                load_full<4>(from + width, row[r][1]);
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < rounds; r++) {
+            int pair = r % S::steps * 4 + (int)threadIdx.x % WARP / 8;  /* steps q + i */
 
 #pragma unroll
-        for (int j = 0; j < STREAMS; j++) {
-            copy16(slots + (half * width + j) * WARP, (const bf16 *)streams + (t * STREAMS + (size_t)j) * hidden + within, valid);
-        }
-        if (ROW) {
-            copy16(slots + (half * width + STREAMS) * WARP, (const bf16 *)row + t * hidden + within, valid);
+            for (int k = 0; k < 4; k++) {
+                float2 *part = fn + ((first + r / S::steps) * PARTS + (within + k) % 8 / 2) * WARP * S::steps;
+
+                part[(within / 8 * 8 + k % 2 * 4) * S::steps + pair] = make_float2(tf32(row[r][0][k]), tf32(row[r][1][k]));
+            }
         }
     }
-}
-
-__device__ __forceinline__ void end_group(void)
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    weight[threadIdx.x] = of_weight;
 }
 
 /* The block's copies of what the tile's tokens have of their own; 0 for those that are not there. */
@@ -124,37 +126,19 @@ template <bool JOINED> __device__ __forceinline__ void start_records(const gradi
     }
 }
 
-/* A tile's copies go in groups, in this order; a group is empty where `tile` is negative. Waiting for one leaves those behind it, of
- * this tile and the next, under way. */
-template <bool JOINED>
-__device__ __forceinline__ void start_mix(const gradient_args &a, uint4 *slots, uint4 *kept, int tile, int column)
+/* Asks for the warp's boxes of a tile, by one lane, as soon as all lanes are done with those before: of an array of streams, and of one
+ * without them unless it is NULL. Nothing where `tile` is negative. */
+__device__ __forceinline__ void start_boxes(const CUtensorMap *streams, const CUtensorMap *row, uint4 *slots, uint64_t *barrier, int tile,
+                                            int column)
 {
-    if (tile >= 0) {
-        start_rows<true>(a, slots, a.x, a.incoming, tile, column);
-        start_records<JOINED>(a, kept, tile * TILE);
+    __syncwarp();
+    if (threadIdx.x % WARP == 0 && tile >= 0) {
+        expect_bytes(barrier, BOX_BYTES * (STREAMS + (row ? 1 : 0)));
+        load_box(streams, column, tile * TILE, slots, barrier);
+        if (row) {
+            load_box(row, column, tile * TILE, slots + BOX * STREAMS * WARP, barrier);
+        }
     }
-    end_group();
-}
-
-__device__ __forceinline__ void start_g(const gradient_args &a, uint4 *slots, int tile, int column)
-{
-    if (tile >= 0) {
-        start_rows<false>(a, slots + SLOTS_OF_G * WARP, a.g, NULL, tile, column);
-    }
-    end_group();
-}
-
-__device__ __forceinline__ void start_front(const gradient_args &a, uint4 *slots, int tile, int column)
-{
-    if (tile >= 0) {
-        start_rows<true>(a, slots + SLOTS_IN_FRONT * WARP, a.merge.x, a.merge.y, tile, column);
-    }
-    end_group();
-}
-
-template <bool JOINED> __device__ __forceinline__ void await_group(void)
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(JOINED ? 2 : 1) : "memory");
 }
 
 /* What a warp holds of a tile: a thread's 8 columns of tokens row and row + 8. */
@@ -185,14 +169,14 @@ __device__ __forceinline__ void take_tile(const gradient_args &a, const uint4 *s
         in->valid[half] = column < a.hidden && row + half * 8 < a.tokens;
 #pragma unroll
         for (int j = 0; j < STREAMS; j++) {
-            in->x[half][j] = slots[(half * (STREAMS + 1) + j) * WARP];
+            in->x[half][j] = slots[(j * BOX + half) * WARP];
             unpack(in->x[half][j], value);
 #pragma unroll
             for (int i = 0; i < 8; i++) {
                 z[i] = fmaf(of_stream[j], value[i], z[i]);
             }
         }
-        unpack(slots[(half * (STREAMS + 1) + STREAMS) * WARP], value);
+        unpack(slots[(STREAMS * BOX + half) * WARP], value);
 #pragma unroll
         for (int i = 0; i < 8; i += 4) {
             float4 w = *(const float4 *)(weight + i);
@@ -325,7 +309,7 @@ __device__ __forceinline__ void write_stream(const gradient_args &a, tile *in, c
         }
 #pragma unroll
         for (int k = 0; k < STREAMS; k++) {
-            unpack(of_g[(half * STREAMS + k) * WARP], value);
+            unpack(of_g[(k * BOX + half) * WARP], value);
 #pragma unroll
             for (int i = 0; i < 8; i++) {
                 sum[i] = fmaf(comb[k], value[i], sum[i]);
@@ -349,7 +333,7 @@ __device__ __forceinline__ void merge_token(const gradient_args &a, const tile &
     float grad[STREAMS][8], value[8], sum[8];
     float dot[GRADIENT_DOTS] = {};
 
-    unpack(in_front[(half * (STREAMS + 1) + STREAMS) * WARP], value);
+    unpack(in_front[(STREAMS * BOX + half) * WARP], value);
 #pragma unroll
     for (int k = 0; k < STREAMS; k++) {
         unpack(in.x[half][k], grad[k]);
@@ -364,7 +348,7 @@ __device__ __forceinline__ void merge_token(const gradient_args &a, const tile &
     }
 #pragma unroll
     for (int j = 0; j < STREAMS; j++) {
-        unpack(in_front[(half * (STREAMS + 1) + j) * WARP], value);
+        unpack(in_front[(j * BOX + half) * WARP], value);
 #pragma unroll
         for (int k = 0; k < STREAMS; k++) {
 #pragma unroll
@@ -464,48 +448,63 @@ __device__ __forceinline__ void write_parts(const gradient_args &a, int begin, f
 }
 
 /* Grid (slices of columns, groups of tokens); groups go backwards, the last states read before are still in the L2 cache. */
-template <int KIND, bool JOINED> __global__ void __launch_bounds__(THREADS, 1) state_gradient_kernel(gradient_args a)
+template <int KIND, bool JOINED>
+__global__ void __launch_bounds__(THREADS, 1)
+    state_gradient_kernel(const __grid_constant__ gradient_args a, const __grid_constant__ strip_boxes boxes)
 {
     typedef shape<KIND> S;
     typedef room<KIND, JOINED> R;
-    extern __shared__ uint4 shared[];
+    extern __shared__ __align__(128) uint4 shared[];
     int warp = (int)threadIdx.x / WARP;
     int lane = (int)threadIdx.x % WARP;
     int begin = (int)blockIdx.x * SLICE + warp * STRIP;
     int column = begin + lane % 4 * 8;
-    uint4 *slots = shared + warp * R::slots * WARP + lane;
+    uint4 *box = shared + warp * R::slots * WARP;
+    const uint4 *slots = box + lane;
     float2 *share = (float2 *)(shared + R::fn) + warp * S::fragments;        /* of fn */
     const float2 *fn = share + lane * S::steps;
     uint4 *kept = shared + R::kept;
     float *weight = (float *)(shared + R::weight);
     float *dots = (float *)(shared + R::dots);
+    box_barriers *barriers = (box_barriers *)(shared + R::barriers) + warp;
     int i = (a.tokens + TILE - 1) / TILE - 1 - (int)blockIdx.y;
     float dfn[S::held][2][S::steps][4] = {};
     float dweight[8] = {};
     int turn = 0;               /* where `kept` is of this tile */
 
-    start_mix<JOINED>(a, slots, kept, i, column);
-    start_g(a, slots, i, column);
+    if (lane == 0) {
+        make_barrier(&barriers->mix, 1);
+        make_barrier(&barriers->g, 1);
+        make_barrier(&barriers->front, 1);
+        barriers_made();
+    }
+    start_boxes(&boxes.x, &boxes.incoming, box, &barriers->mix, i, begin);
+    start_records<JOINED>(a, kept, i * TILE);
+    start_boxes(&boxes.g, NULL, box + SLOTS_OF_G * WARP, &barriers->g, i, begin);
     if (JOINED) {
-        start_front(a, slots, i, column);
+        start_boxes(&boxes.x_in_front, &boxes.y_in_front, box + SLOTS_IN_FRONT * WARP, &barriers->front, i, begin);
     }
     hold_weights<KIND>(a, share, weight);
     weight += warp * STRIP + lane % 4 * 8;
-    for (; i >= 0; i -= (int)gridDim.y, turn = KEPT / 4 - turn) {
+    for (int count = 0; i >= 0; i -= (int)gridDim.y, turn = KEPT / 4 - turn, count++) {
         const float *of_tile = (const float *)(kept + turn);
         int next = i - (int)gridDim.y;
         float du[S::steps][4];
         tile in;
 
-        await_group<JOINED>();
-        __syncthreads();
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        __syncthreads();                /* the records are there, and the dots of the tile before */
         if (JOINED) {
             write_dots(a, dots, i + (int)gridDim.y);
         }
+        await_turn(&barriers->mix, count);
         take_tile(a, slots, of_tile, i * TILE + lane / 4, column, weight, &in, dweight);
-        start_mix<JOINED>(a, slots, kept + KEPT / 4 - turn, next, column);
+        start_boxes(&boxes.x, &boxes.incoming, box, &barriers->mix, next, begin);
+        if (next >= 0) {
+            start_records<JOINED>(a, kept + KEPT / 4 - turn, next * TILE);
+        }
         add_weight_gradient<KIND>(in, of_tile, dfn);
-        await_group<JOINED>();
+        await_turn(&barriers->g, count);
 #pragma unroll
         for (int j = 0; j < STREAMS; j++) {
             if (j < S::rows) {
@@ -514,12 +513,12 @@ template <int KIND, bool JOINED> __global__ void __launch_bounds__(THREADS, 1) s
             write_stream<KIND>(a, &in, fn, slots + SLOTS_OF_G * WARP, du, j, column);
             __syncwarp();               /* keeps the streams' work apart: registers would not hold more of it at once */
         }
-        start_g(a, slots, next, column);
+        start_boxes(&boxes.g, NULL, box + SLOTS_OF_G * WARP, &barriers->g, next, begin);
         if (JOINED) {
-            await_group<JOINED>();
+            await_turn(&barriers->front, count);
             __syncthreads();            /* the dots of the tile before are read */
             merge_tile(a, in, slots + SLOTS_IN_FRONT * WARP, of_tile + TILE * RECORD, column, dots + warp * TILE * GRADIENT_DOTS);
-            start_front(a, slots, next, column);
+            start_boxes(&boxes.x_in_front, &boxes.y_in_front, box + SLOTS_IN_FRONT * WARP, &barriers->front, next, begin);
         }
     }
     if (JOINED) {
@@ -529,16 +528,32 @@ template <int KIND, bool JOINED> __global__ void __launch_bounds__(THREADS, 1) s
     write_parts<KIND>(a, begin, (float *)share, dfn, dweight);
 }
 
+/* The boxes that warps take of an array [tokens, streams, hidden]. */
+mhp_status map_boxes(const gradient_args *a, const void *state, int streams, CUtensorMap *map_out)
+{
+    mhp_cuda_boxes boxes = {state, a->tokens, streams, a->hidden, STRIP, TILE};
+
+    return mhp_cuda_tensor_map(&boxes, map_out);
+}
+
 template <int KIND, bool JOINED> mhp_status launch(cudaStream_t stream, gradient_args *a)
 {
     constexpr int bytes = room<KIND, JOINED>::bytes;
     static_assert(bytes <= MHP_CUDA_SHARED_OF_H100, "a block has no more");
+    strip_boxes boxes = {};
     dim3 grid;
 
+    MHP_RETURN_IF_ERROR(map_boxes(a, a->x, STREAMS, &boxes.x));
+    MHP_RETURN_IF_ERROR(map_boxes(a, a->incoming, 1, &boxes.incoming));
+    MHP_RETURN_IF_ERROR(map_boxes(a, a->g, STREAMS, &boxes.g));
+    if (JOINED) {
+        MHP_RETURN_IF_ERROR(map_boxes(a, a->merge.x, STREAMS, &boxes.x_in_front));
+        MHP_RETURN_IF_ERROR(map_boxes(a, a->merge.y, 1, &boxes.y_in_front));
+    }
     a->groups = gradient_groups(a->tokens, a->hidden, true);
     grid = dim3((unsigned)ceil_div(a->hidden, SLICE), (unsigned)a->groups);
     cudaFuncSetAttribute(state_gradient_kernel<KIND, JOINED>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    state_gradient_kernel<KIND, JOINED><<<grid, THREADS, (size_t)bytes, stream>>>(*a);
+    state_gradient_kernel<KIND, JOINED><<<grid, THREADS, (size_t)bytes, stream>>>(*a, boxes);
     return mhp_cuda_launched(JOINED ? "state_gradient joined" : "state_gradient");
 }
 
@@ -547,6 +562,11 @@ template <int KIND> mhp_status launch_kind(cudaStream_t stream, gradient_args *a
     return a->merge.dy ? launch<KIND, true>(stream, a) : launch<KIND, false>(stream, a);
 }
 
+}
+
+bool state_gradient_tensor_serves(void)
+{
+    return mhp_cuda_serves_four() && mhp_cuda_has_90((const void *)state_gradient_kernel<GRADIENT_MHC, false>);
 }
 
 mhp_status state_gradient_tensor(cudaStream_t stream, int kind, gradient_args *a)
