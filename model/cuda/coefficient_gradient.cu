@@ -362,7 +362,7 @@ __global__ void __maxnreg__(N <= 4 ? 80 : 112) coefficient_gradient_kernel(gradi
 
 template <typename T, int N, int KIND> mhp_status launch(cudaStream_t stream, gradient_args *a)
 {
-    int threads = row_threads(a->hidden, width_of<T, N>::value) + WARP;
+    int threads = row_threads(a->hidden, width_of<T, N>::value, 2) + WARP;
     int of_token = (threads / WARP - 1) * dots<N, KIND>::count;
     int history = KIND == GRADIENT_MHC ? (2 * a->iterations - 1) * N * WARP : 0;
     int kept = fetched<N, KIND>::count * WARP + history;

@@ -411,8 +411,9 @@ static inline int max_of(int a, int b)
     return a > b ? a : b;
 }
 
-/* Threads that share a row of `hidden` elements, V at once, about two chunks each: the number of warps that leaves fewest idle. */
-static inline int row_threads(int hidden, int width)
+/* Threads that share a row of `hidden` elements, V at once, about `wanted` chunks each (1 or 2): the number of warps that leaves fewest
+ * idle. */
+static inline int row_threads(int hidden, int width, int wanted)
 {
     int chunks = hidden / width;
     int best = WARP;
@@ -420,7 +421,7 @@ static inline int row_threads(int hidden, int width)
 
     for (int threads = WARP; threads <= ROW_THREADS_MAX; threads += WARP) {
         int rounds = ceil_div(chunks, threads);
-        int cost = rounds * threads - chunks + (rounds == 2 ? 0 : rounds == 1 ? chunks / 8 : chunks * (rounds - 2) / 2);
+        int cost = rounds * threads - chunks + (rounds == wanted ? 0 : rounds <= 2 ? chunks / 8 : chunks * (rounds - 2) / 2);
 
         if (cost < best_cost) {
             best_cost = cost;

@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(512) merge_gradient_kernel(mhp_merge_gradient_
 template <typename T, int N> mhp_status launch_merge_gradient(cudaStream_t stream, const mhp_merge_gradient_args *args)
 {
     typedef dots<T, N> D;
-    int threads = row_threads(args->hidden, width_of<T, N>::value);
+    int threads = row_threads(args->hidden, width_of<T, N>::value, 1);
     int parts = D::sliced ? ceil_div(args->hidden, D::columns) : threads / WARP;
     size_t bytes = sizeof(float) * (size_t)(BLOCK_TOKENS * parts * D::groups * WARP);
 

@@ -276,7 +276,7 @@ template <typename T, int N, int KIND> __global__ void __launch_bounds__(544) mi
 template <typename T, int N, int KIND> mhp_status launch_mix(cudaStream_t stream, mix_args a)
 {
     typedef shape<N, KIND> S;
-    int threads = row_threads(a.hidden, width_of<T, N>::value) + WARP;
+    int threads = row_threads(a.hidden, width_of<T, N>::value, 2) + WARP;
     size_t bytes = 8 * 1024;
 
     a.block_tokens = block_tokens(mix_kernel<T, N, KIND>, a.tokens, threads, bytes);
@@ -382,9 +382,9 @@ template <typename T, int N> __global__ void __launch_bounds__(512) merge_kernel
 
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            x[j] = load_once<T, V>((const T *)a.x + (t * N + (size_t)j) * hidden + column);
+            x[j] = load_raw<T, V>((const T *)a.x + (t * N + (size_t)j) * hidden + column);
         }
-        y = load_once<T, V>((const T *)a.y + t * hidden + column);
+        y = load_raw<T, V>((const T *)a.y + t * hidden + column);
         merge_chunk<T, N, V>(x, y, (const float *)a.comb + t * (N * N), (const float *)a.post + t * N, x);
 #pragma unroll
         for (int j = 0; j < N; j++) {
@@ -395,7 +395,7 @@ template <typename T, int N> __global__ void __launch_bounds__(512) merge_kernel
 
 template <typename T, int N> mhp_status launch_merge(cudaStream_t stream, const mhp_merge_args *args)
 {
-    int threads = row_threads(args->hidden, width_of<T, N>::value);
+    int threads = row_threads(args->hidden, width_of<T, N>::value, 1);
 
     launch_behind(merge_kernel<T, N>, dim3((unsigned)args->tokens), threads, 0, stream, *args);
     return mhp_cuda_launched("merge");
