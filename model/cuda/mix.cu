@@ -368,7 +368,8 @@ template <typename T> mhp_status mix(void *native, const void *argument)
     return is_four<T>(args) ? mix_four((cudaStream_t)native, NULL, args) : mix_of<T>((cudaStream_t)native, args);
 }
 
-/* x_next, a block for a token. */
+/* x_next, a block for a token, each thread one chunk of its row where the block is large enough. Loads are plain: with those that mark lines
+ * as first to leave the L2 cache it takes 2 % longer. */
 template <typename T, int N> __global__ void __launch_bounds__(512) merge_kernel(const __grid_constant__ mhp_merge_args a)
 {
     constexpr int V = width_of<T, N>::value;

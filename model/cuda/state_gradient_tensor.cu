@@ -62,6 +62,14 @@ struct box_barriers {
     uint64_t mix, g, front;
 };
 
+__device__ __forceinline__ void make_barriers(box_barriers *barriers)
+{
+    make_barrier(&barriers->mix, 1);
+    make_barrier(&barriers->g, 1);
+    make_barrier(&barriers->front, 1);
+    barriers_made();
+}
+
 __device__ __forceinline__ uint32_t transpose(uint32_t pair)
 {
     uint32_t result;
@@ -322,6 +330,23 @@ __device__ __forceinline__ void write_stream(const gradient_args &a, tile *in, c
     }
 }
 
+/* dx of all streams. */
+template <int KIND>
+__device__ __forceinline__ void write_tile(const gradient_args &a, tile *in, const float2 *fn, const uint4 *of_g, int column)
+{
+    typedef shape<KIND> S;
+    float du[S::steps][4];
+
+#pragma unroll
+    for (int j = 0; j < STREAMS; j++) {
+        if (j < S::rows) {
+            load_du<KIND>(*in, j, du);
+        }
+        write_stream<KIND>(a, in, fn, of_g, du, j, column);
+        __syncwarp();           /* keeps the streams' work apart: registers would not hold more of it at once */
+    }
+}
+
 /* Of a token, the gradient of the merge in front: dy, and the dots of the warp's columns into `part` [TILE][GRADIENT_DOTS].
  * `in` has dx. */
 __device__ __forceinline__ void merge_token(const gradient_args &a, const tile &in, const uint4 *in_front, const float *posts,
@@ -473,10 +498,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     int turn = 0;               /* where `kept` is of this tile */
 
     if (lane == 0) {
-        make_barrier(&barriers->mix, 1);
-        make_barrier(&barriers->g, 1);
-        make_barrier(&barriers->front, 1);
-        barriers_made();
+        make_barriers(barriers);
     }
     start_boxes(&boxes.x, &boxes.incoming, box, &barriers->mix, i, begin);
     start_records<JOINED>(a, kept, i * TILE);
@@ -489,7 +511,6 @@ __global__ void __launch_bounds__(THREADS, 1)
     for (int count = 0; i >= 0; i -= (int)gridDim.y, turn = KEPT / 4 - turn, count++) {
         const float *of_tile = (const float *)(kept + turn);
         int next = i - (int)gridDim.y;
-        float du[S::steps][4];
         tile in;
 
         asm volatile("cp.async.wait_all;" ::: "memory");
@@ -505,14 +526,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
         add_weight_gradient<KIND>(in, of_tile, dfn);
         await_turn(&barriers->g, count);
-#pragma unroll
-        for (int j = 0; j < STREAMS; j++) {
-            if (j < S::rows) {
-                load_du<KIND>(in, j, du);
-            }
-            write_stream<KIND>(a, &in, fn, slots + SLOTS_OF_G * WARP, du, j, column);
-            __syncwarp();               /* keeps the streams' work apart: registers would not hold more of it at once */
-        }
+        write_tile<KIND>(a, &in, fn, slots + SLOTS_OF_G * WARP, column);
         start_boxes(&boxes.g, NULL, box + SLOTS_OF_G * WARP, &barriers->g, next, begin);
         if (JOINED) {
             await_turn(&barriers->front, count);
