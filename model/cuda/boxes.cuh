@@ -13,11 +13,6 @@
 #define MHP_BOX_ASM(...) asm volatile(__VA_ARGS__)
 #endif
 
-__device__ __forceinline__ uint32_t shared_address(const void *at)
-{
-    return (uint32_t)__cvta_generic_to_shared(at);
-}
-
 /* A barrier of so many arrivals each turn, made by one thread, which calls barriers_made before others use any. */
 __device__ __forceinline__ void make_barrier(uint64_t *barrier, int arrivals)
 {

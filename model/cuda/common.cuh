@@ -214,13 +214,24 @@ template <int COUNT> __device__ __forceinline__ float warp_sums(float (&value)[C
     return value[0];
 }
 
+/* Of shared memory, as instructions for it take addresses. */
+__device__ __forceinline__ uint32_t shared_address(const void *at)
+{
+    return (uint32_t)__cvta_generic_to_shared(at);
+}
+
 /* Starts copying 16 bytes into shared memory. */
 __device__ __forceinline__ void copy16(void *to, const void *from, bool valid)
 {
     int bytes = valid ? 16 : 0;         /* the rest is filled with 0 */
 
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes)
-                 : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+}
+
+/* Waits for all copies that the thread started. */
+__device__ __forceinline__ void await_copies(void)
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 /* Waits for `threads` threads of the block that come to barrier `id` (0 is __syncthreads's). */

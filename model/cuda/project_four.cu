@@ -91,7 +91,7 @@ __device__ __forceinline__ void load_matrices(const void *from, uint32_t (&out)[
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"((uint32_t)__cvta_generic_to_shared(from))
+                 : "r"(shared_address(from))
                  : "memory");
 }
 
@@ -323,7 +323,7 @@ template <bool MERGE> __global__ void __launch_bounds__(THREADS, 1) project_kern
             fill_fragments(a, shared, held * SLICE);
             __syncthreads();
         }
-        asm volatile("cp.async.wait_all;" ::: "memory");
+        await_copies();
         barrier(1 + team, TEAM * WARP);         /* the coefficients are there, and the last tile's parts are read */
 #pragma unroll
         for (int o = 0; o < OWN; o++) {

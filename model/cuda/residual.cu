@@ -208,7 +208,7 @@ mhp_status residual_norm(cudaStream_t stream, int tokens, int hidden, double eps
 /* Blocks of the gradient for `hidden`; their number decides how sums are ordered, so it depends on sizes and the card alone. */
 int residual_gradient_blocks(int tokens, int hidden)
 {
-    int threads = max_of(row_threads(hidden, 8, 1), WARP);
+    int threads = row_threads(hidden, 8, 1);
 
     return max_of(1, min_of(tokens, mhp_cuda_processors() * max_of(1, GRADIENT_RESIDENT / threads)));
 }

@@ -40,6 +40,11 @@ template <int KIND> struct shape {
     static constexpr int fragments = held * PARTS * WARP * steps;               /* of a warp */
 };
 
+/* A warp's barriers, each for what is asked for together. */
+struct box_barriers {
+    uint64_t mix, g, front;
+};
+
 /* Where things begin in shared memory, in pieces of 16 bytes. */
 template <int KIND, bool JOINED> struct room {
     static constexpr int slots = SLOTS_IN_FRONT + (JOINED ? BOX * (STREAMS + 1) : 0);           /* of a thread: [WARPS][slots][WARP] */
@@ -48,18 +53,13 @@ template <int KIND, bool JOINED> struct room {
     static constexpr int weight = kept + 2 * KEPT / 4;                                          /* [SLICE] */
     static constexpr int dots = weight + SLICE / 4;                                             /* [WARPS][TILE][GRADIENT_DOTS] */
     static constexpr int barriers = dots + (JOINED ? WARPS * TILE * GRADIENT_DOTS / 4 : 0);     /* [WARPS] sets of them */
-    static constexpr int bytes = 16 * barriers + WARPS * (int)sizeof(uint64_t[3]);
+    static constexpr int bytes = 16 * barriers + WARPS * (int)sizeof(box_barriers);
 };
 
 /* Boxes of a strip and a tile. */
 struct strip_boxes {
     CUtensorMap x, incoming, g;
     CUtensorMap x_in_front, y_in_front;         /* joined */
-};
-
-/* A warp's barriers, each for what is asked for together. */
-struct box_barriers {
-    uint64_t mix, g, front;
 };
 
 __device__ __forceinline__ void make_barriers(box_barriers *barriers)
@@ -513,7 +513,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         int next = i - (int)gridDim.y;
         tile in;
 
-        asm volatile("cp.async.wait_all;" ::: "memory");
+        await_copies();
         __syncthreads();                /* the records are there, and the dots of the tile before */
         if (JOINED) {
             write_dots(a, dots, i + (int)gridDim.y);
